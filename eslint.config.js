@@ -1,0 +1,78 @@
+// Strict linting, and the rule that holds the import boundaries of docs/architecture.md.
+import js from '@eslint/js';
+import tseslint from 'typescript-eslint';
+
+/** A folder of src/ may import only from the folders listed for it (and from itself). */
+const mayImport = {
+  netlink: [],
+  log: [],
+  kube: ['log'],
+  manifests: ['kube', 'log'],
+  model: ['kube'],
+  dataplane: ['model', 'netlink', 'log'],
+  conntrack: ['model', 'netlink', 'log'],
+  health: ['model', 'log'],
+  metrics: [],
+  config: [],
+};
+const rooms = [...Object.keys(mayImport), 'process'];
+
+const boundaries = Object.entries(mayImport).map(([room, allowed]) => ({
+  files: [`src/${room}/**/*.ts`],
+  rules: {
+    'no-restricted-imports': [
+      'error',
+      {
+        patterns: [
+          {
+            regex: `^(\\.\\./)+(${rooms.filter((r) => r !== room && !allowed.includes(r)).join('|')})/`,
+            message: `src/${room} may import only from: ${[room, ...allowed].join(', ')} (docs/architecture.md, Boundaries)`,
+          },
+        ],
+      },
+    ],
+  },
+}));
+
+const backends = ['nftables', 'iptables', 'ipvs', 'ebpf', 'userspace'];
+const backendBoundaries = backends.map((backend) => ({
+  files: [`src/dataplane/${backend}/**/*.ts`],
+  rules: {
+    'no-restricted-imports': [
+      'error',
+      {
+        patterns: [
+          {
+            regex: `^(\\.\\./)+(${[...backends.filter((b) => b !== backend), ...rooms.filter((r) => !['model', 'netlink', 'log', 'dataplane'].includes(r))].join('|')})/`,
+            message: 'backends never import each other, and only model, netlink and log of the other folders',
+          },
+        ],
+      },
+    ],
+  },
+}));
+
+export default tseslint.config(
+  { ignores: ['dist/**', 'node_modules/**'] },
+  js.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    extends: [...tseslint.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      eqeqeq: 'error',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      '@typescript-eslint/consistent-type-imports': 'error',
+    },
+  },
+  {
+    // node:test returns promises that the runner awaits by itself.
+    files: ['**/*.test.ts', 'test/**/*.ts', 'bench/**/*.ts'],
+    rules: { '@typescript-eslint/no-floating-promises': 'off', '@typescript-eslint/no-non-null-assertion': 'off' },
+  },
+  { files: ['**/*.js', 'bin/*'], languageOptions: { globals: { process: 'readonly', console: 'readonly' } } },
+  ...boundaries,
+  ...backendBoundaries,
+);

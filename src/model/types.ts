@@ -1,0 +1,139 @@
+/**
+ * What the model tells a dataplane: service ports, each with its virtual addresses and the endpoints that may
+ * serve them. Every decision of service-model.md that does not depend on the packet is already made here.
+ */
+import type { IPFamily, Protocol } from '../kube/objects.js';
+
+export type { IPFamily, Protocol };
+
+/** One backend of a service port. Objects are shared between lists and must not be changed. */
+export interface Endpoint {
+  /** Canonical text form (no leading zeros; IPv6 compressed lower case). */
+  readonly ip: string;
+  readonly port: number;
+  /** The slice names this node as the endpoint's node. */
+  readonly local: boolean;
+  /** The slice names no node: it may be a pod of this node all the same (hairpin). */
+  readonly nodeUnknown: boolean;
+}
+
+export type AddressKind = 'ClusterIP' | 'ExternalIP' | 'LoadBalancerIP' | 'NodePort';
+
+export interface Cidr {
+  /** Network address, canonical text, host bits cleared. */
+  readonly ip: string;
+  readonly prefixLength: number;
+}
+
+/**
+ * What happens to a packet that no endpoint list took.
+ * 'serve': the list is not empty, nothing is left over. 'reject': no usable endpoint in the cluster (ICMP port
+ * unreachable). 'drop': there are endpoints, but none on this node and the policy is Local.
+ */
+export type Fallback = 'serve' | 'reject' | 'drop';
+
+export interface VirtualAddress {
+  readonly kind: AddressKind;
+  /** Canonical text; '' for a node port, which lives on the node's own addresses. */
+  readonly ip: string;
+  readonly port: number;
+  /**
+   * Scope of ClusterIP is 'internal' (masquerade only what does not come from a local pod, see LocalDetector);
+   * all others are 'external'.
+   *
+   * policy 'Cluster': served from `clusterEndpoints`; external traffic is always masqueraded.
+   * policy 'Local', internal: served from `localEndpoints`.
+   * policy 'Local', external: a pod (per detector) is served from clusterEndpoints, source kept; a process of
+   * this node from clusterEndpoints, masqueraded; anyone else from localEndpoints, source kept.
+   */
+  readonly scope: 'internal' | 'external';
+  readonly policy: 'Cluster' | 'Local';
+  readonly fallback: Fallback;
+  /** Who may use the address. undefined: everybody. An empty list: nobody. Only on LoadBalancerIP. */
+  readonly sourceRanges: readonly Cidr[] | undefined;
+}
+
+/** One (Service, port) pair of one family: the unit of change. */
+export interface ServicePort {
+  /** Unique within a family: 'namespace/name:portName/PROTOCOL'. */
+  readonly key: string;
+  /** As printed for people: 'namespace/name:portName', or 'namespace/name' for an unnamed port. */
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceName: string;
+  readonly family: IPFamily;
+  readonly protocol: Protocol;
+  /** Cluster IP of this family and service port number: the service port's identity for affinity. */
+  readonly clusterIP: string;
+  readonly port: number;
+  /** Only the addresses this service port owns: an address claimed by two has one stable owner. */
+  readonly addresses: readonly VirtualAddress[];
+  /** C of service-model.md 5.1, ordered by 'ip:port'. */
+  readonly clusterEndpoints: readonly Endpoint[];
+  /** L of service-model.md 5.1, ordered by 'ip:port'. Empty when no address has policy Local. */
+  readonly localEndpoints: readonly Endpoint[];
+  /** ClientIP affinity timeout in seconds; 0: no affinity. */
+  readonly affinitySeconds: number;
+  /**
+   * UDP only, else empty: 'ip:port' ('[ip]:port' for IPv6) of every endpoint whose serving condition holds,
+   * whatever the policy. A conntrack entry whose reply comes from one of these is never stale.
+   */
+  readonly servingEndpoints: readonly string[];
+}
+
+/** The health check node port of one Service in one family (service-model.md 8.1). */
+export interface HealthCheckPort {
+  /** 'namespace/name'. */
+  readonly service: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly port: number;
+  /** Number of distinct IPs of local Ready endpoints over all ports of the Service. */
+  readonly localReadyEndpoints: number;
+}
+
+/** An address claimed by more than one service port. */
+export interface AddressConflict {
+  readonly family: IPFamily;
+  /** As printed: '203.0.113.200:80/TCP' or 'node port 31110/TCP'. */
+  readonly address: string;
+  /** Names of the service ports. */
+  readonly owner: string;
+  readonly others: readonly string[];
+}
+
+/** A field of an object that had to be left out; the rest of the object is served. */
+export interface ModelProblem {
+  /** 'Service namespace/name' or 'EndpointSlice namespace/name'. */
+  readonly object: string;
+  /** Field path, e.g. 'spec.externalIPs[1]'. */
+  readonly field: string;
+  readonly message: string;
+}
+
+/** What changed in one family since the last call of takeChanges(). */
+export interface FamilyChanges {
+  readonly family: IPFamily;
+  /** New or changed service ports, whole. */
+  readonly upserted: readonly ServicePort[];
+  /** Keys of service ports that are gone. */
+  readonly removed: readonly string[];
+}
+
+export interface ModelChanges {
+  readonly families: readonly FamilyChanges[];
+  /** Health check node ports that appeared or changed, by family. */
+  readonly healthChecks: readonly { readonly family: IPFamily; readonly check: HealthCheckPort }[];
+  /** Health check node ports that are gone. */
+  readonly healthChecksRemoved: readonly { readonly family: IPFamily; readonly service: string }[];
+  readonly conflicts: readonly AddressConflict[];
+  readonly problems: readonly ModelProblem[];
+  /** Oldest endpoints.kubernetes.io/last-change-trigger-time per changed service, milliseconds since the epoch. */
+  readonly triggerTimes: readonly number[];
+}
+
+/** How a packet's source is recognised as a pod (service-model.md 12). undefined: nobody is. */
+export type LocalDetector =
+  | { readonly kind: 'cidr'; readonly cidr: Cidr }
+  | { readonly kind: 'interface'; readonly name: string }
+  | { readonly kind: 'interfacePrefix'; readonly prefix: string };
