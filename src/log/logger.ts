@@ -29,7 +29,7 @@ type Severity = 'I' | 'W' | 'E';
 /** One line for people from anything that was thrown: message chain, no stack. */
 export function errorText(error: unknown): string {
   if (!(error instanceof Error))
-    return typeof error === 'string' ? error : (JSON.stringify(error) ?? 'unknown error');
+    return typeof error === 'string' ? error : JSON.stringify(error ?? null);
   const cause = error.cause instanceof Error ? error.cause.message : undefined;
   return cause === undefined || error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
 }
@@ -38,7 +38,7 @@ function textValue(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   if (value instanceof Error) return JSON.stringify(errorText(value));
-  return JSON.stringify(value) ?? 'null';
+  return JSON.stringify(value ?? null);
 }
 
 function klogTime(time: Date): string {
