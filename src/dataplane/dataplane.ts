@@ -1,0 +1,60 @@
+/**
+ * The contract between the program and a way of programming the kernel (a mode). One instance serves one IP family.
+ *
+ * A dataplane is told what the model wants ("these service ports are now like this, these are gone") and makes the
+ * kernel agree. Pacing, retries, metrics and health belong to the caller. What it could not program it names, and
+ * everything else goes on.
+ */
+import type { Cidr, FamilyChanges, IPFamily, LocalDetector, ServicePort } from '../model/types.js';
+
+/** Settings that hold for the life of the process. */
+export interface DataplaneOptions {
+  readonly family: IPFamily;
+  /** One bit of the packet mark, set on packets that are to be masqueraded. */
+  readonly masqueradeMark: number;
+  readonly masqueradeAll: boolean;
+  /** How a pod's packet is recognised; undefined: it is not. */
+  readonly detector: LocalDetector | undefined;
+  /**
+   * 'all': node ports answer on every local address but loopback, evaluated by the kernel per packet.
+   * A list: only on these addresses (canonical text); see setNodePortAddresses.
+   */
+  readonly nodePortAddresses: 'all' | readonly string[];
+}
+
+export interface ProgrammingFailure {
+  /** As printed: 'namespace/name:port'. */
+  readonly servicePort: string;
+  readonly key: string;
+  readonly error: Error;
+}
+
+/** What one call wrote to the kernel. */
+export interface ApplyReport {
+  /** Kernel transactions that changed something; 0 when the kernel was already as wanted. */
+  readonly transactions: number;
+  readonly elementsAdded: number;
+  readonly elementsDeleted: number;
+  /** Milliseconds spent in the kernel, acknowledgements included. */
+  readonly kernelMs: number;
+  readonly failures: readonly ProgrammingFailure[];
+}
+
+export interface Dataplane {
+  readonly family: IPFamily;
+  /**
+   * Takes over whatever the kernel holds from an earlier process and writes only the differences to the wanted
+   * state. Rejects when the kernel can't be programmed at all; the rules in force stay as they are then.
+   * Also used to repair: it reads the kernel again.
+   */
+  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport>;
+  /** Makes the kernel follow a change. Service ports that failed are not retried by themselves. */
+  apply(changes: FamilyChanges): Promise<ApplyReport>;
+  /** Ranges from which the cluster allocates service addresses: the unallocated ones are dropped. */
+  setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport;
+  /** The node's addresses that serve node ports. No effect when the option was 'all'. */
+  setNodePortAddresses(addresses: readonly string[]): ApplyReport;
+  /** Housekeeping without influence on traffic; called now and then when idle. */
+  maintain(): ApplyReport;
+  close(): void;
+}

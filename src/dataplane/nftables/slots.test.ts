@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Endpoint } from '../../model/types.js';
+import { assignSlots } from './slots.js';
+
+const endpoints = (names: string): Endpoint[] =>
+  [...names].map((name) => ({ ip: `10.61.1.${name.charCodeAt(0)}`, port: 9000, local: false, nodeUnknown: false }));
+const text = (slots: readonly Endpoint[]): string =>
+  slots.map((slot) => String.fromCharCode(Number(slot.ip.split('.')[3]))).join('');
+
+const cases: [current: string, wanted: string, expected: string, why: string][] = [
+  ['', 'abc', 'abc', 'a new list is taken as it is'],
+  ['abc', 'abc', 'abc', 'nothing changed'],
+  ['cab', 'abc', 'cab', 'the order of the wanted list does not matter'],
+  ['abc', 'abcd', 'abcd', 'an added endpoint takes the next slot'],
+  ['abcd', 'acd', 'adc', 'the last slot moves into the hole'],
+  ['abcd', 'abc', 'abc', 'removing the last moves nothing'],
+  ['abc', 'xbc', 'xbc', 'a replacement takes the hole'],
+  ['abcdef', 'bdf', 'dbf', 'survivors below the new length stay where they are'],
+  ['abc', '', '', 'an empty list has no slots'],
+  ['abc', 'xyz', 'xyz', 'all replaced'],
+  ['ab', 'aab', 'ab', 'duplicates count once'],
+];
+
+for (const [current, wanted, expected, why] of cases) {
+  test(`slots ${current || '-'} + wanted ${wanted || '-'} → ${expected || '-'}: ${why}`, () => {
+    assert.equal(text(assignSlots(endpoints(current), endpoints(wanted))), expected);
+  });
+}
+
+test('unchanged lists keep their identity, so that callers can stop early', () => {
+  const current = endpoints('cab');
+  assert.equal(assignSlots(current, endpoints('abc')), current);
+});
