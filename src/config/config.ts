@@ -1,0 +1,406 @@
+/**
+ * The settings in force: flags, or a KubeProxyConfiguration file, checked and with defaults filled in.
+ * Field names and defaults follow upstream's v1alpha1 configuration.
+ */
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { hostname } from 'node:os';
+import { LineCounter, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { ConfigError } from './errors.js';
+import { parseDuration, type FlagValues } from './flags.js';
+
+export type ProxyMode = 'nftables';
+export type DetectLocalMode = 'ClusterCIDR' | 'NodeCIDR' | 'BridgeInterface' | 'InterfaceNamePrefix';
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface Config {
+  readonly nodeName: string;
+  readonly mode: ProxyMode;
+  /** Why this mode, for the log. */
+  readonly modeReason: string;
+  readonly kubeconfig: string;
+  readonly master: string;
+  readonly manifests: string;
+  readonly contentType: 'protobuf' | 'json';
+  readonly clusterCIDRs: readonly string[];
+  readonly detectLocalMode: DetectLocalMode;
+  readonly podBridgeInterface: string;
+  readonly podInterfaceNamePrefix: string;
+  readonly masqueradeAll: boolean;
+  readonly masqueradeBit: number;
+  /** ['primary'] or CIDRs; empty: the mode's default. */
+  readonly nodePortAddresses: readonly string[];
+  readonly bindAddress: string;
+  /** undefined: no server. */
+  readonly healthzBindAddress: HostPort | undefined;
+  readonly metricsBindAddress: HostPort | undefined;
+  readonly bindAddressHardFail: boolean;
+  readonly verbosity: number;
+  readonly loggingFormat: 'text' | 'json';
+  readonly externalIPs: boolean;
+  /** Milliseconds. */
+  readonly syncPeriodMs: number;
+  readonly minSyncPeriodMs: number;
+  readonly startupTimeoutMs: number;
+  readonly cleanup: boolean;
+  /** Things worth a warning that do not stop the program. */
+  readonly warnings: readonly string[];
+}
+
+const duration = z.string().refine((text) => parseDuration(text) !== undefined, {
+  message: 'must be a duration such as 300ms, 5s or 1m30s',
+});
+
+/** The fields that act. Everything else of v1alpha1 is accepted and named in a warning. */
+const fileSchema = z.object({
+  apiVersion: z.literal('kubeproxy.config.k8s.io/v1alpha1'),
+  kind: z.literal('KubeProxyConfiguration'),
+  featureGates: z.record(z.string(), z.boolean()).nullish(),
+  clientConnection: z
+    .looseObject({ kubeconfig: z.string().nullish(), contentType: z.string().nullish() })
+    .nullish(),
+  logging: z.looseObject({ format: z.string().nullish(), verbosity: z.int().min(0).nullish() }).nullish(),
+  hostnameOverride: z.string().nullish(),
+  bindAddress: z.string().nullish(),
+  healthzBindAddress: z.string().nullish(),
+  metricsBindAddress: z.string().nullish(),
+  bindAddressHardFail: z.boolean().nullish(),
+  mode: z.string().nullish(),
+  iptables: z.looseObject({ masqueradeAll: z.boolean().nullish() }).nullish(),
+  nftables: z
+    .looseObject({
+      masqueradeBit: z.int().min(0).max(31).nullish(),
+      masqueradeAll: z.boolean().nullish(),
+      syncPeriod: duration.nullish(),
+      minSyncPeriod: duration.nullish(),
+    })
+    .nullish(),
+  detectLocalMode: z.string().nullish(),
+  detectLocal: z
+    .looseObject({ bridgeInterface: z.string().nullish(), interfaceNamePrefix: z.string().nullish() })
+    .nullish(),
+  clusterCIDR: z.string().nullish(),
+  nodePortAddresses: z.array(z.string()).nullish(),
+});
+
+/** Fields of v1alpha1 that this version reads past. */
+const acceptedFields = new Set([
+  'ipvs',
+  'winkernel',
+  'oomScoreAdj',
+  'conntrack',
+  'configSyncPeriod',
+  'portRange',
+  'enableProfiling',
+  'showHiddenMetricsForVersion',
+  'windowsRunAsService',
+]);
+
+/** Raw settings, as text, before they are checked; both sources are brought into this one form. */
+interface Raw {
+  hostnameOverride: string;
+  mode: string;
+  kubeconfig: string;
+  contentType: string;
+  clusterCIDR: readonly string[];
+  detectLocalMode: string;
+  podBridgeInterface: string;
+  podInterfaceNamePrefix: string;
+  masqueradeAll: boolean;
+  masqueradeBit: number;
+  nodePortAddresses: readonly string[];
+  bindAddress: string;
+  healthzBindAddress: string;
+  metricsBindAddress: string;
+  bindAddressHardFail: boolean;
+  verbosity: number;
+  loggingFormat: string;
+  featureGates: Readonly<Record<string, boolean>>;
+  syncPeriod: string;
+  minSyncPeriod: string;
+}
+
+/** How a message names a setting: as the flag or as the field that the user wrote. */
+type Naming = (flag: string, field: string) => string;
+
+/**
+ * @throws ConfigError naming every wrong setting at once.
+ */
+export function loadConfig(values: FlagValues): Config {
+  const text = (name: string, fallback = ''): string => {
+    const value = values.get(name);
+    return typeof value === 'string' ? value : fallback;
+  };
+  const list = (name: string): readonly string[] => {
+    const value = values.get(name);
+    return typeof value === 'object' ? value : [];
+  };
+  const warnings: string[] = [];
+  const file = text('config');
+  const naming: Naming = (flag, field) => (file === '' ? `--${flag}` : field);
+  let raw: Raw;
+  if (file === '') {
+    raw = {
+      hostnameOverride: text('hostname-override'),
+      mode: text('proxy-mode'),
+      kubeconfig: text('kubeconfig'),
+      contentType: text('kube-api-content-type'),
+      clusterCIDR: list('cluster-cidr'),
+      detectLocalMode: text('detect-local-mode'),
+      podBridgeInterface: text('pod-bridge-interface'),
+      podInterfaceNamePrefix: text('pod-interface-name-prefix'),
+      masqueradeAll: text('masquerade-all') === 'true',
+      masqueradeBit: 14,
+      nodePortAddresses: list('nodeport-addresses'),
+      bindAddress: text('bind-address', '0.0.0.0'),
+      healthzBindAddress: text('healthz-bind-address') || '0.0.0.0:10256',
+      metricsBindAddress: text('metrics-bind-address') || '127.0.0.1:10249',
+      bindAddressHardFail: text('bind-address-hard-fail') === 'true',
+      verbosity: Number(text('v', '0')),
+      loggingFormat: text('logging-format', 'text'),
+      featureGates: gatesOf(list('feature-gates')),
+      syncPeriod: text('iptables-sync-period', '30s'),
+      minSyncPeriod: text('iptables-min-sync-period', '10ms'),
+    };
+  } else {
+    raw = readFile(file, warnings);
+    const honoured = new Set(
+      'config cleanup hostname-override manifests master v logging-format startup-timeout help version'.split(
+        ' ',
+      ),
+    );
+    const ignored = [...values.keys()].filter((name) => !honoured.has(name));
+    if (ignored.length > 0) {
+      warnings.push(
+        `--config replaces the settings made by flags: ${ignored.map((n) => `--${n}`).join(', ')} ignored`,
+      );
+    }
+    if (values.has('hostname-override')) raw.hostnameOverride = text('hostname-override');
+    if (values.has('v')) raw.verbosity = Number(text('v'));
+    if (values.has('logging-format')) raw.loggingFormat = text('logging-format');
+  }
+  return check(raw, naming, warnings, {
+    master: text('master'),
+    manifests: text('manifests'),
+    cleanup: text('cleanup') === 'true',
+    startupTimeoutMs: parseDuration(text('startup-timeout', '30s')) ?? 30_000,
+  });
+}
+
+function gatesOf(pairs: readonly string[]): Record<string, boolean> {
+  const gates: Record<string, boolean> = {};
+  for (const pair of pairs) {
+    const match = /^([^=]+)=(true|false)$/i.exec(pair.trim());
+    if (match === null)
+      throw new ConfigError([`--feature-gates: ${JSON.stringify(pair)} is not name=true or name=false`]);
+    gates[match[1] ?? ''] = match[2]?.toLowerCase() === 'true';
+  }
+  return gates;
+}
+
+function readFile(path: string, warnings: string[]): Raw {
+  let content: string;
+  try {
+    content = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ConfigError([
+      `--config: cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`,
+    ]);
+  }
+  const lines = new LineCounter();
+  const document = parseDocument(content, { lineCounter: lines });
+  const syntax = document.errors[0];
+  if (syntax !== undefined) {
+    const { line, col } = lines.linePos(syntax.pos[0]);
+    throw new ConfigError([`${path}:${line}:${col}: ${syntax.message.split('\n')[0] ?? 'not YAML'}`]);
+  }
+  const plain: unknown = document.toJS();
+  const parsed = fileSchema.loose().safeParse(plain);
+  if (!parsed.success) {
+    throw new ConfigError(
+      parsed.error.issues.map((issue) => `${path}: ${issue.path.join('.') || 'document'}: ${issue.message}`),
+    );
+  }
+  const data = parsed.data;
+  const known = new Set([...Object.keys(fileSchema.shape), ...acceptedFields]);
+  for (const field of Object.keys(data)) {
+    if (!known.has(field)) warnings.push(`${path}: unknown field ${JSON.stringify(field)} ignored`);
+  }
+  const v6 = isIP(data.bindAddress ?? '') === 6;
+  return {
+    hostnameOverride: data.hostnameOverride ?? '',
+    mode: data.mode ?? '',
+    kubeconfig: data.clientConnection?.kubeconfig ?? '',
+    contentType: data.clientConnection?.contentType ?? '',
+    clusterCIDR: (data.clusterCIDR ?? '').split(',').filter((cidr) => cidr !== ''),
+    detectLocalMode: data.detectLocalMode ?? '',
+    podBridgeInterface: data.detectLocal?.bridgeInterface ?? '',
+    podInterfaceNamePrefix: data.detectLocal?.interfaceNamePrefix ?? '',
+    masqueradeAll: data.nftables?.masqueradeAll ?? data.iptables?.masqueradeAll ?? false,
+    masqueradeBit: data.nftables?.masqueradeBit ?? 14,
+    nodePortAddresses: data.nodePortAddresses ?? [],
+    bindAddress: (data.bindAddress ?? '') || '0.0.0.0',
+    healthzBindAddress: (data.healthzBindAddress ?? '') || (v6 ? '[::]:10256' : '0.0.0.0:10256'),
+    metricsBindAddress: (data.metricsBindAddress ?? '') || (v6 ? '[::1]:10249' : '127.0.0.1:10249'),
+    bindAddressHardFail: data.bindAddressHardFail ?? false,
+    verbosity: data.logging?.verbosity ?? 0,
+    loggingFormat: (data.logging?.format ?? '') || 'text',
+    featureGates: data.featureGates ?? {},
+    syncPeriod: nonZero(data.nftables?.syncPeriod) ?? '30s',
+    minSyncPeriod: nonZero(data.nftables?.minSyncPeriod) ?? '10ms',
+  };
+}
+
+/** kubeadm writes `0s` for "the default". */
+function nonZero(text: string | null | undefined): string | undefined {
+  return text === null || text === undefined || (parseDuration(text) ?? 0) === 0 ? undefined : text;
+}
+
+const detectModes: readonly DetectLocalMode[] = [
+  'ClusterCIDR',
+  'NodeCIDR',
+  'BridgeInterface',
+  'InterfaceNamePrefix',
+];
+const knownGates = new Set(['AllowServiceExternalIPs']);
+
+function check(
+  raw: Raw,
+  name: Naming,
+  warnings: string[],
+  rest: Pick<Config, 'master' | 'manifests' | 'cleanup' | 'startupTimeoutMs'>,
+): Config {
+  const problems: string[] = [];
+  const bad = (flag: string, field: string, value: string, allowed: string): void => {
+    problems.push(`${name(flag, field)}: ${JSON.stringify(value)}: ${allowed}`);
+  };
+
+  if (raw.mode !== '' && raw.mode !== 'nftables') {
+    const known = ['iptables', 'ipvs'].includes(raw.mode);
+    bad('proxy-mode', 'mode', raw.mode, known ? 'not built yet; use nftables' : 'must be nftables');
+  }
+  const modeReason = raw.mode === '' ? 'no mode was asked for' : 'as configured';
+
+  const detectLocalMode = detectModes.find((mode) => mode === (raw.detectLocalMode || 'ClusterCIDR'));
+  if (detectLocalMode === undefined) {
+    bad(
+      'detect-local-mode',
+      'detectLocalMode',
+      raw.detectLocalMode,
+      `must be one of ${detectModes.join(', ')}`,
+    );
+  }
+  if (detectLocalMode === 'BridgeInterface' && raw.podBridgeInterface === '') {
+    bad(
+      'pod-bridge-interface',
+      'detectLocal.bridgeInterface',
+      '',
+      'must name the bridge in mode BridgeInterface',
+    );
+  }
+  if (detectLocalMode === 'InterfaceNamePrefix' && raw.podInterfaceNamePrefix === '') {
+    const flag = 'pod-interface-name-prefix';
+    bad(flag, 'detectLocal.interfaceNamePrefix', '', 'must be set in mode InterfaceNamePrefix');
+  }
+  for (const cidr of raw.clusterCIDR) {
+    if (!isCidr(cidr)) bad('cluster-cidr', 'clusterCIDR', cidr, 'must be a CIDR such as 10.244.0.0/16');
+  }
+  const primary = raw.nodePortAddresses.includes('primary');
+  if (primary && raw.nodePortAddresses.length > 1) {
+    const value = raw.nodePortAddresses.join(',');
+    bad('nodeport-addresses', 'nodePortAddresses', value, "'primary' stands alone or not at all");
+  }
+  for (const cidr of primary ? [] : raw.nodePortAddresses) {
+    if (!isCidr(cidr)) bad('nodeport-addresses', 'nodePortAddresses', cidr, "must be a CIDR or 'primary'");
+  }
+  if (isIP(raw.bindAddress) === 0)
+    bad('bind-address', 'bindAddress', raw.bindAddress, 'must be an IP address');
+  const healthz = hostPort(raw.healthzBindAddress, 10256);
+  if (healthz === undefined) {
+    bad(
+      'healthz-bind-address',
+      'healthzBindAddress',
+      raw.healthzBindAddress,
+      'must be IP:port, port 1..65535',
+    );
+  }
+  const metrics = hostPort(raw.metricsBindAddress, 10249);
+  if (metrics === undefined) {
+    bad(
+      'metrics-bind-address',
+      'metricsBindAddress',
+      raw.metricsBindAddress,
+      'must be IP:port, port 1..65535',
+    );
+  }
+  const contentTypes: Readonly<Record<string, 'protobuf' | 'json'>> = {
+    '': 'protobuf',
+    'application/vnd.kubernetes.protobuf': 'protobuf',
+    'application/json': 'json',
+  };
+  const contentType = contentTypes[raw.contentType];
+  if (contentType === undefined) {
+    const allowed = 'must be application/vnd.kubernetes.protobuf or application/json';
+    bad('kube-api-content-type', 'clientConnection.contentType', raw.contentType, allowed);
+  }
+  if (raw.loggingFormat !== 'text' && raw.loggingFormat !== 'json') {
+    bad('logging-format', 'logging.format', raw.loggingFormat, 'must be text or json');
+  }
+  const nodeName = (raw.hostnameOverride === '' ? hostname() : raw.hostnameOverride).trim().toLowerCase();
+  if (nodeName === '')
+    bad('hostname-override', 'hostnameOverride', raw.hostnameOverride, 'must not be blank');
+  for (const gate of Object.keys(raw.featureGates)) {
+    if (!knownGates.has(gate))
+      warnings.push(`feature gate ${gate} is not known to this version and has no effect`);
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+
+  return {
+    ...rest,
+    nodeName,
+    mode: 'nftables',
+    modeReason,
+    kubeconfig: raw.kubeconfig,
+    contentType: contentType ?? 'protobuf',
+    clusterCIDRs: raw.clusterCIDR,
+    detectLocalMode: detectLocalMode ?? 'ClusterCIDR',
+    podBridgeInterface: raw.podBridgeInterface,
+    podInterfaceNamePrefix: raw.podInterfaceNamePrefix,
+    masqueradeAll: raw.masqueradeAll,
+    masqueradeBit: raw.masqueradeBit,
+    nodePortAddresses: raw.nodePortAddresses,
+    bindAddress: raw.bindAddress,
+    healthzBindAddress: healthz,
+    metricsBindAddress: metrics,
+    bindAddressHardFail: raw.bindAddressHardFail,
+    verbosity: raw.verbosity,
+    loggingFormat: raw.loggingFormat === 'json' ? 'json' : 'text',
+    externalIPs: raw.featureGates['AllowServiceExternalIPs'] ?? true,
+    syncPeriodMs: parseDuration(raw.syncPeriod) ?? 30_000,
+    minSyncPeriodMs: parseDuration(raw.minSyncPeriod) ?? 10,
+    warnings,
+  };
+}
+
+/** Leading zeros are tolerated, as upstream's parser does; the model brings addresses into their canonical form. */
+function isCidr(text: string): boolean {
+  const [address, length, ...more] = text.split('/');
+  if (address === undefined || length === undefined || more.length > 0 || !/^\d{1,3}$/.test(length))
+    return false;
+  const family = isIP(address.replace(/(^|\.)0+(?=\d)/g, '$1'));
+  return family !== 0 && Number(length) <= (family === 4 ? 32 : 128);
+}
+
+/** `IP`, `IP:port`, `[IPv6]:port`. */
+function hostPort(text: string, defaultPort: number): HostPort | undefined {
+  if (isIP(text) !== 0) return { host: text, port: defaultPort };
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2] ?? '';
+  const port = Number(match?.[3] ?? 0);
+  return isIP(host) === 0 || port < 1 || port > 65535 ? undefined : { host, port };
+}
