@@ -1,0 +1,105 @@
+/**
+ * Health check node ports (observability.md section 4): one HTTP listener per Service with externalTrafficPolicy
+ * Local and per family, that tells a load balancer whether this node has endpoints for it.
+ */
+import type { RequestListener, Server } from 'node:http';
+import type { HealthCheckPort, IPFamily } from '../model/types.js';
+import type { Logger } from '../log/logger.js';
+import { listen } from './listen.js';
+
+interface Entry {
+  check: HealthCheckPort;
+  servers: Server[];
+  /** A failed or running bind; the next sync tries again. */
+  state: 'closed' | 'opening' | 'open';
+}
+
+export interface NodePortHealthOptions {
+  readonly family: IPFamily;
+  /** 'all': the wildcard address; else one listener per address. */
+  readonly addresses: 'all' | readonly string[];
+  readonly proxyHealthy: () => boolean;
+  readonly log: Logger;
+}
+
+export class NodePortHealth {
+  private readonly entries = new Map<string, Entry>();
+
+  constructor(private readonly options: NodePortHealthOptions) {}
+
+  set(check: HealthCheckPort): void {
+    const entry = this.entries.get(check.service);
+    if (entry !== undefined && entry.check.port !== check.port) this.remove(check.service);
+    const kept = this.entries.get(check.service);
+    if (kept === undefined) this.entries.set(check.service, { check, servers: [], state: 'closed' });
+    else kept.check = check;
+  }
+
+  remove(service: string): void {
+    const entry = this.entries.get(service);
+    if (entry === undefined) return;
+    this.entries.delete(service);
+    closeAll(entry.servers);
+  }
+
+  /** Opens what is not open yet. A port that is taken is reported and tried again at the next call. */
+  async openAll(): Promise<void> {
+    const closed = [...this.entries.values()].filter((entry) => entry.state === 'closed');
+    await Promise.all(closed.map((entry) => this.open(entry)));
+  }
+
+  close(): void {
+    for (const service of [...this.entries.keys()]) this.remove(service);
+  }
+
+  private async open(entry: Entry): Promise<void> {
+    entry.state = 'opening';
+    const v6 = this.options.family === 'IPv6';
+    const hosts = this.options.addresses === 'all' ? [v6 ? '::' : '0.0.0.0'] : this.options.addresses;
+    const servers: Server[] = [];
+    try {
+      for (const host of hosts) {
+        servers.push(await listen({ host, port: entry.check.port, ipv6Only: v6 }, this.answer(entry)));
+      }
+    } catch (error) {
+      closeAll(servers);
+      entry.state = 'closed';
+      this.options.log.error('Failed to start the health check node port of a Service', error, {
+        service: entry.check.service,
+        port: entry.check.port,
+      });
+      return;
+    }
+    entry.state = 'open';
+    entry.servers = servers;
+    // Removed or moved to another port while it was being opened.
+    if (this.entries.get(entry.check.service) !== entry) closeAll(servers);
+  }
+
+  private answer(entry: Entry): RequestListener {
+    return (request, response) => {
+      request.resume();
+      const { namespace, name, localReadyEndpoints } = entry.check;
+      const healthy = this.options.proxyHealthy();
+      const body = JSON.stringify(
+        { service: { namespace, name }, localEndpoints: localReadyEndpoints, serviceProxyHealthy: healthy },
+        undefined,
+        '\t',
+      );
+      response.writeHead(healthy && localReadyEndpoints > 0 ? 200 : 503, {
+        'Content-Type': 'application/json',
+        'X-Content-Type-Options': 'nosniff',
+        'X-Load-Balancing-Endpoint-Weight': String(localReadyEndpoints),
+        'Content-Length': Buffer.byteLength(body),
+      });
+      response.end(body);
+    };
+  }
+}
+
+function closeAll(servers: readonly Server[]): void {
+  for (const server of servers) {
+    server.close();
+    server.closeAllConnections();
+  }
+}
