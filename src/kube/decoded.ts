@@ -1,0 +1,80 @@
+/** What decoders yield, in either encoding. */
+import type { BrokenObjectError } from './errors.js';
+
+/** One object of a list or a watch event. */
+export interface Decoded<T> {
+  /** 'namespace/name', or 'name' for kinds without a namespace. */
+  readonly key: string;
+  /** metadata.resourceVersion; opaque. */
+  readonly version: string;
+  readonly object: T;
+}
+
+/** An object that could not be decoded. */
+export interface BrokenObject {
+  /** undefined when even the name could not be read. */
+  readonly key: string | undefined;
+  /** undefined when unknown. */
+  readonly version: string | undefined;
+  readonly error: BrokenObjectError;
+}
+
+/** metadata of a list. */
+export interface ListMeta {
+  readonly version: string;
+  /** '' on the last page. */
+  readonly continueToken: string;
+}
+
+/** meta/v1 Status: how the API server says no. */
+export interface ApiStatus {
+  /** HTTP status code; 0 when the body did not say. */
+  readonly code: number;
+  readonly reason: string;
+  readonly message: string;
+  /** 0: not given. */
+  readonly retryAfterSeconds: number;
+  /** details.causes[].reason, e.g. 'ResourceVersionTooLarge'. */
+  readonly causes: readonly string[];
+}
+
+export type WatchEvent<T> =
+  | { readonly type: 'ADDED' | 'MODIFIED' | 'DELETED'; readonly item: Decoded<T> }
+  | { readonly type: 'BOOKMARK'; readonly version: string; readonly initialEventsEnd: boolean }
+  | { readonly type: 'ERROR'; readonly status: ApiStatus }
+  | { readonly type: 'BROKEN'; readonly broken: BrokenObject };
+
+/** Receives the items of a list while its body is still arriving. */
+export interface ListHandler<T> {
+  item(item: Decoded<T>): void;
+  broken(broken: BrokenObject): void;
+}
+
+/** Feeds on a response body chunk by chunk. Both methods throw GarbageError. */
+export interface ListDecoder {
+  push(chunk: Buffer): void;
+  /** The body is over. Throws when it ended in the middle. */
+  end(): ListMeta;
+}
+
+export interface WatchDecoder<T> {
+  /** Calls `deliver` for every event that is complete. */
+  push(chunk: Buffer, deliver: (event: WatchEvent<T>) => void): void;
+  /** The body is over. Throws GarbageError when it ended inside an event. */
+  end(): void;
+}
+
+/** One content type, for one kind of object. */
+export interface Codec<T> {
+  /** Accept header for lists, and for watches. */
+  readonly listAccept: string;
+  readonly watchAccept: string;
+  list(handler: ListHandler<T>): ListDecoder;
+  watch(): WatchDecoder<T>;
+}
+
+/** Items and events larger than this are taken for garbage; etcd itself refuses objects above 1.5 MiB. */
+export const maxObjectBytes = 16 * 1024 * 1024;
+
+/** Shared by all empty lists of all trimmed objects. */
+export const emptyList: readonly never[] = Object.freeze([]);

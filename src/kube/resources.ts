@@ -1,0 +1,102 @@
+/**
+ * The four kinds of objects that are watched: where they are served, which of them are asked for
+ * (service-model.md 1.1), and how they are read in either encoding.
+ */
+import type { Codec } from './decoded.js';
+import { JsonListDecoder } from './json/list.js';
+import {
+  endpointSliceFromJson,
+  nodeFromJson,
+  serviceCIDRFromJson,
+  serviceFromJson,
+  type JsonReader,
+} from './json/objects.js';
+import { JsonWatchDecoder } from './json/watch.js';
+import type { EndpointSlice, Node, ResourceKind, Service, ServiceCIDR } from './objects.js';
+import { readEndpointSlice } from './protobuf/endpointslice.js';
+import { ProtobufListDecoder } from './protobuf/list.js';
+import { readNode } from './protobuf/node.js';
+import type { ObjectReader } from './protobuf/object.js';
+import { readService } from './protobuf/service.js';
+import { readServiceCIDR } from './protobuf/servicecidr.js';
+import { ProtobufWatchDecoder } from './protobuf/watch.js';
+import type { StringTable } from './strings.js';
+
+export type ContentType = 'protobuf' | 'json';
+
+export interface Resource<T> {
+  readonly kind: ResourceKind;
+  /** Path of the collection. */
+  readonly path: string;
+  /** As RBAC names it: 'services', 'endpointslices.discovery.k8s.io'. */
+  readonly rbacName: string;
+  readonly labelSelector: string;
+  readonly fieldSelector: string;
+  /** The server may not have it, or not let us see it: then there simply are none. */
+  readonly optional: boolean;
+  codec(type: ContentType, strings: StringTable): Codec<T>;
+}
+
+/** Both content types are offered, the wanted one first: a server without protobuf then answers in JSON. */
+const protobufAccept = 'application/vnd.kubernetes.protobuf,application/json';
+const protobufWatchAccept = 'application/vnd.kubernetes.protobuf;stream=watch,application/json';
+const jsonAccept = 'application/json';
+
+function codecs<T>(kind: ResourceKind, protobuf: ObjectReader<T>, json: JsonReader<T>): Resource<T>['codec'] {
+  return (type, strings) =>
+    type === 'protobuf'
+      ? {
+          listAccept: protobufAccept,
+          watchAccept: protobufWatchAccept,
+          list: (handler) => new ProtobufListDecoder(protobuf, `${kind}List`, strings, handler),
+          watch: () => new ProtobufWatchDecoder(protobuf, kind, strings),
+        }
+      : {
+          listAccept: jsonAccept,
+          watchAccept: jsonAccept,
+          list: (handler) => new JsonListDecoder(json, `${kind}List`, strings, handler),
+          watch: () => new JsonWatchDecoder(json, kind, strings),
+        };
+}
+
+export const services: Resource<Service> = {
+  kind: 'Service',
+  path: '/api/v1/services',
+  rbacName: 'services',
+  labelSelector: '!service.kubernetes.io/service-proxy-name',
+  fieldSelector: 'spec.clusterIP!=None',
+  optional: false,
+  codec: codecs('Service', readService, serviceFromJson),
+};
+
+export const endpointSlices: Resource<EndpointSlice> = {
+  kind: 'EndpointSlice',
+  path: '/apis/discovery.k8s.io/v1/endpointslices',
+  rbacName: 'endpointslices.discovery.k8s.io',
+  labelSelector: '!service.kubernetes.io/headless',
+  fieldSelector: '',
+  optional: false,
+  codec: codecs('EndpointSlice', readEndpointSlice, endpointSliceFromJson),
+};
+
+export function ownNode(nodeName: string): Resource<Node> {
+  return {
+    kind: 'Node',
+    path: '/api/v1/nodes',
+    rbacName: 'nodes',
+    labelSelector: '',
+    fieldSelector: `metadata.name=${nodeName}`,
+    optional: false,
+    codec: codecs('Node', readNode, nodeFromJson),
+  };
+}
+
+export const serviceCIDRs: Resource<ServiceCIDR> = {
+  kind: 'ServiceCIDR',
+  path: '/apis/networking.k8s.io/v1/servicecidrs',
+  rbacName: 'servicecidrs.networking.k8s.io',
+  labelSelector: '',
+  fieldSelector: '',
+  optional: true,
+  codec: codecs('ServiceCIDR', readServiceCIDR, serviceCIDRFromJson),
+};
