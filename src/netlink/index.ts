@@ -1,0 +1,26 @@
+/**
+ * Netlink for Node: sockets, messages and attributes, and on them nftables, route addresses and connection
+ * tracking. Depends on nothing else of this repository.
+ */
+export {
+  parseAddress,
+  formatAddress,
+  decodeIPv4,
+  decodeIPv6,
+  encodeIPv4,
+  encodeIPv6,
+  IPV4_LENGTH,
+  IPV6_LENGTH,
+} from './address.js';
+export { AttributeDecoder, AttributeWriter } from './attribute.js';
+export { NetlinkError } from './errors.js';
+export type { Family } from './nfnetlink.js';
+export {
+  NETLINK_GENERIC,
+  NETLINK_NETFILTER,
+  NETLINK_ROUTE,
+  NetlinkSocket,
+  type SocketOptions,
+  type Transport,
+} from './socket.js';
+export * from './nftables/index.js';

@@ -1,0 +1,76 @@
+/**
+ * The few C library calls that Node lacks: it can neither create, bind nor tune a netlink socket. The data itself
+ * goes through Node's fs on the descriptor. The foreign-function library is loaded on first use, so that
+ * importing this library costs nothing.
+ */
+import { createRequire } from 'node:module';
+import type * as Koffi from 'koffi';
+import { NetlinkError } from './errors.js';
+
+type Call = (...args: readonly (number | Buffer)[]) => number;
+
+interface Libc {
+  readonly socket: Call;
+  readonly bind: Call;
+  readonly setsockopt: Call;
+  readonly getsockname: Call;
+  readonly errno: () => number;
+}
+
+let loaded: Libc | undefined;
+
+function libc(): Libc {
+  if (loaded !== undefined) return loaded;
+  const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi;
+  // null: what the process itself is linked to, whatever its C library is called.
+  const library = koffi.load(null);
+  const call = (prototype: string): Call => library.func(prototype);
+  loaded = {
+    socket: call('int socket(int domain, int type, int protocol)'),
+    bind: call('int bind(int fd, void *address, uint32_t length)'),
+    setsockopt: call('int setsockopt(int fd, int level, int option, void *value, uint32_t length)'),
+    getsockname: call('int getsockname(int fd, void *address, void *length)'),
+    errno: () => koffi.errno(),
+  };
+  return loaded;
+}
+
+function check(result: number, operation: string, hint: (errno: number) => string | undefined): number {
+  if (result >= 0) return result;
+  const errno = libc().errno();
+  throw new NetlinkError({ operation, errno, hint: hint(errno) });
+}
+
+const noHint = (): undefined => undefined;
+
+/** @returns a file descriptor that closes on exec */
+export function socket(
+  domain: number,
+  type: number,
+  protocol: number,
+  operation: string,
+  hint: (errno: number) => string | undefined,
+): number {
+  return check(libc().socket(domain, type, protocol), operation, hint);
+}
+
+export function bind(fd: number, address: Buffer, operation: string): void {
+  check(libc().bind(fd, address, address.length), operation, noHint);
+}
+
+export function setsockopt(
+  fd: number,
+  level: number,
+  option: number,
+  value: Buffer,
+  operation: string,
+): void {
+  check(libc().setsockopt(fd, level, option, value, value.length), operation, noHint);
+}
+
+/** Fills `address` with the socket's own address. */
+export function getsockname(fd: number, address: Buffer, operation: string): void {
+  const length = Buffer.alloc(4);
+  new Uint32Array(length.buffer, length.byteOffset, 1)[0] = address.length;
+  check(libc().getsockname(fd, address, length), operation, noHint);
+}

@@ -1,0 +1,42 @@
+/**
+ * nfnetlink (linux/netfilter/nfnetlink.h): netfilter's subsystems over one netlink family. The message type is
+ * (subsystem << 8 | message), and every payload begins with struct nfgenmsg:
+ * address family u8 | version u8 (0) | resource id u16, network order.
+ */
+import type { AttributeWriter } from './attribute.js';
+import { NLMSG_MIN_TYPE } from './message.js';
+
+export const NFGENMSG = 4;
+
+export const NFNL_SUBSYS_CTNETLINK = 1;
+export const NFNL_SUBSYS_NFTABLES = 10;
+
+export const NFNL_MSG_BATCH_BEGIN = NLMSG_MIN_TYPE;
+export const NFNL_MSG_BATCH_END = NLMSG_MIN_TYPE + 1;
+/** be32: refuse the batch unless this is the current generation. */
+export const NFNL_BATCH_GENID = 1;
+
+export const NFNLGRP_NFTABLES = 7;
+
+/** Address families, as nfgenmsg and route messages carry them (linux/socket.h). */
+export const AF_UNSPEC = 0;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+
+export type Family = 'ip' | 'ip6';
+
+export function addressFamily(family: Family): number {
+  return family === 'ip' ? AF_INET : AF_INET6;
+}
+
+export function nfnetlinkType(subsystem: number, message: number): number {
+  return (subsystem << 8) | message;
+}
+
+export function writeNfgenmsg(writer: AttributeWriter, family: number, resourceId = 0): void {
+  writer.reserve(NFGENMSG);
+  writer.buffer[writer.length] = family;
+  writer.buffer[writer.length + 1] = 0;
+  writer.buffer.writeUInt16BE(resourceId, writer.length + 2);
+  writer.length += NFGENMSG;
+}

@@ -1,0 +1,372 @@
+/** A connection to nftables in this process's network namespace: commits and dumps. */
+import { constants } from 'node:os';
+import {
+  closeMessage,
+  MessageReader,
+  addFlags,
+  clearFlags,
+  NLM_F_ACK,
+  NLM_F_REQUEST,
+  NLMSG_ERROR,
+  openMessage,
+  setSequence,
+  type Acknowledgement,
+} from '../message.js';
+import { NetlinkConnection, refusalHint, type Request } from '../connection.js';
+import type { AttributeNames, AttributeWriter } from '../attribute.js';
+import { readHostU32 } from '../endian.js';
+import { NetlinkError } from '../errors.js';
+import {
+  addressFamily,
+  AF_INET,
+  AF_INET6,
+  AF_UNSPEC,
+  type Family,
+  NFGENMSG,
+  NFNL_MSG_BATCH_END,
+  NFNL_SUBSYS_NFTABLES,
+  writeNfgenmsg,
+} from '../nfnetlink.js';
+import { NETLINK_NETFILTER, NetlinkSocket, type SocketOptions, type Transport } from '../socket.js';
+import type { Batch } from './batch.js';
+import { CHAIN_NAMES, type ChainInfo, decodeChain } from './chain.js';
+import { NFT_MSG, nftType } from './constants.js';
+import { describeMessage } from './describe.js';
+import { decodeElements, ELEMENT_NAMES, encodeElementSet, type OnElement } from './element.js';
+import { decodeGeneration, type Generation } from './generation.js';
+import { decodeRule, encodeRule, RULE_NAMES, type RuleInfo } from './rule.js';
+import { decodeSet, encodeSetName, encodeSetTable, SET_NAMES, type SetInfo } from './set.js';
+import { decodeTable, TABLE_NAMES, type TableInfo } from './table.js';
+
+/** nf_tables_valid_genid() takes it for 'whichever'. */
+const ANY_GENERATION = 0;
+const DEFAULT_SEND_BUFFER = 64 * 1024 * 1024;
+
+export interface CommitOptions {
+  /** Refuse (ERESTART) unless this is the current generation: nobody changed any rules since it was read. */
+  readonly generation?: number;
+}
+
+export function familyOf(addressFamilyNumber: number): Family | undefined {
+  if (addressFamilyNumber === AF_INET) return 'ip';
+  return addressFamilyNumber === AF_INET6 ? 'ip6' : undefined;
+}
+
+export class NftablesConnection {
+  private readonly netlink: NetlinkConnection;
+
+  constructor(
+    private readonly transport: Transport,
+    /** Batches up to about this many bytes fit one commit. Split larger ones. */
+    readonly maxBatchBytes: number = DEFAULT_SEND_BUFFER,
+  ) {
+    this.netlink = new NetlinkConnection(transport);
+  }
+
+  /** @throws NetlinkError EPROTONOSUPPORT when the kernel has no netfilter netlink */
+  static open(options: SocketOptions = {}): NftablesConnection {
+    return new NftablesConnection(
+      NetlinkSocket.open(NETLINK_NETFILTER, { sendBuffer: DEFAULT_SEND_BUFFER, ...options }),
+      options.sendBuffer ?? DEFAULT_SEND_BUFFER,
+    );
+  }
+
+  /** Names this connection in notifications (Notification.portId). */
+  get portId(): number {
+    return this.transport.portId;
+  }
+
+  close(): void {
+    this.transport.close();
+  }
+
+  /**
+   * Makes all changes of a batch, in order, in one step as seen by packets and other readers. Blocks until the kernel is done.
+   * An empty batch does nothing. The batch stays as it is and can be committed again.
+   * @throws NetlinkError which names the first message that failed; then nothing was changed
+   */
+  commit(batch: Batch, options: CommitOptions = {}): void {
+    if (batch.isEmpty) return;
+    const { writer } = batch;
+    const { length } = writer;
+    const count = batch.messageCount;
+    const first = this.netlink.nextSequence(count + 2);
+    try {
+      const last = frame(batch, first, options.generation ?? ANY_GENERATION);
+      try {
+        this.transport.send(writer.buffer, writer.length);
+      } finally {
+        clearFlags(writer.buffer, last, NLM_F_ACK);
+      }
+    } finally {
+      writer.length = length;
+    }
+    this.awaitCommit(batch, first, count);
+  }
+
+  /**
+   * Only the last message asks for an acknowledgement, so that a batch of any size costs one; messages that fail
+   * are reported in any case, in order, before it. Failure of the whole (no privilege, no subsystem, wrong generation)
+   * is reported for the batch's beginning, and may be all that comes.
+   */
+  private awaitCommit(batch: Batch, begin: number, count: number): void {
+    const last = begin + count;
+    let failure: { readonly index: number; readonly answer: Acknowledgement } | undefined;
+    for (;;) {
+      let messages: MessageReader;
+      try {
+        messages = new MessageReader(this.transport.receive(), 'commit batch');
+      } catch (error) {
+        if (failure !== undefined) throw commitError(batch, failure.index, failure.answer);
+        throw error;
+      }
+      while (messages.next()) {
+        const index = messages.sequence - begin - 1;
+        if (messages.type !== NLMSG_ERROR || index < -1 || index >= count) continue;
+        const answer = messages.acknowledgement();
+        if (answer.errno !== 0) failure ??= { index, answer };
+        if (messages.sequence !== last && index !== -1) continue;
+        if (failure !== undefined) throw commitError(batch, failure.index, failure.answer);
+        if (messages.sequence === last) return;
+      }
+      messages.finish();
+    }
+  }
+
+  getGeneration(): Generation {
+    let generation: Generation | undefined;
+    this.netlink.execute(
+      request(NFT_MSG.GETGEN, AF_UNSPEC, 'read nftables generation', () => undefined),
+      (message) => {
+        const attributes = message.attributes(NFGENMSG);
+        generation = decodeGeneration(attributes);
+        attributes.finish();
+      },
+    );
+    if (generation === undefined) {
+      throw new NetlinkError({ operation: 'read nftables generation', errno: constants.errno.ENODATA });
+    }
+    return generation;
+  }
+
+  /** Tables of all families, or of one. */
+  listTables(family?: Family): TableInfo[] {
+    return this.list(
+      request(
+        NFT_MSG.GETTABLE,
+        family === undefined ? AF_UNSPEC : addressFamily(family),
+        'list tables',
+        () => undefined,
+        TABLE_NAMES,
+      ),
+      (message) => {
+        const attributes = message.attributes(NFGENMSG);
+        return { attributes, value: decodeTable(attributes, familyOf(message.buffer[message.payload] ?? 0)) };
+      },
+    );
+  }
+
+  /** Empty when the table does not exist. */
+  listChains(family: Family, table: string): ChainInfo[] {
+    return this.list(
+      request(
+        NFT_MSG.GETCHAIN,
+        addressFamily(family),
+        `list chains of table "${table}"`,
+        // The kernel lists the chains of all tables of the family, whatever is asked.
+        () => undefined,
+        CHAIN_NAMES,
+      ),
+      inTable(decodeChain, table),
+    );
+  }
+
+  /** In the order in which packets meet them. Empty when the table or chain does not exist. */
+  listRules(family: Family, table: string, chain?: string): RuleInfo[] {
+    return this.list(
+      request(
+        NFT_MSG.GETRULE,
+        addressFamily(family),
+        chain === undefined ? `list rules of table "${table}"` : `list rules of chain "${chain}"`,
+        (w) => {
+          encodeRule(w, table, chain === undefined ? {} : { chain });
+        },
+        RULE_NAMES,
+      ),
+      inTable(decodeRule, table),
+    );
+  }
+
+  /** @throws NetlinkError ENOENT when the table does not exist */
+  listSets(family: Family, table: string): SetInfo[] {
+    return this.list(
+      request(
+        NFT_MSG.GETSET,
+        addressFamily(family),
+        `list sets of table "${table}"`,
+        (w) => {
+          encodeSetTable(w, table);
+        },
+        SET_NAMES,
+      ),
+      inTable(decodeSet, table),
+    );
+  }
+
+  /** One set, or undefined when it does not exist. */
+  getSet(family: Family, table: string, name: string): SetInfo | undefined {
+    let set: SetInfo | undefined;
+    try {
+      this.netlink.execute(
+        request(
+          NFT_MSG.GETSET,
+          addressFamily(family),
+          `read set "${name}"`,
+          (w) => {
+            encodeSetName(w, table, name);
+          },
+          SET_NAMES,
+        ),
+        (message) => {
+          const attributes = message.attributes(NFGENMSG);
+          set = decodeSet(attributes);
+          attributes.finish();
+        },
+      );
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ENOENT') return undefined;
+      throw error;
+    }
+    return set;
+  }
+
+  /**
+   * Streams the elements of a set; nothing is kept. `onElement` gets views that are good until it returns, and must not
+   * use this connection. While the kernel resizes a hash set (shortly after many additions), an element may
+   * come twice.
+   * @param options.onRestart called when a change made what was delivered so far worthless; delivery starts over.
+   *   Without it such a dump throws EINTR.
+   * @throws NetlinkError ENOENT when the set does not exist
+   */
+  listElements(
+    family: Family,
+    table: string,
+    set: string,
+    onElement: OnElement,
+    options: { readonly onRestart?: () => void } = {},
+  ): void {
+    this.netlink.dump(
+      request(
+        NFT_MSG.GETSETELEM,
+        addressFamily(family),
+        `list elements of set "${set}"`,
+        (w) => {
+          encodeElementSet(w, table, set);
+        },
+        ELEMENT_NAMES,
+      ),
+      (message) => {
+        const attributes = message.attributes(NFGENMSG);
+        decodeElements(attributes, onElement);
+        attributes.finish();
+      },
+      options.onRestart,
+    );
+  }
+
+  private list<T>(what: Request, decode: (message: MessageReader) => Decoded<T> | undefined): T[] {
+    let values: T[] = [];
+    this.netlink.dump(
+      what,
+      (message) => {
+        const decoded = decode(message);
+        decoded?.attributes.finish();
+        if (decoded?.value !== undefined) values.push(decoded.value);
+      },
+      () => {
+        values = [];
+      },
+    );
+    return values;
+  }
+}
+
+interface Decoded<T> {
+  readonly attributes: { finish(): void };
+  readonly value: T | undefined;
+}
+
+function inTable<T extends { readonly table: string }>(
+  decode: (attributes: ReturnType<MessageReader['attributes']>) => T,
+  table: string,
+): (message: MessageReader) => Decoded<Omit<T, 'table'>> {
+  return (message) => {
+    const attributes = message.attributes(NFGENMSG);
+    const { table: owner, ...value } = decode(attributes);
+    return { attributes, value: owner === table ? value : undefined };
+  };
+}
+
+function request(
+  message: number,
+  family: number,
+  operation: string,
+  encode: (writer: AttributeWriter) => void,
+  attributes?: AttributeNames,
+): Request {
+  return {
+    type: nftType(message),
+    operation,
+    encode: (writer) => {
+      writeNfgenmsg(writer, family);
+      encode(writer);
+    },
+    ...(attributes === undefined ? {} : { names: { headerLength: NFGENMSG, attributes } }),
+  };
+}
+
+/**
+ * Numbers the messages from `first` (the batch's beginning), has the last one acknowledged and appends the end.
+ * Returns where the last message starts.
+ */
+function frame(batch: Batch, first: number, generation: number): number {
+  const { writer } = batch;
+  const { length } = writer;
+  writer.buffer.writeUInt32BE(generation, batch.generationOffset);
+  let sequence = first;
+  let last = 0;
+  for (let at = 0; at < length; at += readHostU32(writer.buffer, at)) {
+    setSequence(writer.buffer, at, sequence++);
+    last = at;
+  }
+  addFlags(writer.buffer, last, NLM_F_ACK);
+  const end = openMessage(writer, NFNL_MSG_BATCH_END, NLM_F_REQUEST);
+  writeNfgenmsg(writer, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
+  closeMessage(writer, end);
+  setSequence(writer.buffer, end, sequence);
+  return last;
+}
+
+function commitError(batch: Batch, index: number, answer: Acknowledgement): NetlinkError {
+  const bytes = batch.writer.bytes();
+  if (index < 0) {
+    return new NetlinkError({
+      operation: `commit ${batch.messageCount} changes to table "${batch.table}"`,
+      errno: answer.errno,
+      extendedAck: answer.text,
+      hint: refusalHint(answer.errno),
+    });
+  }
+  let at = readHostU32(bytes, 0);
+  for (let i = 0; i < index; i++) at += readHostU32(bytes, at);
+  const description = describeMessage(bytes, at, at + readHostU32(bytes, at), answer.attributeOffset);
+  return new NetlinkError({
+    operation: description.operation,
+    errno: answer.errno,
+    extendedAck: answer.text,
+    attribute: description.location?.path,
+    messageIndex: index,
+    elementIndex: description.location?.listIndex,
+    hint: refusalHint(answer.errno),
+  });
+}

@@ -1,0 +1,108 @@
+/**
+ * Values and verdicts, as rules and elements carry them (enum nft_data_attributes):
+ *
+ *     VALUE(1)    bytes: register contents
+ *     VERDICT(2)  nested
+ *         CODE(1)   be32, enum nft_verdicts, or NF_DROP / NF_ACCEPT
+ *         CHAIN(2)  string, for jump and goto
+ */
+import type { AttributeDecoder, AttributeWriter } from '../attribute.js';
+
+export const NFTA_DATA_VALUE = 1;
+export const NFTA_DATA_VERDICT = 2;
+export const NFTA_VERDICT_CODE = 1;
+export const NFTA_VERDICT_CHAIN = 2;
+
+export type Verdict =
+  | { readonly verdict: 'accept' | 'drop' | 'continue' | 'break' | 'return' }
+  | { readonly verdict: 'jump' | 'goto'; readonly chain: string };
+
+export const accept: Verdict = { verdict: 'accept' };
+export const drop: Verdict = { verdict: 'drop' };
+export const continueRule: Verdict = { verdict: 'continue' };
+export const returnToCaller: Verdict = { verdict: 'return' };
+
+export function jumpTo(chain: string): Verdict {
+  return { verdict: 'jump', chain };
+}
+
+export function goTo(chain: string): Verdict {
+  return { verdict: 'goto', chain };
+}
+
+/** NF_DROP, NF_ACCEPT (linux/netfilter.h) and enum nft_verdicts. */
+const CODES: Readonly<Record<Verdict['verdict'], number>> = {
+  drop: 0,
+  accept: 1,
+  continue: -1,
+  break: -2,
+  jump: -3,
+  goto: -4,
+  return: -5,
+};
+
+export function verdictCode(verdict: Verdict): number {
+  return CODES[verdict.verdict];
+}
+
+export function isVerdict(data: Uint8Array | Verdict): data is Verdict {
+  return 'verdict' in data;
+}
+
+export function encodeData(writer: AttributeWriter, type: number, data: Uint8Array | Verdict): void {
+  const start = writer.openNest(type);
+  if (isVerdict(data)) {
+    const verdict = writer.openNest(NFTA_DATA_VERDICT);
+    writer.u32(NFTA_VERDICT_CODE, verdictCode(data));
+    if ('chain' in data) writer.string(NFTA_VERDICT_CHAIN, data.chain);
+    writer.closeNest(verdict);
+  } else {
+    writer.data(NFTA_DATA_VALUE, data);
+  }
+  writer.closeNest(start);
+}
+
+function decodeVerdict(attributes: AttributeDecoder): Verdict | undefined {
+  let code: number | undefined;
+  let chain: string | undefined;
+  while (attributes.next()) {
+    if (attributes.type === NFTA_VERDICT_CODE) code = attributes.i32();
+    else if (attributes.type === NFTA_VERDICT_CHAIN) chain = attributes.string();
+  }
+  switch (code) {
+    case CODES.jump:
+      return chain === undefined ? undefined : jumpTo(chain);
+    case CODES.goto:
+      return chain === undefined ? undefined : goTo(chain);
+    case CODES.accept:
+      return accept;
+    case CODES.drop:
+      return drop;
+    case CODES.continue:
+      return continueRule;
+    case CODES.return:
+      return returnToCaller;
+    case CODES.break:
+      return { verdict: 'break' };
+    default:
+      return undefined;
+  }
+}
+
+/** The data inside the current attribute; values are views into the datagram. undefined: neither kind. */
+export function decodeData(attribute: AttributeDecoder): Buffer | Verdict | undefined {
+  const attributes = attribute.nested();
+  while (attributes.next()) {
+    if (attributes.type === NFTA_DATA_VALUE) return attributes.view();
+    if (attributes.type === NFTA_DATA_VERDICT) return decodeVerdict(attributes.nested());
+  }
+  return undefined;
+}
+
+/** Like decodeData() where only a value makes sense; a copy. An absent value is a decoding error. */
+export function decodeValue(attribute: AttributeDecoder): Buffer {
+  const data = decodeData(attribute);
+  if (data !== undefined && !isVerdict(data)) return Buffer.from(data);
+  attribute.fail('a value is missing');
+  return Buffer.alloc(0);
+}

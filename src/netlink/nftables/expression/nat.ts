@@ -1,0 +1,67 @@
+/**
+ * nat (enum nft_nat_attributes): rewrites an address, a port, or both, of the whole connection.
+ *
+ *     TYPE(1) be32, enum nft_nat_types | FAMILY(2) be32 | REG_ADDR_MIN(3) be32 | REG_ADDR_MAX(4) be32
+ *     REG_PROTO_MIN(5) be32 | REG_PROTO_MAX(6) be32 | FLAGS(7) be32, NF_NAT_RANGE_* (linux/netfilter/nf_nat.h)
+ */
+import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
+import { addressFamily, AF_INET, AF_INET6, type Family } from '../../nfnetlink.js';
+import { Enumeration, Flags } from '../enumeration.js';
+import { decodeRegister, encodeRegister, type Register } from '../register.js';
+
+export type NatFlag = 'random' | 'fully-random' | 'persistent' | 'netmap';
+
+const TYPES = new Enumeration<'snat' | 'dnat'>({ snat: 0, dnat: 1 });
+export const NAT_FLAGS = new Flags<NatFlag>({ random: 4, persistent: 8, 'fully-random': 16, netmap: 64 });
+
+/** The kernel adds NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED for the registers that are given. */
+export const NAT_FLAGS_OF_REGISTERS = 3;
+
+export interface Nat {
+  readonly kind: 'nat';
+  readonly type: 'snat' | 'dnat';
+  readonly family: Family;
+  readonly address?: Register;
+  /** Last address of a range; absent: there is one address. */
+  readonly addressMax?: Register;
+  readonly port?: Register;
+  readonly portMax?: Register;
+  readonly flags?: readonly NatFlag[];
+}
+
+export function encodeNat(writer: AttributeWriter, e: Nat): void {
+  writer.u32(1, TYPES.value(e.type)).u32(2, addressFamily(e.family));
+  if (e.address !== undefined) encodeRegister(writer, 3, e.address);
+  if (e.addressMax !== undefined) encodeRegister(writer, 4, e.addressMax);
+  if (e.port !== undefined) encodeRegister(writer, 5, e.port);
+  if (e.portMax !== undefined) encodeRegister(writer, 6, e.portMax);
+  if (e.flags !== undefined && e.flags.length > 0) writer.u32(7, NAT_FLAGS.value(e.flags));
+}
+
+export function decodeNat(d: AttributeDecoder): Nat | undefined {
+  let type: 'snat' | 'dnat' | undefined;
+  let family = 0;
+  let [address, addressMax, port, portMax]: (Register | undefined)[] = [];
+  let flags: NatFlag[] | undefined = [];
+  while (d.next()) {
+    if (d.type === 1) type = TYPES.name(d.u32());
+    else if (d.type === 2) family = d.u32();
+    else if (d.type === 3) address = decodeRegister(d);
+    else if (d.type === 4) addressMax = decodeRegister(d);
+    else if (d.type === 5) port = decodeRegister(d);
+    else if (d.type === 6) portMax = decodeRegister(d);
+    else if (d.type === 7) flags = NAT_FLAGS.names(d.u32() & ~NAT_FLAGS_OF_REGISTERS);
+  }
+  if (type === undefined || flags === undefined || (family !== AF_INET && family !== AF_INET6))
+    return undefined;
+  return {
+    kind: 'nat',
+    type,
+    family: family === AF_INET ? 'ip' : 'ip6',
+    ...(address === undefined ? {} : { address }),
+    ...(addressMax === undefined || addressMax === address ? {} : { addressMax }),
+    ...(port === undefined ? {} : { port }),
+    ...(portMax === undefined || portMax === port ? {} : { portMax }),
+    ...(flags.length === 0 ? {} : { flags }),
+  };
+}

@@ -1,0 +1,174 @@
+/** A netlink socket: datagrams to and from one part of the kernel. */
+import { closeSync, readSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { readHostU32, writeHostU16, writeHostU32 } from './endian.js';
+import { errnoOf, NetlinkError } from './errors.js';
+import { bind, getsockname, setsockopt, socket } from './libc.js';
+
+// linux/socket.h, asm-generic/socket.h, linux/netlink.h
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
+const SO_RCVTIMEO = 20;
+const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
+const SOL_NETLINK = 270;
+const NETLINK_ADD_MEMBERSHIP = 1;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const SOCKADDR_NL = 12;
+
+/** Netlink families (linux/netlink.h). */
+export const NETLINK_ROUTE = 0;
+export const NETLINK_NETFILTER = 12;
+export const NETLINK_GENERIC = 16;
+
+const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
+  [NETLINK_ROUTE]: 'route netlink',
+  [NETLINK_NETFILTER]: 'netfilter netlink',
+  [NETLINK_GENERIC]: 'generic netlink',
+};
+
+/**
+ * What a connection needs of a socket; a test can put something else in its place.
+ */
+export interface Transport {
+  /** The socket's netlink address, which names it in notifications of changes that it caused. */
+  readonly portId: number;
+  /** Sends buffer[0, length) as one datagram. The kernel has processed it when the call returns. */
+  send(buffer: Buffer, length: number): void;
+  /**
+   * The next datagram, in a buffer that the next call may reuse.
+   * @throws NetlinkError ETIMEDOUT when none comes in time, ENOBUFS when the kernel had to drop some
+   */
+  receive(): Buffer;
+  close(): void;
+}
+
+export interface SocketOptions {
+  /** Longest datagram to send, bytes. Default 64 MiB; without privilege the system's wmem_max limits it. */
+  readonly sendBuffer?: number;
+  /** Room for datagrams not yet read, bytes. Default 4 MiB. */
+  readonly receiveBuffer?: number;
+  /** How long receive() waits, milliseconds. Default 5000. */
+  readonly receiveTimeoutMs?: number;
+  /** Multicast groups to join (numbers, not bits). */
+  readonly groups?: readonly number[];
+}
+
+/** Dumps come in datagrams of up to 32 KiB when the reader offers that much; notifications are smaller. */
+export const RECEIVE_SIZE = 64 * 1024;
+
+function int(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  writeHostU32(bytes, 0, value);
+  return bytes;
+}
+
+function timeval(milliseconds: number): Buffer {
+  const microseconds = (milliseconds % 1000) * 1000;
+  const seconds = Math.floor(milliseconds / 1000);
+  const words = process.arch === 'arm' || process.arch === 'ia32' ? Int32Array : BigInt64Array;
+  const value =
+    words === Int32Array
+      ? Int32Array.of(seconds, microseconds)
+      : BigInt64Array.of(BigInt(seconds), BigInt(microseconds));
+  return Buffer.from(value.buffer);
+}
+
+/** Sets a buffer size beyond the system limit where we may, else as far as we may. */
+function setBuffer(fd: number, force: number, plain: number, size: number): void {
+  try {
+    setsockopt(fd, SOL_SOCKET, force, int(size), 'set socket buffer');
+  } catch {
+    setsockopt(fd, SOL_SOCKET, plain, int(size), 'set socket buffer');
+  }
+}
+
+export class NetlinkSocket implements Transport {
+  private readonly incoming = Buffer.allocUnsafeSlow(RECEIVE_SIZE);
+  private closed = false;
+
+  private constructor(
+    /** For subscriptions, which read it on the thread pool. */
+    readonly fd: number,
+    readonly portId: number,
+    private readonly name: string,
+  ) {}
+
+  /**
+   * @param protocol one of NETLINK_*
+   * @throws NetlinkError EPROTONOSUPPORT when the kernel has no such netlink family
+   */
+  static open(protocol: number, options: SocketOptions = {}): NetlinkSocket {
+    const name = PROTOCOL_NAMES[protocol] ?? `netlink protocol ${protocol}`;
+    const operation = `open ${name} socket`;
+    const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol, operation, (errno) =>
+      errno === constants.errno.EPROTONOSUPPORT
+        ? `the kernel has no ${name}: load its module or use a kernel that has it`
+        : undefined,
+    );
+    try {
+      setBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, options.sendBuffer ?? 64 * 1024 * 1024);
+      setBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, options.receiveBuffer ?? 4 * 1024 * 1024);
+      setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeval(options.receiveTimeoutMs ?? 5000), operation);
+      setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, int(1), operation);
+      setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, int(1), operation);
+      // struct sockaddr_nl: family u16, padding u16, port id u32 (0: the kernel picks one), groups u32
+      const address = Buffer.alloc(SOCKADDR_NL);
+      writeHostU16(address, 0, AF_NETLINK);
+      bind(fd, address, operation);
+      getsockname(fd, address, operation);
+      for (const group of options.groups ?? []) {
+        setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, int(group), `join ${name} group ${group}`);
+      }
+      return new NetlinkSocket(fd, readHostU32(address, 4), name);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  send(buffer: Buffer, length: number): void {
+    try {
+      writeSync(this.fd, buffer, 0, length);
+    } catch (error) {
+      const errno = errnoOf(error);
+      throw new NetlinkError({
+        operation: `send ${length} bytes to ${this.name}`,
+        errno,
+        hint:
+          errno === constants.errno.EMSGSIZE
+            ? 'the datagram is larger than the send buffer: split the batch, or raise net.core.wmem_max'
+            : undefined,
+        cause: error,
+      });
+    }
+  }
+
+  receive(): Buffer {
+    for (;;) {
+      try {
+        // A netlink datagram can't be forged by an ordinary process: sending to another's port takes CAP_NET_ADMIN.
+        return this.incoming.subarray(0, readSync(this.fd, this.incoming, 0, RECEIVE_SIZE, null));
+      } catch (error) {
+        const errno = errnoOf(error);
+        if (errno === constants.errno.EINTR) continue;
+        throw new NetlinkError({
+          operation: `receive from ${this.name}`,
+          errno: errno === constants.errno.EAGAIN ? constants.errno.ETIMEDOUT : errno,
+          cause: error,
+        });
+      }
+    }
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    closeSync(this.fd);
+  }
+}
