@@ -1,0 +1,165 @@
+/**
+ * Who owns a virtual address (service-model.md 10). Service ports claim addresses; where several claim the same
+ * (address, protocol, port), one rule decides: a claimant with usable endpoints before one without, then the older
+ * Service, then the smaller namespace, name and port name. So the winner never depends on the order of events.
+ */
+import type { IPFamily, Protocol } from '../kube/objects.js';
+import { formatIpPort } from './addresses.js';
+import type { AddressConflict, VirtualAddress } from './types.js';
+
+export interface Claimant {
+  /** As printed in reports. */
+  readonly name: string;
+  readonly family: IPFamily;
+  readonly protocol: Protocol;
+  readonly namespace: string;
+  readonly serviceName: string;
+  readonly portName: string;
+  /** Creation of the Service, milliseconds since the epoch; Infinity when unknown. */
+  readonly created: number;
+  /** Some endpoint of the cluster is usable. */
+  readonly any: boolean;
+}
+
+export interface Settlement<T> {
+  /** Claimants that won or lost an address. */
+  readonly affected: ReadonlySet<T>;
+  /** Contests whose owner or claimants changed. */
+  readonly conflicts: readonly AddressConflict[];
+}
+
+/** Contests are rare: an address with one claimant costs one map entry and nothing else. */
+export class Claims<T extends Claimant> {
+  readonly #byAddress = new Map<string, T | Contest<T>>();
+  readonly #contestsOf = new Map<T, Set<Contest<T>>>();
+  /** Contests to be decided again by settle(). */
+  readonly #open = new Set<Contest<T>>();
+
+  claim(claimant: T, address: VirtualAddress): void {
+    const key = claimKey(claimant, address);
+    const current = this.#byAddress.get(key);
+    if (current === undefined) {
+      this.#byAddress.set(key, claimant);
+      return;
+    }
+    let contest: Contest<T>;
+    if (current instanceof Contest) {
+      contest = current;
+    } else {
+      contest = new Contest(key, printedAddress(claimant, address), current);
+      this.#byAddress.set(key, contest);
+      this.#enter(current, contest);
+    }
+    this.#enter(claimant, contest);
+  }
+
+  release(claimant: T, address: VirtualAddress): void {
+    const key = claimKey(claimant, address);
+    const current = this.#byAddress.get(key);
+    if (current instanceof Contest) this.#leave(claimant, current);
+    else if (current === claimant) this.#byAddress.delete(key);
+  }
+
+  /** What decides contests (`created`, `any`) is different now. */
+  rankChanged(claimant: T): void {
+    for (const contest of this.#contestsOf.get(claimant) ?? []) this.#open.add(contest);
+  }
+
+  /** The addresses that the claimant owns since the last settle(): the list itself when it owns them all. */
+  owned(claimant: T, addresses: readonly VirtualAddress[]): readonly VirtualAddress[] {
+    const contests = this.#contestsOf.get(claimant);
+    if (contests === undefined) return addresses;
+    const lost = new Set<string>();
+    for (const contest of contests) if (contest.owner !== claimant) lost.add(contest.key);
+    return lost.size === 0
+      ? addresses
+      : addresses.filter((address) => !lost.has(claimKey(claimant, address)));
+  }
+
+  /** Decides what was claimed, released or ranked anew since the last call. */
+  settle(): Settlement<T> {
+    const affected = new Set<T>();
+    const conflicts: AddressConflict[] = [];
+    for (const contest of this.#open) {
+      const claimants = [...contest.claimants].sort(compareClaimants);
+      const [winner, ...others] = claimants;
+      if (winner !== contest.owner) {
+        affected.add(contest.owner);
+        if (winner !== undefined) affected.add(winner);
+      }
+      if (winner === undefined) {
+        this.#byAddress.delete(contest.key);
+      } else if (others.length === 0) {
+        this.#leave(winner, contest);
+        this.#byAddress.set(contest.key, winner);
+      } else {
+        contest.owner = winner;
+        const names = claimants.map((claimant) => claimant.name);
+        // Owner and set of claimants, whatever the others' order among themselves.
+        const outcome = [winner.name, ...names.sort()].join(' ');
+        if (outcome === contest.reported) continue;
+        contest.reported = outcome;
+        conflicts.push({
+          family: winner.family,
+          address: contest.printed,
+          owner: winner.name,
+          others: others.map((claimant) => claimant.name),
+        });
+      }
+    }
+    this.#open.clear();
+    return { affected, conflicts };
+  }
+
+  #enter(claimant: T, contest: Contest<T>): void {
+    contest.claimants.add(claimant);
+    this.#open.add(contest);
+    const contests = this.#contestsOf.get(claimant);
+    if (contests === undefined) this.#contestsOf.set(claimant, new Set([contest]));
+    else contests.add(contest);
+  }
+
+  #leave(claimant: T, contest: Contest<T>): void {
+    contest.claimants.delete(claimant);
+    this.#open.add(contest);
+    const contests = this.#contestsOf.get(claimant);
+    contests?.delete(contest);
+    if (contests?.size === 0) this.#contestsOf.delete(claimant);
+  }
+}
+
+/** One address with several claimants. */
+class Contest<T> {
+  readonly claimants = new Set<T>();
+  /** Who was told about it last: what settle() reported for this contest. */
+  reported = '';
+
+  constructor(
+    readonly key: string,
+    readonly printed: string,
+    public owner: T,
+  ) {}
+}
+
+/** A node port has no address of its own, so its family keeps the two families apart. */
+function claimKey(claimant: Claimant, { ip, port }: VirtualAddress): string {
+  return `${ip === '' ? claimant.family : ip} ${port} ${claimant.protocol}`;
+}
+
+function printedAddress(claimant: Claimant, { ip, port }: VirtualAddress): string {
+  return `${ip === '' ? `node port ${port}` : formatIpPort(ip, port)}/${claimant.protocol}`;
+}
+
+function compareClaimants(a: Claimant, b: Claimant): number {
+  if (a.any !== b.any) return a.any ? -1 : 1;
+  if (a.created !== b.created) return a.created < b.created ? -1 : 1;
+  return (
+    compareText(a.namespace, b.namespace) ||
+    compareText(a.serviceName, b.serviceName) ||
+    compareText(a.portName, b.portName)
+  );
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

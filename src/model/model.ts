@@ -1,0 +1,319 @@
+/**
+ * The service model: objects in, changed service ports out (service-model.md 4). Pure and incremental: it does no
+ * I/O and reads no clock; an event marks the one Service it concerns, and takeChanges() evaluates only what is
+ * marked. The cost of an event depends on the size of its own Service, never on how many there are.
+ */
+import type { EndpointSlice, IPFamily, Service } from '../kube/objects.js';
+import { Claims } from './claims.js';
+import { collectLocalReady, mergeLists } from './selection.js';
+import { PortState, type Owner } from './service-port.js';
+import { planService, samePlan, type PortPlan, type ServicePlan } from './service-plan.js';
+import { HintInterner, readSlice, type EndpointList, type Slice } from './slice.js';
+import type { HealthCheckPort, ModelChanges, ModelProblem, ServicePort, VirtualAddress } from './types.js';
+
+export interface ModelConfig {
+  /** This node's name as slices write it: decides which endpoints are local. */
+  readonly nodeName: string;
+  /** Used for source ranges that contain the node itself, and for nothing else. */
+  readonly nodeIPs: { readonly IPv4?: string; readonly IPv6?: string };
+  /** The families that are served; objects of another one are passed over in silence. */
+  readonly families: readonly IPFamily[];
+  /** Gate AllowServiceExternalIPs. */
+  readonly externalIPs: boolean;
+}
+
+type HealthByFamily = Readonly<Record<IPFamily, HealthCheckPort | undefined>>;
+const NO_HEALTH: HealthByFamily = { IPv4: undefined, IPv6: undefined };
+
+/** Bits of ServiceEntry.dirty. */
+const SERVICE_DIRTY = 1;
+const ENDPOINTS_DIRTY: Readonly<Record<IPFamily, number>> = { IPv4: 2, IPv6: 4 };
+
+/** One Service by name: what it asks for, what its slices offer, and the service ports that come of it. */
+class ServiceEntry {
+  readonly namespace: string;
+  readonly name: string;
+  plan: ServicePlan | undefined;
+  /** Creation of the Service that the ports belong to. */
+  created = Infinity;
+  /** Ordered by name. */
+  slices: readonly Slice[] = [];
+  /** Both families. */
+  ports: readonly PortState[] = [];
+  /** What was handed out last. */
+  health: HealthByFamily = NO_HEALTH;
+  dirty = 0;
+  /** Oldest trigger time of the slices changed since the last takeChanges(); Infinity: none. */
+  triggerTime = Infinity;
+
+  /** @param key 'namespace/name' */
+  constructor(readonly key: string) {
+    const slash = key.indexOf('/');
+    this.namespace = key.slice(0, slash);
+    this.name = key.slice(slash + 1);
+  }
+}
+
+/** ModelChanges while it is being put together. */
+interface Collector {
+  readonly upserted: Readonly<Record<IPFamily, ServicePort[]>>;
+  readonly removed: Readonly<Record<IPFamily, string[]>>;
+  readonly healthChecks: { family: IPFamily; check: HealthCheckPort }[];
+  readonly healthChecksRemoved: { family: IPFamily; service: string }[];
+}
+
+export class ServiceModel {
+  readonly #config: ModelConfig;
+  /** By 'namespace/name': every Service with a plan, and every Service that some slice names. */
+  readonly #services = new Map<string, ServiceEntry>();
+  /** By 'namespace/name' of the slice. */
+  readonly #slices = new Map<string, Slice>();
+  /** Services whose endpoints have zone hints: all that a change of the zone can touch. */
+  readonly #zoneHinted = new Set<ServiceEntry>();
+  readonly #dirty = new Set<ServiceEntry>();
+  readonly #claims = new Claims<PortState>();
+  readonly #interner = new HintInterner();
+  /** What was reported about objects that have problems, so that it is not repeated at each of their events. */
+  readonly #reported = new Map<string, readonly string[]>();
+  #problems: ModelProblem[] = [];
+  #zone: string | undefined;
+
+  constructor(config: ModelConfig) {
+    this.#config = config;
+  }
+
+  /** @param key 'namespace/name' */
+  setService(key: string, service: Service | undefined): void {
+    const { plan, problems } =
+      service === undefined ? { plan: undefined, problems: [] } : planService(service, this.#config);
+    this.#report(`Service ${key}`, problems);
+    const entry = plan === undefined ? this.#services.get(key) : this.#entry(key);
+    if (entry === undefined || samePlan(entry.plan, plan)) return;
+    entry.plan = plan;
+    this.#mark(entry, SERVICE_DIRTY);
+  }
+
+  /** @param key 'namespace/name' of the slice */
+  setEndpointSlice(key: string, object: EndpointSlice | undefined): void {
+    const before = this.#slices.get(key);
+    const { slice, problems } =
+      object === undefined
+        ? { slice: undefined, problems: [] }
+        : readSlice(object, this.#config, this.#interner, before);
+    this.#report(`EndpointSlice ${key}`, problems);
+    if (slice === before) return;
+
+    if (before !== undefined) {
+      const entry = this.#entry(before.service);
+      entry.slices = entry.slices.filter((other) => other !== before);
+      // What a deletion was triggered by is unknown, so the times known for the Service mean nothing any more.
+      if (slice === undefined) entry.triggerTime = Infinity;
+      this.#slicesChanged(entry, before.family);
+    }
+    if (slice === undefined) {
+      this.#slices.delete(key);
+      return;
+    }
+    this.#slices.set(key, slice);
+    const entry = this.#entry(slice.service);
+    // By name, so that the choice between duplicates does not depend on the order of events.
+    entry.slices = [...entry.slices, slice].sort((a, b) => (a.name < b.name ? -1 : 1));
+    const triggerTime = Date.parse(object?.triggerTime ?? '');
+    if (triggerTime < entry.triggerTime) entry.triggerTime = triggerTime;
+    this.#slicesChanged(entry, slice.family);
+  }
+
+  /** @param zone label topology.kubernetes.io/zone of this node; undefined when it has none */
+  setZone(zone: string | undefined): void {
+    if (zone === this.#zone) return;
+    this.#zone = zone;
+    for (const entry of this.#zoneHinted) {
+      this.#mark(entry, ENDPOINTS_DIRTY.IPv4 | ENDPOINTS_DIRTY.IPv6);
+    }
+  }
+
+  /**
+   * Whether takeChanges() may have something to say. Events that change nothing do not set it; changes that
+   * cancel each other out do, and takeChanges() is then empty.
+   */
+  get hasChanges(): boolean {
+    return this.#dirty.size > 0 || this.#problems.length > 0;
+  }
+
+  /** What is different from what the last call left behind. An address may move: apply removals first. */
+  takeChanges(): ModelChanges {
+    const collector: Collector = {
+      upserted: { IPv4: [], IPv6: [] },
+      removed: { IPv4: [], IPv6: [] },
+      healthChecks: [],
+      healthChecksRemoved: [],
+    };
+    const { upserted, removed, healthChecks, healthChecksRemoved } = collector;
+
+    // Claims are settled in between, because the endpoints of one service port can decide the addresses of another.
+    const rebuild = new Set<PortState>();
+    const changed = new Set<Owner>();
+    for (const entry of this.#dirty) this.#evaluate(entry, rebuild, collector);
+    const { affected, conflicts } = this.#claims.settle();
+    for (const port of affected) if (port.live) rebuild.add(port);
+    for (const port of rebuild) {
+      const output = port.build(this.#claims.owned(port, port.plan.addresses));
+      if (output === port.output) continue;
+      port.output = output;
+      upserted[port.family].push(output);
+      changed.add(port.owner);
+    }
+
+    const triggerTimes: number[] = [];
+    for (const entry of this.#dirty) {
+      if (entry.triggerTime !== Infinity && changed.has(entry)) triggerTimes.push(entry.triggerTime);
+      entry.triggerTime = Infinity;
+      entry.dirty = 0;
+      if (entry.plan === undefined && entry.slices.length === 0) this.#services.delete(entry.key);
+    }
+    this.#dirty.clear();
+    const problems = this.#problems;
+    this.#problems = [];
+    const families = this.#config.families.map((family) => ({
+      family,
+      upserted: upserted[family],
+      removed: removed[family],
+    }));
+    return { families, healthChecks, healthChecksRemoved, conflicts, problems, triggerTimes };
+  }
+
+  /** Everything as of the last takeChanges(), for a dataplane that starts over. */
+  *servicePorts(family: IPFamily): Generator<ServicePort, void, undefined> {
+    for (const entry of this.#services.values()) {
+      for (const port of entry.ports) {
+        if (port.family === family && port.output !== undefined) yield port.output;
+      }
+    }
+  }
+
+  #entry(key: string): ServiceEntry {
+    let entry = this.#services.get(key);
+    if (entry === undefined) {
+      entry = new ServiceEntry(key);
+      this.#services.set(key, entry);
+    }
+    return entry;
+  }
+
+  #mark(entry: ServiceEntry, what: number): void {
+    entry.dirty |= what;
+    this.#dirty.add(entry);
+  }
+
+  #slicesChanged(entry: ServiceEntry, family: IPFamily): void {
+    const hinted = entry.slices.some((slice) =>
+      slice.ports.some((port) => port.list.zoneHints !== undefined),
+    );
+    if (hinted) this.#zoneHinted.add(entry);
+    else this.#zoneHinted.delete(entry);
+    this.#mark(entry, ENDPOINTS_DIRTY[family]);
+  }
+
+  #report(object: string, problems: readonly ModelProblem[]): void {
+    const before = this.#reported.get(object);
+    if (problems.length === 0) {
+      if (before !== undefined) this.#reported.delete(object);
+      return;
+    }
+    const texts = problems.map(({ field, message }) => `${field}: ${message}`);
+    this.#problems.push(...problems.filter((_, index) => before?.includes(texts[index] ?? '') !== true));
+    this.#reported.set(object, texts);
+  }
+
+  /** Brings the service ports of one Service up to date, except for what depends on other Services. */
+  #evaluate(entry: ServiceEntry, rebuild: Set<PortState>, collector: Collector): void {
+    const serviceChanged = (entry.dirty & SERVICE_DIRTY) !== 0;
+    if (serviceChanged) this.#alignPorts(entry, collector);
+    for (const family of this.#config.families) {
+      if (!serviceChanged && (entry.dirty & ENDPOINTS_DIRTY[family]) === 0) continue;
+      const localReady = new Set<string>();
+      for (const port of entry.ports) {
+        if (port.family !== family) continue;
+        const list = mergeLists(listsFor(entry, port));
+        if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
+        collectLocalReady(list, localReady);
+        rebuild.add(port);
+      }
+      updateHealth(entry, family, localReady.size, collector);
+    }
+  }
+
+  /** Makes the service ports and their claims those of the plan. */
+  #alignPorts(entry: ServiceEntry, collector: Collector): void {
+    const { plan } = entry;
+    const created = plan?.created ?? Infinity;
+    const aged = created !== entry.created;
+    entry.created = created;
+    const gone = new Map(entry.ports.map((port) => [portId(port.family, port.plan), port]));
+    const ports: PortState[] = [];
+    for (const family of this.#config.families) {
+      for (const portPlan of plan?.[family]?.ports ?? []) {
+        const id = portId(family, portPlan);
+        const port = gone.get(id) ?? new PortState(entry, family, portPlan);
+        gone.delete(id);
+        port.plan = portPlan;
+        ports.push(port);
+        if (aged) this.#claims.rankChanged(port);
+      }
+    }
+    entry.ports = ports;
+    for (const port of gone.values()) {
+      port.live = false;
+      this.#claim(port, []);
+      if (port.output !== undefined) collector.removed[port.family].push(port.output.key);
+    }
+    for (const port of ports) this.#claim(port, port.plan.addresses);
+  }
+
+  #claim(port: PortState, addresses: readonly VirtualAddress[]): void {
+    const before = port.claimed;
+    port.claimed = addresses;
+    if (before === addresses) return;
+    const without = (list: readonly VirtualAddress[], other: VirtualAddress): boolean =>
+      !list.some((address) => address.ip === other.ip && address.port === other.port);
+    for (const address of before) if (without(addresses, address)) this.#claims.release(port, address);
+    for (const address of addresses) if (without(before, address)) this.#claims.claim(port, address);
+  }
+}
+
+function portId(family: IPFamily, plan: PortPlan): string {
+  return `${family} ${plan.portName}/${plan.protocol}`;
+}
+
+/** Port numbers are not compared: the number in the slice is the backend's (3.1). */
+function listsFor(entry: ServiceEntry, { family, plan }: PortState): EndpointList[] {
+  const lists: EndpointList[] = [];
+  for (const slice of entry.slices) {
+    if (slice.family !== family) continue;
+    for (const port of slice.ports) {
+      if (port.name === plan.portName && port.protocol === plan.protocol) lists.push(port.list);
+    }
+  }
+  return lists;
+}
+
+function updateHealth(
+  entry: ServiceEntry,
+  family: IPFamily,
+  localReadyEndpoints: number,
+  { healthChecks, healthChecksRemoved }: Collector,
+): void {
+  const before = entry.health[family];
+  const port = entry.plan?.[family]?.healthCheckNodePort ?? 0;
+  if (port === 0) {
+    if (before === undefined) return;
+    entry.health = { ...entry.health, [family]: undefined };
+    healthChecksRemoved.push({ family, service: entry.key });
+    return;
+  }
+  if (before?.port === port && before.localReadyEndpoints === localReadyEndpoints) return;
+  const { key: service, namespace, name } = entry;
+  const check: HealthCheckPort = { service, namespace, name, port, localReadyEndpoints };
+  entry.health = { ...entry.health, [family]: check };
+  healthChecks.push({ family, check });
+}

@@ -1,0 +1,368 @@
+/**
+ * What one Service asks for, per family, before endpoints are known (service-model.md 2, 6.5, 8.1): its service
+ * ports with every address they want, validated and canonical. Everything a Service object can say that matters
+ * to the proxy is in the plan, so two objects with equal plans are the same to it.
+ */
+import type { IPFamily, Protocol, Service, ServicePortSpec } from '../kube/objects.js';
+import { cidrContains, hostCidr, parseAddress, parseCidr, type ParsedCidr } from './addresses.js';
+import { sameList } from './lists.js';
+import type { AddressKind, Cidr, ModelProblem, VirtualAddress } from './types.js';
+
+/** Affinity timeout of a Service that asks for ClientIP without saying how long (API default). */
+const DEFAULT_AFFINITY_SECONDS = 10800;
+const MAX_AFFINITY_SECONDS = 86400;
+const MAX_PORT = 65535;
+
+export interface PlanOptions {
+  readonly families: readonly IPFamily[];
+  readonly nodeIPs: { readonly IPv4?: string; readonly IPv6?: string };
+  /** Gate AllowServiceExternalIPs. */
+  readonly externalIPs: boolean;
+}
+
+export interface PortPlan {
+  readonly portName: string;
+  readonly protocol: Protocol;
+  readonly clusterIP: string;
+  readonly port: number;
+  /** As they are handed out while endpoints serve them (fallback 'serve'). */
+  readonly addresses: readonly VirtualAddress[];
+  readonly affinitySeconds: number;
+  /** Some address is served from the endpoints of the whole cluster. */
+  readonly usesCluster: boolean;
+  /** Some address is served from the endpoints of this node. */
+  readonly usesLocal: boolean;
+}
+
+export interface FamilyPlan {
+  /** In the order of the Service; one per (name, protocol). */
+  readonly ports: readonly PortPlan[];
+  /** 0: none. */
+  readonly healthCheckNodePort: number;
+}
+
+export interface ServicePlan {
+  readonly namespace: string;
+  readonly name: string;
+  /** Milliseconds since the epoch; Infinity when the Service does not say. */
+  readonly created: number;
+  /** Absent where the Service has nothing for the family. */
+  readonly IPv4: FamilyPlan | undefined;
+  readonly IPv6: FamilyPlan | undefined;
+}
+
+export interface PlanResult {
+  /** undefined: the proxy has nothing to do with this Service. */
+  readonly plan: ServicePlan | undefined;
+  readonly problems: readonly ModelProblem[];
+}
+
+const NOTHING: PlanResult = { plan: undefined, problems: [] };
+
+export function planService(service: Service, options: PlanOptions): PlanResult {
+  if (service.serviceProxyName !== undefined) return NOTHING;
+  if (service.clusterIP === '' || service.clusterIP === 'None') return NOTHING;
+  if (service.type === 'ExternalName') return NOTHING;
+
+  const problems: ModelProblem[] = [];
+  const report: Report = (field, message) => {
+    const object = `Service ${service.namespace}/${service.name}`;
+    problems.push({ object, field, message });
+  };
+  const externalLocal = isExternalPolicyLocal(service);
+  const wishes: Wishes = {
+    service,
+    options,
+    report,
+    ports: readPorts(service, report),
+    externalAddresses: readExternalAddresses(service, options, report),
+    sourceRanges: readSourceRanges(service, report),
+    affinitySeconds: readAffinity(service, report),
+    internalLocal: service.internalTrafficPolicy === 'Local',
+    externalLocal,
+    healthCheckNodePort: externalLocal ? readHealthCheckNodePort(service, report) : 0,
+  };
+
+  const plans: Record<IPFamily, FamilyPlan | undefined> = { IPv4: undefined, IPv6: undefined };
+  for (const family of options.families) plans[family] = planFamily(wishes, family);
+  const created = Date.parse(service.creationTimestamp);
+  return {
+    plan:
+      plans.IPv4 === undefined && plans.IPv6 === undefined
+        ? undefined
+        : {
+            namespace: service.namespace,
+            name: service.name,
+            created: Number.isNaN(created) ? Infinity : created,
+            ...plans,
+          },
+    problems,
+  };
+}
+
+export function samePlan(a: ServicePlan | undefined, b: ServicePlan | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.created === b.created && sameFamilyPlan(a.IPv4, b.IPv4) && sameFamilyPlan(a.IPv6, b.IPv6);
+}
+
+export function sameVirtualAddress(a: VirtualAddress, b: VirtualAddress): boolean {
+  return (
+    a === b ||
+    (a.kind === b.kind &&
+      a.ip === b.ip &&
+      a.port === b.port &&
+      a.scope === b.scope &&
+      a.policy === b.policy &&
+      a.fallback === b.fallback &&
+      sameSourceRanges(a.sourceRanges, b.sourceRanges))
+  );
+}
+
+type Report = (field: string, message: string) => void;
+
+/** One Service as far as both families share it. */
+interface Wishes {
+  readonly service: Service;
+  readonly options: PlanOptions;
+  readonly report: Report;
+  readonly ports: readonly ServicePortSpec[];
+  readonly externalAddresses: readonly WantedAddress[];
+  /** undefined: the Service does not restrict its sources. */
+  readonly sourceRanges: readonly ParsedCidr[] | undefined;
+  readonly affinitySeconds: number;
+  readonly internalLocal: boolean;
+  readonly externalLocal: boolean;
+  readonly healthCheckNodePort: number;
+}
+
+interface WantedAddress {
+  readonly kind: 'LoadBalancerIP' | 'ExternalIP';
+  readonly family: IPFamily;
+  readonly ip: string;
+}
+
+function isExternalPolicyLocal(service: Service): boolean {
+  if (service.externalTrafficPolicy !== 'Local') return false;
+  if (service.type === 'LoadBalancer' || service.type === 'NodePort') return true;
+  // The specification counts, even when the gate suppresses external IPs.
+  return service.type === 'ClusterIP' && service.externalIPs.length > 0;
+}
+
+function readPorts(service: Service, report: Report): readonly ServicePortSpec[] {
+  const ports = new Map<string, ServicePortSpec>();
+  for (const [index, spec] of service.ports.entries()) {
+    if (!isPort(spec.port)) {
+      report(
+        `spec.ports[${index}].port`,
+        `${spec.port} is not a port number (1-65535); the port is left out`,
+      );
+      continue;
+    }
+    let nodePort = spec.nodePort;
+    if (nodePort !== 0 && !isPort(nodePort)) {
+      report(
+        `spec.ports[${index}].nodePort`,
+        `${nodePort} is not a port number (1-65535); no node port is opened`,
+      );
+      nodePort = 0;
+    }
+    // The API forbids two ports of one name and protocol. If it happens, the last one wins.
+    ports.set(`${spec.name}/${spec.protocol}`, { ...spec, nodePort });
+  }
+  return [...ports.values()];
+}
+
+function readAffinity(service: Service, report: Report): number {
+  if (service.sessionAffinity !== 'ClientIP') return 0;
+  const seconds = service.affinityTimeoutSeconds ?? DEFAULT_AFFINITY_SECONDS;
+  if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_AFFINITY_SECONDS) return seconds;
+  report(
+    'spec.sessionAffinityConfig.clientIP.timeoutSeconds',
+    `${seconds} is not within 1-${MAX_AFFINITY_SECONDS} seconds; the default of ${DEFAULT_AFFINITY_SECONDS} is used`,
+  );
+  return DEFAULT_AFFINITY_SECONDS;
+}
+
+/** External IPs and load balancer VIPs of both families. */
+function readExternalAddresses(
+  service: Service,
+  options: PlanOptions,
+  report: Report,
+): readonly WantedAddress[] {
+  const wanted: WantedAddress[] = [];
+  const add = (kind: WantedAddress['kind'], text: string, field: string): void => {
+    const address = parseAddress(text.trim());
+    if (address !== undefined) wanted.push({ kind, ...address });
+    else if (text.trim() !== '') report(field, notAnAddress(text));
+  };
+  for (const [index, ingress] of service.loadBalancerIngress.entries()) {
+    // Other modes, known or not, mean that the load balancer's own address must not be bypassed.
+    if (ingress.ipMode !== '' && ingress.ipMode !== 'VIP') continue;
+    add('LoadBalancerIP', ingress.ip, `status.loadBalancer.ingress[${index}].ip`);
+  }
+  if (options.externalIPs) {
+    for (const [index, text] of service.externalIPs.entries()) {
+      add('ExternalIP', text, `spec.externalIPs[${index}]`);
+    }
+  }
+  return wanted;
+}
+
+/** The ranges of both families that can be used; undefined when the Service names none at all. */
+function readSourceRanges(service: Service, report: Report): readonly ParsedCidr[] | undefined {
+  const given = service.loadBalancerSourceRanges.map((text) => text.trim());
+  if (given.every((text) => text === '')) return undefined;
+  const ranges: ParsedCidr[] = [];
+  for (const [index, text] of given.entries()) {
+    const range = parseCidr(text);
+    if (range !== undefined) ranges.push(range);
+    else if (text !== '') {
+      report(
+        `spec.loadBalancerSourceRanges[${index}]`,
+        `'${text}' is not a CIDR such as 192.0.2.0/24; it is left out`,
+      );
+    }
+  }
+  return ranges;
+}
+
+function readHealthCheckNodePort(service: Service, report: Report): number {
+  if (service.type !== 'LoadBalancer') return 0;
+  if (isPort(service.healthCheckNodePort)) return service.healthCheckNodePort;
+  report(
+    'spec.healthCheckNodePort',
+    `${service.healthCheckNodePort} is not a port number (1-65535); load balancers cannot check this Service`,
+  );
+  return 0;
+}
+
+function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
+  const clusterIP = findClusterIP(wishes, family);
+  if (clusterIP === undefined) return undefined;
+  const { internalLocal, externalLocal } = wishes;
+  const external = wishes.externalAddresses.filter((address) => address.family === family);
+  const vips = external.filter((address) => address.kind === 'LoadBalancerIP').map((address) => address.ip);
+  const sourceRanges = vips.length > 0 ? effectiveSourceRanges(wishes, family, vips) : undefined;
+
+  const ports = wishes.ports.map((spec): PortPlan => {
+    const addresses: VirtualAddress[] = [];
+    // Kinds come in the order that decides when one Service names an address twice: a VIP that is also an
+    // external IP keeps its source ranges.
+    const add = (kind: AddressKind, ip: string, port: number): void => {
+      if (addresses.some((address) => address.ip === ip)) return;
+      addresses.push({
+        kind,
+        ip,
+        port,
+        scope: kind === 'ClusterIP' ? 'internal' : 'external',
+        policy: (kind === 'ClusterIP' ? internalLocal : externalLocal) ? 'Local' : 'Cluster',
+        fallback: 'serve',
+        sourceRanges: kind === 'LoadBalancerIP' ? sourceRanges : undefined,
+      });
+    };
+    add('ClusterIP', clusterIP, spec.port);
+    for (const kind of ['LoadBalancerIP', 'ExternalIP'] as const) {
+      // Sorted, because controllers write the same addresses in changing order.
+      const ips = external.filter((address) => address.kind === kind).map((address) => address.ip);
+      for (const ip of ips.sort()) add(kind, ip, spec.port);
+    }
+    if (spec.nodePort !== 0) add('NodePort', '', spec.nodePort);
+    const externallyAccessible = external.length > 0 || spec.nodePort !== 0;
+    return {
+      portName: spec.name,
+      protocol: spec.protocol,
+      clusterIP,
+      port: spec.port,
+      addresses,
+      affinitySeconds: wishes.affinitySeconds,
+      usesCluster: !internalLocal || externallyAccessible,
+      usesLocal: internalLocal || (externalLocal && externallyAccessible),
+    };
+  });
+  if (ports.length === 0) return undefined;
+  return { ports, healthCheckNodePort: wishes.healthCheckNodePort };
+}
+
+function findClusterIP({ service, options, report }: Wishes, family: IPFamily): string | undefined {
+  if (service.ipFamilies.length === 0) {
+    const address = parseAddress(service.clusterIP);
+    if (address === undefined && family === options.families[0]) {
+      report('spec.clusterIP', notAnAddress(service.clusterIP));
+    }
+    return address?.family === family ? address.ip : undefined;
+  }
+  const index = service.ipFamilies.indexOf(family);
+  const text = index < 0 ? undefined : service.clusterIPs[index];
+  if (text === undefined) return undefined;
+  const address = parseAddress(text);
+  if (address?.family === family) return address.ip;
+  report(
+    `spec.clusterIPs[${index}]`,
+    `'${text}' is not an ${family} address; the Service is not served over ${family}`,
+  );
+  return undefined;
+}
+
+/**
+ * Who may use the VIPs of one family. Upstream lets everybody in when no range can be used for the family; a
+ * Service that asks to be restricted stays restricted here.
+ */
+function effectiveSourceRanges(
+  { sourceRanges, options, report }: Wishes,
+  family: IPFamily,
+  vips: readonly string[],
+): readonly Cidr[] | undefined {
+  if (sourceRanges === undefined) return undefined;
+  const own = sourceRanges.filter((range) => range.family === family).map((range) => range.cidr);
+  if (own.length === 0) {
+    report(
+      'spec.loadBalancerSourceRanges',
+      `no range is a valid ${family} CIDR, so nobody may use the ${family} load balancer address; add ${family === 'IPv4' ? '0.0.0.0/0' : '::/0'} to let everybody in`,
+    );
+    return [];
+  }
+  if (own.some((cidr) => cidr.prefixLength === 0)) return undefined;
+  const nodeIP = options.nodeIPs[family];
+  // A process of this node that talks to a VIP configured on the node has the VIP itself as its source.
+  if (nodeIP !== undefined && own.some((cidr) => cidrContains(cidr, nodeIP))) own.push(...vips.map(hostCidr));
+  own.sort((a, b) => (a.ip < b.ip ? -1 : a.ip > b.ip ? 1 : a.prefixLength - b.prefixLength));
+  return own.filter((cidr, index) => {
+    const before = own[index - 1];
+    return before === undefined || !sameCidr(before, cidr);
+  });
+}
+
+function notAnAddress(text: string): string {
+  return `'${text}' is not an IP address; it is left out`;
+}
+
+function isPort(value: number): boolean {
+  return Number.isInteger(value) && value >= 1 && value <= MAX_PORT;
+}
+
+function sameCidr(a: Cidr, b: Cidr): boolean {
+  return a.prefixLength === b.prefixLength && a.ip === b.ip;
+}
+
+function sameSourceRanges(a: readonly Cidr[] | undefined, b: readonly Cidr[] | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return sameList(a, b, sameCidr);
+}
+
+function sameFamilyPlan(a: FamilyPlan | undefined, b: FamilyPlan | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.healthCheckNodePort === b.healthCheckNodePort && sameList(a.ports, b.ports, samePortPlan);
+}
+
+function samePortPlan(a: PortPlan, b: PortPlan): boolean {
+  return (
+    a.portName === b.portName &&
+    a.protocol === b.protocol &&
+    a.clusterIP === b.clusterIP &&
+    a.port === b.port &&
+    a.affinitySeconds === b.affinitySeconds &&
+    a.usesCluster === b.usesCluster &&
+    a.usesLocal === b.usesLocal &&
+    sameList(a.addresses, b.addresses, sameVirtualAddress)
+  );
+}

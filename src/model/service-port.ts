@@ -1,0 +1,132 @@
+/**
+ * One service port as the model keeps it between events, and how it becomes what dataplanes get
+ * (service-model.md 6.1): plan and endpoints in, ServicePort out.
+ */
+import type { IPFamily, Protocol } from '../kube/objects.js';
+import type { Claimant } from './claims.js';
+import { sameList } from './lists.js';
+import { NO_ENDPOINTS, selectEndpoints, servingEndpoints } from './selection.js';
+import { sameVirtualAddress, type PortPlan } from './service-plan.js';
+import { sameEndpoint, type EndpointList } from './slice.js';
+import type { Endpoint, Fallback, ServicePort, VirtualAddress } from './types.js';
+
+const NO_SERVING: readonly string[] = [];
+
+/** What a service port knows about its Service. */
+export interface Owner {
+  readonly namespace: string;
+  readonly name: string;
+  readonly created: number;
+}
+
+export class PortState implements Claimant {
+  readonly name: string;
+  readonly protocol: Protocol;
+  /** What dataplanes know; undefined: nothing yet. */
+  output: ServicePort | undefined;
+  /** The addresses claimed for it. */
+  claimed: readonly VirtualAddress[] = [];
+  /** False once the Service does not have the port any more. */
+  live = true;
+  any = false;
+  #cluster: readonly Endpoint[] = NO_ENDPOINTS;
+  #local: readonly Endpoint[] = NO_ENDPOINTS;
+  #serving: readonly string[] = NO_SERVING;
+
+  constructor(
+    readonly owner: Owner,
+    readonly family: IPFamily,
+    public plan: PortPlan,
+  ) {
+    const service = `${owner.namespace}/${owner.name}`;
+    this.name = plan.portName === '' ? service : `${service}:${plan.portName}`;
+    this.protocol = plan.protocol;
+  }
+
+  get namespace(): string {
+    return this.owner.namespace;
+  }
+
+  get serviceName(): string {
+    return this.owner.name;
+  }
+
+  get portName(): string {
+    return this.plan.portName;
+  }
+
+  get created(): number {
+    return this.owner.created;
+  }
+
+  /**
+   * Takes over the endpoints that its slices have now. Lists with equal content stay the objects they were.
+   *
+   * @returns whether `any` is different now
+   */
+  select(list: EndpointList, zone: string | undefined): boolean {
+    const before = this.any;
+    const { cluster, local, any } = selectEndpoints(list, this.plan, zone);
+    this.any = any;
+    this.#cluster = keep(this.#cluster, cluster, sameEndpoint);
+    this.#local = keep(this.#local, local, sameEndpoint);
+    if (this.protocol === 'UDP') this.#serving = keep(this.#serving, servingEndpoints(list), Object.is);
+    return any !== before;
+  }
+
+  /**
+   * @param owned the addresses of the plan that no other service port has
+   * @returns the last output itself when nothing is different
+   */
+  build(owned: readonly VirtualAddress[]): ServicePort {
+    const { plan, output } = this;
+    const addresses = this.#withFallbacks(owned);
+    if (
+      output?.addresses === addresses &&
+      output.clusterEndpoints === this.#cluster &&
+      output.localEndpoints === this.#local &&
+      output.servingEndpoints === this.#serving &&
+      output.affinitySeconds === plan.affinitySeconds &&
+      output.clusterIP === plan.clusterIP &&
+      output.port === plan.port
+    ) {
+      return output;
+    }
+    return {
+      key: output?.key ?? `${this.namespace}/${this.serviceName}:${this.portName}/${this.protocol}`,
+      name: this.name,
+      namespace: this.namespace,
+      serviceName: this.serviceName,
+      family: this.family,
+      protocol: this.protocol,
+      clusterIP: plan.clusterIP,
+      port: plan.port,
+      addresses,
+      clusterEndpoints: this.#cluster,
+      localEndpoints: this.#local,
+      affinitySeconds: plan.affinitySeconds,
+      servingEndpoints: this.#serving,
+    };
+  }
+
+  #withFallbacks(owned: readonly VirtualAddress[]): readonly VirtualAddress[] {
+    const before = this.output?.addresses ?? [];
+    const addresses = owned.map((address) => {
+      const fallback = this.#fallback(address);
+      if (fallback === address.fallback) return address;
+      const wanted = { ...address, fallback };
+      return before.find((known) => sameVirtualAddress(known, wanted)) ?? wanted;
+    });
+    return keep(before, sameList(addresses, owned, Object.is) ? owned : addresses, sameVirtualAddress);
+  }
+
+  #fallback(address: VirtualAddress): Fallback {
+    if (!this.any) return 'reject';
+    return address.policy === 'Local' && this.#local.length === 0 ? 'drop' : 'serve';
+  }
+}
+
+/** `before` when it says the same, so that consumers can compare by identity first. */
+function keep<T>(before: readonly T[], now: readonly T[], same: (a: T, b: T) => boolean): readonly T[] {
+  return sameList(before, now, same) ? before : now;
+}
