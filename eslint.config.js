@@ -13,7 +13,7 @@ const mayImport = {
   conntrack: ['model', 'netlink', 'log'],
   health: ['model', 'log'],
   metrics: [],
-  config: [],
+  config: ['model'],
 };
 const rooms = [...Object.keys(mayImport), 'process'];
 

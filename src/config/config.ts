@@ -7,11 +7,12 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
+import { parseCidr } from '../model/addresses.js';
+import { DETECT_LOCAL_MODES, isDetectLocalMode, type DetectLocalMode } from '../model/detector.js';
 import { ConfigError } from './errors.js';
 import { parseDuration, type FlagValues } from './flags.js';
 
 export type ProxyMode = 'nftables';
-export type DetectLocalMode = 'ClusterCIDR' | 'NodeCIDR' | 'BridgeInterface' | 'InterfaceNamePrefix';
 
 export interface HostPort {
   readonly host: string;
@@ -261,12 +262,6 @@ function nonZero(text: string | null | undefined): string | undefined {
   return text === null || text === undefined || (parseDuration(text) ?? 0) === 0 ? undefined : text;
 }
 
-const detectModes: readonly DetectLocalMode[] = [
-  'ClusterCIDR',
-  'NodeCIDR',
-  'BridgeInterface',
-  'InterfaceNamePrefix',
-];
 const knownGates = new Set(['AllowServiceExternalIPs']);
 
 function check(
@@ -286,14 +281,10 @@ function check(
   }
   const modeReason = raw.mode === '' ? 'no mode was asked for' : 'as configured';
 
-  const detectLocalMode = detectModes.find((mode) => mode === (raw.detectLocalMode || 'ClusterCIDR'));
+  const modeText = raw.detectLocalMode || 'ClusterCIDR';
+  const detectLocalMode = isDetectLocalMode(modeText) ? modeText : undefined;
   if (detectLocalMode === undefined) {
-    bad(
-      'detect-local-mode',
-      'detectLocalMode',
-      raw.detectLocalMode,
-      `must be one of ${detectModes.join(', ')}`,
-    );
+    bad('detect-local-mode', 'detectLocalMode', modeText, `must be one of ${DETECT_LOCAL_MODES.join(', ')}`);
   }
   if (detectLocalMode === 'BridgeInterface' && raw.podBridgeInterface === '') {
     bad(
@@ -308,7 +299,8 @@ function check(
     bad(flag, 'detectLocal.interfaceNamePrefix', '', 'must be set in mode InterfaceNamePrefix');
   }
   for (const cidr of raw.clusterCIDR) {
-    if (!isCidr(cidr)) bad('cluster-cidr', 'clusterCIDR', cidr, 'must be a CIDR such as 10.244.0.0/16');
+    if (parseCidr(cidr) === undefined)
+      bad('cluster-cidr', 'clusterCIDR', cidr, 'must be a CIDR such as 10.244.0.0/16');
   }
   const primary = raw.nodePortAddresses.includes('primary');
   if (primary && raw.nodePortAddresses.length > 1) {
@@ -316,7 +308,8 @@ function check(
     bad('nodeport-addresses', 'nodePortAddresses', value, "'primary' stands alone or not at all");
   }
   for (const cidr of primary ? [] : raw.nodePortAddresses) {
-    if (!isCidr(cidr)) bad('nodeport-addresses', 'nodePortAddresses', cidr, "must be a CIDR or 'primary'");
+    if (parseCidr(cidr) === undefined)
+      bad('nodeport-addresses', 'nodePortAddresses', cidr, "must be a CIDR or 'primary'");
   }
   if (isIP(raw.bindAddress) === 0)
     bad('bind-address', 'bindAddress', raw.bindAddress, 'must be an IP address');
@@ -385,15 +378,6 @@ function check(
     minSyncPeriodMs: parseDuration(raw.minSyncPeriod) ?? 10,
     warnings,
   };
-}
-
-/** Leading zeros are tolerated, as upstream's parser does; the model brings addresses into their canonical form. */
-function isCidr(text: string): boolean {
-  const [address, length, ...more] = text.split('/');
-  if (address === undefined || length === undefined || more.length > 0 || !/^\d{1,3}$/.test(length))
-    return false;
-  const family = isIP(address.replace(/(^|\.)0+(?=\d)/g, '$1'));
-  return family !== 0 && Number(length) <= (family === 4 ? 32 : 128);
 }
 
 /** `IP`, `IP:port`, `[IPv6]:port`. */

@@ -192,7 +192,8 @@ export function parseFlags(args: readonly string[]): FlagValues {
           : `unknown shorthand flag: '${token.name}' in ${token.rawName}`,
       );
     }
-    values.set(flag.name, readValue(flag, token.rawName, token.value, values.get(flag.name)));
+    const value = long ? token.value : token.value?.replace(/^=/, '');
+    values.set(flag.name, readValue(flag, token.rawName, value, values.get(flag.name)));
   }
   return values;
 }

@@ -29,6 +29,11 @@ export interface ProgrammingFailure {
   readonly error: Error;
 }
 
+/** The kernel no longer holds what this process left there: somebody deleted or changed it. The cure is adopt(). */
+export class TableDamagedError extends Error {
+  readonly code = 'TABLE_DAMAGED';
+}
+
 /** What one call wrote to the kernel. */
 export interface ApplyReport {
   /** Kernel transactions that changed something; 0 when the kernel was already as wanted. */

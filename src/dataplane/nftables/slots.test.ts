@@ -4,7 +4,12 @@ import type { Endpoint } from '../../model/types.js';
 import { assignSlots } from './slots.js';
 
 const endpoints = (names: string): Endpoint[] =>
-  [...names].map((name) => ({ ip: `10.61.1.${name.charCodeAt(0)}`, port: 9000, local: false, nodeUnknown: false }));
+  [...names].map((name) => ({
+    ip: `10.61.1.${name.charCodeAt(0)}`,
+    port: 9000,
+    local: false,
+    nodeUnknown: false,
+  }));
 const text = (slots: readonly Endpoint[]): string =>
   slots.map((slot) => String.fromCharCode(Number(slot.ip.split('.')[3]))).join('');
 

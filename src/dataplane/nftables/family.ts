@@ -1,0 +1,579 @@
+/**
+ * nftables mode for one family: keeps the table `kube-proxy` as the model wants it.
+ * The layout is in layout.ts, what a service port puts into it in footprint.ts.
+ */
+import { performance } from 'node:perf_hooks';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { NetlinkError } from '../../netlink/index.js';
+import { Batch, goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
+import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
+import {
+  TableDamagedError,
+  type ApplyReport,
+  type Dataplane,
+  type DataplaneOptions,
+  type ProgrammingFailure,
+} from '../dataplane.js';
+import { AffinityServiceNumbers, numberEndpoints } from './affinity.js';
+import { classMap, className, ClassNumbers, parseClassName, type ServiceClass } from './classes.js';
+import {
+  emptyFootprint,
+  footprintOf,
+  slotKey,
+  slotValue,
+  type Element,
+  type Footprint,
+  type ServicePortState,
+} from './footprint.js';
+import { addressBytes, hostUint32 } from './keys.js';
+import { intervalElements } from './intervals.js';
+import { KernelTable, readTable } from './kernel-table.js';
+import { baseObjects, classRules, nftFamily, sourceRangeRules, sourceRangeSetDefinition } from './layout.js';
+import { chains, maps, sets, sourceRangePrefix, tableName } from './names.js';
+import { assignSlots } from './slots.js';
+import { Transaction } from './transaction.js';
+
+/**
+ * Bytes of one transaction. The kernel holds its lock for the whole of one; 1 MiB is about 15,000 elements
+ * (measured: 20 ms).
+ */
+const transactionBytes = 1 << 20;
+
+interface Step {
+  readonly key: string;
+  readonly next: ServicePort | undefined;
+}
+
+class Tally {
+  transactions = 0;
+  elementsAdded = 0;
+  elementsDeleted = 0;
+  kernelMs = 0;
+  readonly failures: ProgrammingFailure[] = [];
+}
+
+export class NftablesFamily implements Dataplane {
+  readonly family: IPFamily;
+  private readonly nft: 'ip' | 'ip6';
+  private readonly states = new Map<string, ServicePortState>();
+  private readonly sharedCounts = new Map<string, number>();
+  /** Class chains in the kernel, with the number of map elements that lead to each. */
+  private readonly classUse = new Map<string, number>();
+  /** Class chains that nothing led to at the last housekeeping. */
+  private idleClasses = new Set<string>();
+  private numbers = new ClassNumbers();
+  private affinityNumbers = new AffinityServiceNumbers();
+  private readonly sourceRangeLengths = new Set<number>();
+  private serviceCIDRs: readonly Cidr[] = [];
+  private nodePortAddresses: readonly string[];
+  /** The table is as wanted; until then settings are only remembered. */
+  private adopted = false;
+
+  constructor(
+    private readonly connection: NftablesConnection,
+    private readonly options: DataplaneOptions,
+  ) {
+    this.family = options.family;
+    this.nft = nftFamily(options.family);
+    this.nodePortAddresses = options.nodePortAddresses === 'all' ? [] : options.nodePortAddresses;
+  }
+
+  async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+    this.adopted = false;
+    this.forget();
+    const tally = new Tally();
+    const found = readTable(this.connection, this.options);
+    const tx = this.begin();
+    // A table that is not laid out as ours (upstream's, or damaged) is replaced in one transaction with everything
+    // in it, so that no packet meets a table that is half built.
+    const replace = found === 'foreign';
+    if (replace) tx.batch.deleteTable();
+    const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
+    this.writeBase(tx, kernel);
+    this.adoptClasses(tx, kernel);
+
+    if (replace) {
+      for (const port of wanted) this.adoptServicePort(tx, port, kernel);
+      this.commit(tx, tally);
+      this.adopted = true;
+      return tally;
+    }
+    this.commit(tx, tally);
+    this.adopted = true;
+
+    const steps: ServicePort[] = [...wanted];
+    await this.inTransactions(steps, tally, (each, port) => {
+      this.adoptServicePort(each, port, kernel);
+    });
+    await this.removeLeftovers(kernel, tally);
+    return tally;
+  }
+
+  async apply(changes: FamilyChanges): Promise<ApplyReport> {
+    const tally = new Tally();
+    await this.inTransactions(this.stepsOf(changes), tally, (tx, step) => {
+      this.change(tx, step.key, step.next);
+    });
+    return tally;
+  }
+
+  setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport {
+    const tally = new Tally();
+    const text = (list: readonly Cidr[]): string =>
+      list.map((cidr) => `${cidr.ip}/${cidr.prefixLength}`).join();
+    if (text(this.serviceCIDRs) === text(cidrs)) return tally;
+    this.serviceCIDRs = cidrs;
+    if (!this.adopted) return tally;
+    const tx = this.begin();
+    tx.batch.flushSet(sets.serviceCIDRs);
+    this.writeServiceCIDRs(tx, cidrs);
+    this.commit(tx, tally);
+    return tally;
+  }
+
+  setNodePortAddresses(addresses: readonly string[]): ApplyReport {
+    const tally = new Tally();
+    if (this.options.nodePortAddresses === 'all') return tally;
+    const before = this.nodePortAddresses;
+    this.nodePortAddresses = addresses;
+    if (!this.adopted) return tally;
+    const tx = this.begin();
+    for (const ip of before) {
+      if (!addresses.includes(ip)) tx.delete(sets.nodePortIPs, addressBytes(ip));
+    }
+    for (const ip of addresses) {
+      if (!before.includes(ip)) tx.addRaw(sets.nodePortIPs, addressBytes(ip), undefined);
+    }
+    this.commit(tx, tally);
+    return tally;
+  }
+
+  maintain(): ApplyReport {
+    const tally = new Tally();
+    const unused = [...this.classUse].filter(([, uses]) => uses === 0).map(([name]) => name);
+    const remove = unused.filter((name) => this.idleClasses.has(name));
+    this.idleClasses = new Set(unused);
+    if (remove.length === 0) return tally;
+    const tx = this.begin();
+    for (const name of remove) this.deleteClass(tx, name);
+    try {
+      this.commit(tx, tally);
+    } catch (error) {
+      // Kernels before 6.2 release the reference of a deleted map element late (EBUSY): the next round does it.
+      if (!(error instanceof NetlinkError)) throw error;
+    }
+    return tally;
+  }
+
+  close(): void {
+    this.connection.close();
+  }
+
+  // ---- transactions
+
+  private begin(): Transaction {
+    return new Transaction(new Batch(this.nft, tableName));
+  }
+
+  private commit(tx: Transaction, tally: Tally): void {
+    if (tx.batch.isEmpty) return;
+    const start = performance.now();
+    try {
+      this.connection.commit(tx.batch);
+    } catch (error) {
+      tx.rollBack();
+      throw error;
+    } finally {
+      tally.kernelMs += performance.now() - start;
+    }
+    tally.transactions++;
+    tally.elementsAdded += tx.added;
+    tally.elementsDeleted += tx.deleted;
+  }
+
+  /**
+   * Runs `steps` in as few transactions of bounded size as possible, a step never split. A transaction that the
+   * kernel refuses is halved until the culprit stands alone; it is reported, and all others go in.
+   */
+  private async inTransactions<T extends { readonly key: string }>(
+    steps: readonly T[],
+    tally: Tally,
+    build: (tx: Transaction, step: T) => void,
+  ): Promise<void> {
+    let from = 0;
+    while (from < steps.length) {
+      const tx = this.begin();
+      let to = from;
+      let failure: unknown;
+      try {
+        while (to < steps.length && tx.batch.byteLength < transactionBytes) {
+          const step = steps[to];
+          if (step !== undefined) build(tx, step);
+          to++;
+        }
+        this.commit(tx, tally);
+      } catch (error) {
+        tx.rollBack();
+        failure = error;
+        to = Math.max(to, from + 1);
+      }
+      if (failure !== undefined) await this.isolate(steps.slice(from, to), failure, tally, build);
+      from = to;
+      if (from < steps.length) await nextTurn();
+    }
+  }
+
+  private async isolate<T extends { readonly key: string }>(
+    steps: readonly T[],
+    failure: unknown,
+    tally: Tally,
+    build: (tx: Transaction, step: T) => void,
+  ): Promise<void> {
+    const only = steps[0];
+    if (steps.length > 1) {
+      const middle = Math.ceil(steps.length / 2);
+      await this.inTransactions(steps.slice(0, middle), tally, build);
+      await this.inTransactions(steps.slice(middle), tally, build);
+      return;
+    }
+    if (only === undefined) return;
+    this.assertTable(failure);
+    const error = failure instanceof Error ? failure : new Error(String(failure));
+    tally.failures.push({ servicePort: only.key, key: only.key, error });
+  }
+
+  /** Tells a refused service port from a table that is gone, in which case every other one would be refused too. */
+  private assertTable(failure: unknown): void {
+    if (!(failure instanceof NetlinkError)) return;
+    if (failure.code === 'EPERM') throw failure;
+    if (failure.code !== 'ENOENT') return;
+    const found = readTable(this.connection, this.options, { elements: false });
+    if (found === 'absent' || found === 'foreign') {
+      throw new TableDamagedError(`table ${this.nft} ${tableName} was changed by another program`, {
+        cause: failure,
+      });
+    }
+  }
+
+  // ---- service ports
+
+  /**
+   * Order: what is gone, then addresses that move from one service port to another leave the old one, then the rest.
+   * So an address is never deleted after its new owner has added it, also when they land in different transactions.
+   */
+  private stepsOf(changes: FamilyChanges): Step[] {
+    const steps: Step[] = changes.removed.map((key) => ({ key, next: undefined }));
+    for (const port of changes.upserted) {
+      const before = this.states.get(port.key);
+      if (before === undefined) continue;
+      const name = (a: { kind: string; ip: string; port: number }): string =>
+        a.kind === 'NodePort' ? `:${a.port}` : `${a.ip} ${a.port}`;
+      const after = new Set(port.addresses.map(name));
+      const kept = before.port.addresses.filter((address) => after.has(name(address)));
+      if (kept.length < before.port.addresses.length) {
+        steps.push({ key: port.key, next: { ...before.port, addresses: kept } });
+      }
+    }
+    for (const port of changes.upserted) steps.push({ key: port.key, next: port });
+    return steps;
+  }
+
+  private change(tx: Transaction, key: string, next: ServicePort | undefined): void {
+    const before = this.states.get(key);
+    const old = before === undefined ? emptyFootprint : footprintOf(before, this.numbers);
+    const state = next === undefined ? undefined : this.nextState(tx, before, next);
+    const now = state === undefined ? emptyFootprint : footprintOf(state, this.numbers);
+    if (before?.affinity !== undefined && state?.affinity?.service !== before.affinity.service) {
+      const number = before.affinity.service;
+      this.affinityNumbers.release(number);
+      tx.onFailure(() => this.affinityNumbers.claim(number));
+    }
+    this.writeDifference(tx, old, now);
+    this.setState(tx, key, state);
+  }
+
+  private setState(tx: Transaction, key: string, state: ServicePortState | undefined): void {
+    const before = this.states.get(key);
+    tx.onFailure(() => {
+      if (before === undefined) this.states.delete(key);
+      else this.states.set(key, before);
+    });
+    if (state === undefined) this.states.delete(key);
+    else this.states.set(key, state);
+  }
+
+  private nextState(
+    tx: Transaction,
+    before: ServicePortState | undefined,
+    port: ServicePort,
+  ): ServicePortState {
+    const clusterSlots = assignSlots(before?.clusterSlots ?? [], port.clusterEndpoints);
+    const localSlots = assignSlots(before?.localSlots ?? [], port.localEndpoints);
+    if (port.affinitySeconds === 0) return { port, clusterSlots, localSlots, affinity: undefined };
+    let service = before?.affinity?.service;
+    if (service === undefined) {
+      const taken = this.affinityNumbers.take();
+      tx.onFailure(() => {
+        this.affinityNumbers.release(taken);
+      });
+      service = taken;
+    }
+    const endpoints = numberEndpoints(before?.affinity?.endpoints ?? new Map<string, number>(), [
+      ...clusterSlots,
+      ...localSlots,
+    ]);
+    return { port, clusterSlots, localSlots, affinity: { service, endpoints } };
+  }
+
+  private writeDifference(tx: Transaction, old: Footprint, now: Footprint): void {
+    for (const of of now.classes) this.acquireClass(tx, of);
+    for (const [id, element] of old.elements) {
+      if (!now.elements.has(id)) tx.delete(element.set, element.key);
+    }
+    for (const [id, element] of now.elements) {
+      const previous = old.elements.get(id);
+      if (previous === undefined) {
+        this.ensureSourceRangeSet(tx, element.set);
+        tx.add(element);
+      } else if (previous.value !== element.value) {
+        tx.replace(element.set, element.key, element.value, element.comment);
+      }
+    }
+    for (const [id, block] of old.blocks) {
+      const length = now.blocks.get(id)?.slots.length ?? 0;
+      for (let slot = length; slot < block.slots.length; slot++)
+        tx.delete(block.set, slotKey(block.prefix, slot));
+    }
+    for (const [id, block] of now.blocks) {
+      const previous = old.blocks.get(id);
+      block.slots.forEach((endpoint, slot) => {
+        const value = slotValue(block, endpoint);
+        const held = previous?.slots[slot];
+        if (previous === undefined || held === undefined)
+          tx.addRaw(block.set, slotKey(block.prefix, slot), value);
+        else if (held !== endpoint && slotValue(previous, held) !== value) {
+          tx.replace(block.set, slotKey(block.prefix, slot), value);
+        }
+      });
+    }
+    this.writeShared(tx, old.shared, now.shared);
+    for (const of of old.classes) this.useClass(tx, className(of), -1);
+  }
+
+  private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
+    const id = (element: Element): string => `${element.set}\0${element.key}`;
+    const kept = new Set(old.map(id));
+    for (const element of now) {
+      if (kept.delete(id(element))) continue;
+      if (this.countShared(tx, id(element), 1) === 1) tx.add(element);
+    }
+    for (const element of old) {
+      if (!kept.has(id(element))) continue;
+      if (this.countShared(tx, id(element), -1) === 0) tx.delete(element.set, element.key);
+    }
+  }
+
+  private countShared(tx: Transaction, id: string, by: 1 | -1): number {
+    const before = this.sharedCounts.get(id) ?? 0;
+    const after = before + by;
+    if (after === 0) this.sharedCounts.delete(id);
+    else this.sharedCounts.set(id, after);
+    tx.onFailure(() => {
+      if (before === 0) this.sharedCounts.delete(id);
+      else this.sharedCounts.set(id, before);
+    });
+    return after;
+  }
+
+  // ---- classes and source range sets, made when first needed
+
+  private acquireClass(tx: Transaction, of: ServiceClass): void {
+    const name = className(of);
+    if (!this.classUse.has(name)) {
+      tx.batch.addChain(name);
+      for (const rule of classRules(this.options, of)) tx.batch.addRule(name, rule.expressions);
+      tx.batch.addElement(
+        classMap(of.kind),
+        Buffer.from(hostUint32(this.numbers.idOf(of)), 'latin1'),
+        goTo(name),
+      );
+      this.classUse.set(name, 0);
+      tx.onFailure(() => this.classUse.delete(name));
+    }
+    this.useClass(tx, name, 1);
+  }
+
+  private useClass(tx: Transaction, name: string, by: 1 | -1): void {
+    this.classUse.set(name, (this.classUse.get(name) ?? 0) + by);
+    tx.onFailure(() => {
+      this.classUse.set(name, (this.classUse.get(name) ?? 0) - by);
+    });
+  }
+
+  private deleteClass(tx: Transaction, name: string): void {
+    const of = parseClassName(name);
+    if (of === undefined) return;
+    tx.delete(classMap(of.kind), hostUint32(this.numbers.idOf(of)));
+    tx.batch.flushChain(name);
+    tx.batch.deleteChain(name);
+    this.classUse.delete(name);
+    tx.onFailure(() => this.classUse.set(name, 0));
+  }
+
+  private ensureSourceRangeSet(tx: Transaction, set: string): void {
+    const length = sourceRangePrefix(set);
+    if (length === undefined || this.sourceRangeLengths.has(length)) return;
+    tx.batch.addSet(sourceRangeSetDefinition(this.family, length));
+    this.sourceRangeLengths.add(length);
+    tx.onFailure(() => this.sourceRangeLengths.delete(length));
+    this.writeSourceRangeRules(tx);
+  }
+
+  private writeSourceRangeRules(tx: Transaction): void {
+    tx.batch.flushChain(chains.sourceRanges);
+    for (const rule of sourceRangeRules(this.family, this.sourceRangeLengths)) {
+      tx.batch.addRule(chains.sourceRanges, rule.expressions);
+    }
+  }
+
+  // ---- adoption
+
+  private forget(): void {
+    this.states.clear();
+    this.sharedCounts.clear();
+    this.classUse.clear();
+    this.idleClasses.clear();
+    this.sourceRangeLengths.clear();
+    this.numbers = new ClassNumbers();
+    this.affinityNumbers = new AffinityServiceNumbers();
+  }
+
+  /** Table, base chains, fixed chains and sets: only what is missing or different. */
+  private writeBase(tx: Transaction, kernel: KernelTable): void {
+    for (const length of kernel.sourceRangeLengths()) this.sourceRangeLengths.add(length);
+    const base = baseObjects(this.options, this.sourceRangeLengths);
+    if (!kernel.exists) tx.batch.addTable({ comment: base.comment });
+    for (const definition of base.sets) {
+      if (!kernel.hasSet(definition.name)) tx.batch.addSet(definition);
+    }
+    const stale = base.chains.filter((chain) => !kernel.hasRules(chain.name, chain.rules));
+    for (const chain of base.chains) {
+      if (!kernel.hasChain(chain.name))
+        tx.batch.addChain(chain.name, chain.base === undefined ? {} : { base: chain.base });
+    }
+    for (const chain of stale) {
+      if (kernel.hasChain(chain.name)) tx.batch.flushChain(chain.name);
+      for (const rule of chain.rules) tx.batch.addRule(chain.name, rule.expressions);
+    }
+    for (const fixed of base.classes) {
+      if (!kernel.takeClass(fixed.id, fixed.chain)) {
+        tx.batch.addElement(maps.classes, Buffer.from(hostUint32(fixed.id), 'latin1'), goTo(fixed.chain));
+      }
+    }
+    if (this.options.nodePortAddresses !== 'all') {
+      for (const ip of this.nodePortAddresses)
+        this.ensure(tx, kernel, { set: sets.nodePortIPs, key: addressBytes(ip) });
+    }
+    const wanted = intervalElements(this.serviceCIDRs);
+    if (!kernel.takeIntervals(sets.serviceCIDRs, wanted)) {
+      if (kernel.hasSet(sets.serviceCIDRs)) tx.batch.flushSet(sets.serviceCIDRs);
+      this.writeServiceCIDRs(tx, this.serviceCIDRs);
+    }
+  }
+
+  private writeServiceCIDRs(tx: Transaction, cidrs: readonly Cidr[]): void {
+    for (const { key, end } of intervalElements(cidrs)) {
+      tx.batch.addElement(sets.serviceCIDRs, Buffer.from(key, 'latin1'), undefined, { intervalEnd: end });
+    }
+  }
+
+  /** Class chains of an earlier process: kept when they say what we would say, else written anew or removed. */
+  private adoptClasses(tx: Transaction, kernel: KernelTable): void {
+    for (const { map, id, chain } of kernel.classes()) {
+      const of = parseClassName(chain);
+      if (
+        of === undefined ||
+        classMap(of.kind) !== map ||
+        !kernel.hasChain(chain) ||
+        !this.numbers.learn(id, of)
+      ) {
+        tx.delete(map, hostUint32(id));
+        continue;
+      }
+      const rules = classRules(this.options, of);
+      if (!kernel.hasRules(chain, rules)) {
+        tx.batch.flushChain(chain);
+        for (const rule of rules) tx.batch.addRule(chain, rule.expressions);
+      }
+      this.classUse.set(chain, 0);
+    }
+    for (const chain of kernel.unknownChains([...this.classUse.keys()])) {
+      tx.batch.flushChain(chain);
+      tx.batch.deleteChain(chain);
+    }
+  }
+
+  private adoptServicePort(tx: Transaction, port: ServicePort, kernel: KernelTable): void {
+    const state = this.nextState(tx, this.stateInKernel(tx, port, kernel), port);
+    const now = footprintOf(state, this.numbers);
+    for (const of of now.classes) this.acquireClass(tx, of);
+    for (const element of now.elements.values()) {
+      this.ensureSourceRangeSet(tx, element.set);
+      this.ensure(tx, kernel, element);
+    }
+    for (const block of now.blocks.values()) {
+      block.slots.forEach((endpoint, slot) => {
+        const key = slotKey(block.prefix, slot);
+        this.ensure(tx, kernel, { set: block.set, key, value: slotValue(block, endpoint) });
+      });
+    }
+    for (const element of now.shared) {
+      if (this.countShared(tx, `${element.set}\0${element.key}`, 1) === 1) this.ensure(tx, kernel, element);
+    }
+    this.setState(tx, port.key, state);
+  }
+
+  /** Slots and affinity numbers as the kernel has them, so that what is right is not written again. */
+  private stateInKernel(
+    tx: Transaction,
+    port: ServicePort,
+    kernel: KernelTable,
+  ): ServicePortState | undefined {
+    const affinity = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
+    if (affinity !== undefined) {
+      if (!this.affinityNumbers.claim(affinity.service)) return undefined;
+      tx.onFailure(() => {
+        this.affinityNumbers.release(affinity.service);
+      });
+    }
+    return {
+      port,
+      clusterSlots: kernel.slotsOf(port, 'cluster', affinity),
+      localSlots: kernel.slotsOf(port, 'local', affinity),
+      affinity,
+    };
+  }
+
+  private ensure(
+    tx: Transaction,
+    kernel: KernelTable,
+    element: { set: string; key: string; value?: string | undefined; comment?: string | undefined },
+  ): void {
+    const before = kernel.found(element.set, element.key);
+    const state = kernel.take(element.set, element.key, element.value);
+    if (before !== undefined) {
+      tx.onFailure(() => {
+        kernel.giveBack(element.set, element.key, before);
+      });
+    }
+    if (state === 'absent') tx.addRaw(element.set, element.key, element.value, element.comment);
+    if (state === 'different') tx.replace(element.set, element.key, element.value, element.comment);
+  }
+
+  private async removeLeftovers(kernel: KernelTable, tally: Tally): Promise<void> {
+    const leftovers = [...kernel.leftovers()];
+    await this.inTransactions(leftovers, tally, (tx, { set, element }) => {
+      tx.delete(set, element);
+    });
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * Keys and values of our maps as the kernel compares them: the bytes of the registers, each field padded to four
+ * bytes (NFT_REG32_SIZE of linux/netfilter/nf_tables.h). They are handled as latin1 strings, one character a byte,
+ * so that they can be keys of a Map.
+ */
+import { formatAddress, parseAddress } from '../../netlink/address.js';
+import type { Endpoint, Protocol } from '../../model/types.js';
+
+/** IANA protocol numbers (`inet_proto`). */
+const protocolNumber: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
+
+/** Canonical text of an address. @param bytes 4 or 16. */
+export function addressText(bytes: string): string {
+  return formatAddress(Buffer.from(bytes, 'latin1'));
+}
+
+/** Bytes of an address, 4 or 16. */
+export function addressBytes(ip: string): string {
+  return String.fromCharCode(...parseAddress(ip));
+}
+
+/** `inet_service`: network order, padded. */
+function portBytes(port: number): string {
+  return String.fromCharCode(port >> 8, port & 0xff, 0, 0);
+}
+
+/** `inet_proto`, padded. */
+function protocolBytes(protocol: Protocol): string {
+  return String.fromCharCode(protocolNumber[protocol], 0, 0, 0);
+}
+
+/** A 32-bit number that the kernel keeps in host order (numgen, meta priority). All our targets are little endian or agree here. */
+export function hostUint32(value: number): string {
+  const buffer = Buffer.allocUnsafe(4);
+  if (littleEndian) buffer.writeUInt32LE(value >>> 0);
+  else buffer.writeUInt32BE(value >>> 0);
+  return buffer.toString('latin1');
+}
+
+const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+export function readHostUint32(bytes: string, offset = 0): number {
+  const buffer = Buffer.from(bytes.slice(offset, offset + 4), 'latin1');
+  return littleEndian ? buffer.readUInt32LE() : buffer.readUInt32BE();
+}
+
+/** `ip daddr . meta l4proto . th dport` */
+export function serviceKey(ip: string, protocol: Protocol, port: number): string {
+  return addressBytes(ip) + nodePortKey(protocol, port);
+}
+
+/** `meta l4proto . th dport` */
+export function nodePortKey(protocol: Protocol, port: number): string {
+  return protocolBytes(protocol) + portBytes(port);
+}
+
+/** `ip daddr . th dport`, the form in which a DNAT takes its target. */
+export function targetBytes(endpoint: Endpoint): string {
+  return addressBytes(endpoint.ip) + portBytes(endpoint.port);
+}
+
+/** `ip saddr . ip daddr . meta l4proto . th dport` of an endpoint that talks to itself. */
+export function hairpinKey(endpoint: Endpoint, protocol: Protocol): string {
+  const ip = addressBytes(endpoint.ip);
+  return ip + ip + nodePortKey(protocol, endpoint.port);
+}
+
+/** A TC class id as `meta priority` holds it: two 16-bit halves, printed by nft as `major:minor` in hex. */
+export function classId(major: number, minor: number): number {
+  return ((major << 16) | minor) >>> 0;
+}

@@ -1,0 +1,111 @@
+/**
+ * Where a source delivers: keeps what arrives before the model can be made (the model needs the own Node), and tells
+ * the rest of the process what changed.
+ */
+import type {
+  ClusterSink,
+  EndpointSlice,
+  Node,
+  ResourceKind,
+  Service,
+  ServiceCIDR,
+} from '../kube/objects.js';
+import type { Cidr, IPFamily } from '../model/types.js';
+import { familyOf, parseCidr } from '../model/addresses.js';
+import type { ServiceModel } from '../model/model.js';
+
+export interface ClusterStateEvents {
+  /** Services or EndpointSlices changed and are in the model. */
+  changed(): void;
+  nodeChanged(node: Node | undefined): void;
+  serviceCIDRsChanged(): void;
+  synced(kind: ResourceKind): void;
+}
+
+export class ClusterState implements ClusterSink {
+  private model: ServiceModel | undefined;
+  private readonly earlyServices = new Map<string, Service>();
+  private readonly earlySlices = new Map<string, EndpointSlice>();
+  private readonly serviceCIDRObjects = new Map<string, ServiceCIDR>();
+  private readonly syncedKinds = new Set<ResourceKind>();
+  private dirty = false;
+  /** The Node object of this node; its last known state when it was deleted. */
+  ownNode: Node | undefined;
+  serviceChanges = 0;
+  endpointChanges = 0;
+
+  constructor(
+    private readonly nodeName: string,
+    private readonly events: ClusterStateEvents,
+  ) {}
+
+  /** From now on the model receives everything, beginning with what has arrived so far. */
+  attach(model: ServiceModel): void {
+    this.model = model;
+    for (const [key, object] of this.earlyServices) model.setService(key, object);
+    for (const [key, object] of this.earlySlices) model.setEndpointSlice(key, object);
+    this.earlyServices.clear();
+    this.earlySlices.clear();
+    model.setZone(this.ownNode?.zone);
+  }
+
+  hasSynced(kind: ResourceKind): boolean {
+    return this.syncedKinds.has(kind);
+  }
+
+  /** Union of all ServiceCIDR objects. */
+  serviceCIDRs(family: IPFamily): Cidr[] {
+    const cidrs = new Map<string, Cidr>();
+    for (const object of this.serviceCIDRObjects.values()) {
+      for (const text of object.cidrs) {
+        const cidr = parseCidr(text)?.cidr;
+        if (cidr !== undefined && familyOf(cidr.ip) === family)
+          cidrs.set(`${cidr.ip}/${cidr.prefixLength}`, cidr);
+      }
+    }
+    return [...cidrs.values()];
+  }
+
+  service(key: string, object: Service | undefined): void {
+    this.serviceChanges++;
+    this.dirty = true;
+    if (this.model !== undefined) this.model.setService(key, object);
+    else if (object === undefined) this.earlyServices.delete(key);
+    else this.earlyServices.set(key, object);
+  }
+
+  endpointSlice(key: string, object: EndpointSlice | undefined): void {
+    this.endpointChanges++;
+    this.dirty = true;
+    if (this.model !== undefined) this.model.setEndpointSlice(key, object);
+    else if (object === undefined) this.earlySlices.delete(key);
+    else this.earlySlices.set(key, object);
+  }
+
+  node(key: string, object: Node | undefined): void {
+    if (key !== this.nodeName) return;
+    if (object !== undefined) {
+      this.ownNode = object;
+      this.model?.setZone(object.zone);
+      this.dirty = true;
+    }
+    this.events.nodeChanged(object);
+  }
+
+  serviceCIDR(key: string, object: ServiceCIDR | undefined): void {
+    if (object === undefined) this.serviceCIDRObjects.delete(key);
+    else this.serviceCIDRObjects.set(key, object);
+    this.events.serviceCIDRsChanged();
+  }
+
+  synced(kind: ResourceKind): void {
+    this.syncedKinds.add(kind);
+    this.events.synced(kind);
+  }
+
+  flush(): void {
+    if (!this.dirty) return;
+    this.dirty = false;
+    this.events.changed();
+  }
+}

@@ -1,0 +1,66 @@
+/** What has to be true before anything is programmed, each failure with its cure. */
+import { existsSync, readFileSync } from 'node:fs';
+import { NetlinkError } from '../netlink/index.js';
+import { NftablesConnection } from '../netlink/nftables/index.js';
+import type { IPFamily } from '../model/types.js';
+import { exitCodes, FatalError } from './exit-codes.js';
+
+/** Families the kernel serves. IPv6 is left out where it is not there or switched off. */
+export function usableFamilies(): IPFamily[] {
+  const switchedOff = (): boolean => {
+    try {
+      return readFileSync('/proc/sys/net/ipv6/conf/all/disable_ipv6', 'utf8').trim() === '1';
+    } catch {
+      return false;
+    }
+  };
+  return existsSync('/proc/net/if_inet6') && !switchedOff() ? ['IPv4', 'IPv6'] : ['IPv4'];
+}
+
+/**
+ * A connection to nf_tables that is known to work.
+ * @throws FatalError when the process may not use it or the kernel has none
+ */
+export function openNftables(): NftablesConnection {
+  let connection: NftablesConnection | undefined;
+  try {
+    connection = NftablesConnection.open();
+    connection.listTables();
+    return connection;
+  } catch (error) {
+    connection?.close();
+    throw explainNetlink(error);
+  }
+}
+
+export function explainNetlink(error: unknown): unknown {
+  if (!(error instanceof NetlinkError)) return error;
+  if (error.code === 'EPERM' || error.code === 'EACCES') {
+    return new FatalError(
+      exitCodes.notPermitted,
+      'not permitted to program the kernel: run as root, or give the container the capability NET_ADMIN',
+      { cause: error },
+    );
+  }
+  if (['EPROTONOSUPPORT', 'EAFNOSUPPORT', 'EOPNOTSUPP', 'EINVAL', 'ENOPROTOOPT'].includes(error.code)) {
+    return new FatalError(
+      exitCodes.kernelUnsupported,
+      `the kernel has no nf_tables (${error.code}): load it with 'modprobe nf_tables', or use a kernel of 5.13 or newer with CONFIG_NF_TABLES`,
+      { cause: error },
+    );
+  }
+  return error;
+}
+
+/** @throws FatalError for a kernel older than nftables mode needs */
+export function checkKernelVersion(
+  release = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim(),
+): void {
+  if ((process.env['KUBE_PROXY_NFTABLES_SKIP_KERNEL_VERSION_CHECK'] ?? '') !== '') return;
+  const [major = 0, minor = 0] = release.split(/[.-]/).map(Number);
+  if (major > 5 || (major === 5 && minor >= 13)) return;
+  throw new FatalError(
+    exitCodes.kernelUnsupported,
+    `nftables mode needs kernel 5.13 or newer, this is ${release}: upgrade the node's kernel`,
+  );
+}
