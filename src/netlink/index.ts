@@ -23,4 +23,7 @@ export {
   type SocketOptions,
   type Transport,
 } from './socket.js';
+export type { Subscription, SubscriptionOptions } from './subscription.js';
 export * from './nftables/index.js';
+export * from './conntrack/index.js';
+export * from './rtnetlink/index.js';

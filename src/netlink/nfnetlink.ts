@@ -29,8 +29,10 @@ export function addressFamily(family: Family): number {
   return family === 'ip' ? AF_INET : AF_INET6;
 }
 
+export const NETLINK_SUBSYSTEM_SHIFT = 8;
+
 export function nfnetlinkType(subsystem: number, message: number): number {
-  return (subsystem << 8) | message;
+  return (subsystem << NETLINK_SUBSYSTEM_SHIFT) | message;
 }
 
 export function writeNfgenmsg(writer: AttributeWriter, family: number, resourceId = 0): void {

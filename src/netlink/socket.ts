@@ -17,6 +17,7 @@ const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;
 const NETLINK_ADD_MEMBERSHIP = 1;
+const NETLINK_DROP_MEMBERSHIP = 2;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const SOCKADDR_NL = 12;
@@ -122,14 +123,24 @@ export class NetlinkSocket implements Transport {
       writeHostU16(address, 0, AF_NETLINK);
       bind(fd, address, operation);
       getsockname(fd, address, operation);
-      for (const group of options.groups ?? []) {
-        setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, int(group), `join ${name} group ${group}`);
-      }
-      return new NetlinkSocket(fd, readHostU32(address, 4), name);
+      const opened = new NetlinkSocket(fd, readHostU32(address, 4), name);
+      for (const group of options.groups ?? []) opened.join(group);
+      return opened;
     } catch (error) {
       closeSync(fd);
       throw error;
     }
+  }
+
+  /** Joins a multicast group (a number, not a bit). */
+  join(group: number): void {
+    const operation = `join ${this.name} group ${group}`;
+    setsockopt(this.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, int(group), operation);
+  }
+
+  leave(group: number): void {
+    const operation = `leave ${this.name} group ${group}`;
+    setsockopt(this.fd, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, int(group), operation);
   }
 
   send(buffer: Buffer, length: number): void {

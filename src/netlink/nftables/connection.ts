@@ -242,8 +242,10 @@ export class NftablesConnection {
 
   /**
    * Streams the elements of a set; nothing is kept. `onElement` gets views that are good until it returns, and must not
-   * use this connection. While the kernel resizes a hash set (shortly after many additions), an element may
-   * come twice.
+   * use this connection.
+   *
+   * While the kernel resizes a hash set (for some tens of milliseconds after many additions), its dump may bring
+   * some elements twice and leave out others. A key that comes twice is the sign of it: list again a little later.
    * @param options.onRestart called when a change made what was delivered so far worthless; delivery starts over.
    *   Without it such a dump throws EINTR.
    * @throws NetlinkError ENOENT when the set does not exist

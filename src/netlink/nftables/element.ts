@@ -217,6 +217,16 @@ export function writeElement(
   writer.length = at;
 }
 
+/** Only which set the elements belong to. */
+export function decodeElementSet(d: AttributeDecoder): { table: string; set: string } {
+  let [table, set] = ['', ''];
+  while (d.next()) {
+    if (d.type === NFTA_SET_ELEM_LIST.TABLE) table = d.string();
+    else if (d.type === NFTA_SET_ELEM_LIST.SET) set = d.string();
+  }
+  return { table, set };
+}
+
 export type OnElement = (key: Buffer, value: Buffer | Verdict | undefined, info: ElementInfo) => void;
 
 /**

@@ -17,6 +17,13 @@ export { PORT_UNREACHABLE } from './expression/reject.js';
 export { type Field, fieldsLength, loadFields, selectors, types } from './field.js';
 export type { Generation } from './generation.js';
 export {
+  type ChangeNotification,
+  type GenerationNotification,
+  type Notification,
+  type NotificationHandlers,
+  subscribeNftables,
+} from './notification.js';
+export {
   r0,
   r1,
   r10,

@@ -1,0 +1,3 @@
+/** Connection tracking: list and delete entries. */
+export { ConntrackConnection } from './connection.js';
+export type { Flow, FlowIdentity, Tuple } from './flow.js';

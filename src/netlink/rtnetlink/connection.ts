@@ -1,0 +1,98 @@
+/** A connection to the routing side of this process's network namespace. */
+import { NetlinkConnection } from '../connection.js';
+import { AF_UNSPEC, addressFamily, type Family } from '../nfnetlink.js';
+import { NETLINK_ROUTE, NetlinkSocket, type Transport } from '../socket.js';
+import { Subscription } from '../subscription.js';
+import {
+  decodeAddress,
+  IFADDRMSG,
+  type InterfaceAddress,
+  RTM_DELADDR,
+  RTM_GETADDR,
+  RTM_NEWADDR,
+} from './address.js';
+import { decodeLink, IFINFOMSG, type LinkInfo, RTM_GETLINK, RTM_NEWLINK } from './link.js';
+
+// linux/rtnetlink.h, enum rtnetlink_groups
+const RTNLGRP_IPV4_IFADDR = 5;
+const RTNLGRP_IPV6_IFADDR = 9;
+
+export class RouteConnection {
+  private readonly netlink: NetlinkConnection;
+
+  constructor(private readonly transport: Transport) {
+    this.netlink = new NetlinkConnection(transport);
+  }
+
+  static open(): RouteConnection {
+    return new RouteConnection(NetlinkSocket.open(NETLINK_ROUTE));
+  }
+
+  close(): void {
+    this.transport.close();
+  }
+
+  /** Every interface. */
+  listLinks(): LinkInfo[] {
+    let links: LinkInfo[] = [];
+    this.netlink.dump(
+      {
+        type: RTM_GETLINK,
+        operation: 'list interfaces',
+        encode: (writer) => writer.raw(Buffer.alloc(IFINFOMSG)),
+      },
+      (message) => {
+        if (message.type === RTM_NEWLINK) links.push(decodeLink(message));
+      },
+      () => {
+        links = [];
+      },
+    );
+    return links;
+  }
+
+  /** Every address of every interface, with the interface's name; of both families unless one is given. */
+  listAddresses(family?: Family): (InterfaceAddress & { readonly interfaceName: string })[] {
+    const names = new Map(this.listLinks().map((link) => [link.index, link.name]));
+    const header = Buffer.alloc(IFADDRMSG);
+    header[0] = family === undefined ? AF_UNSPEC : addressFamily(family);
+    let addresses: InterfaceAddress[] = [];
+    this.netlink.dump(
+      { type: RTM_GETADDR, operation: 'list addresses', encode: (writer) => writer.raw(header) },
+      (message) => {
+        const address = message.type === RTM_NEWADDR ? decodeAddress(message) : undefined;
+        if (address !== undefined) addresses.push(address);
+      },
+      () => {
+        addresses = [];
+      },
+    );
+    return addresses.map((address) => ({
+      ...address,
+      // An interface that came between the two dumps is known by number only.
+      interfaceName: names.get(address.interfaceIndex) ?? `#${address.interfaceIndex}`,
+    }));
+  }
+}
+
+export interface AddressHandlers {
+  /** An address came, changed (for one, ceased to be tentative) or went. */
+  readonly onAddress: (action: 'new' | 'delete', address: InterfaceAddress) => void;
+  /** Notifications were lost: list the addresses again. */
+  readonly onOverrun: () => void;
+  /** The subscription has ended. */
+  readonly onError: (error: Error) => void;
+}
+
+/** Watches the addresses of this network namespace, of both families. */
+export function subscribeAddresses(handlers: AddressHandlers): Subscription {
+  return Subscription.open(NETLINK_ROUTE, [RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR], 'watch addresses', {
+    onMessage: (message) => {
+      if (message.type !== RTM_NEWADDR && message.type !== RTM_DELADDR) return;
+      const address = decodeAddress(message);
+      if (address !== undefined) handlers.onAddress(message.type === RTM_NEWADDR ? 'new' : 'delete', address);
+    },
+    onOverrun: handlers.onOverrun,
+    onError: handlers.onError,
+  });
+}
