@@ -1,0 +1,394 @@
+/**
+ * Which API server to talk to, and as whom: a kubeconfig file, the service account of a pod, or a bare --master URL.
+ * Selection rules: config.md section 9 of the behaviour notes (same as upstream's).
+ */
+import { readFile } from 'node:fs/promises';
+import type { RequestOptions } from 'node:https';
+import path from 'node:path';
+import type { User } from '@kubernetes/client-node/dist/config_types.js';
+import type { Logger } from '../log/logger.js';
+import { KubeError } from './errors.js';
+import { isObject } from './json/fields.js';
+import { readKubeconfig, systemReason, type Kubeconfig } from './kubeconfig.js';
+
+export interface ConnectionOptions {
+  /** Path of a kubeconfig file; '' or absent: none. */
+  readonly kubeconfig?: string | undefined;
+  /** URL of the API server; overrides the one in the kubeconfig. '' or absent: none. */
+  readonly master?: string | undefined;
+  /** For tests; process.env when absent. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** For tests; where a pod finds its token and CA. */
+  readonly serviceAccountFolder?: string;
+}
+
+/** What one TLS connection needs, in the words of node:tls. */
+export interface TlsMaterial {
+  readonly ca?: Buffer;
+  readonly cert?: Buffer | string;
+  readonly key?: Buffer | string;
+  readonly rejectUnauthorized?: false;
+  readonly servername?: string;
+}
+
+export type RequestHeaders = Readonly<Record<string, string | string[]>>;
+
+/** A plain view of where and as whom; every call reads what may have been renewed in the meantime. */
+export interface ApiCredentials {
+  readonly server: URL;
+  /** An HTTP proxy to reach it through. */
+  readonly proxy: URL | undefined;
+  /** For messages: 'kubeconfig /etc/x (context y)'. */
+  readonly source: string;
+  /** For a new connection. @throws KubeError */
+  tls(): Promise<TlsMaterial>;
+  /** For a request. @throws KubeError */
+  headers(): Promise<RequestHeaders>;
+  /** The server did not accept what the last call gave: read it anew next time. */
+  rejected(): void;
+}
+
+const defaultServiceAccountFolder = '/var/run/secrets/kubernetes.io/serviceaccount';
+/** Tokens are rotated on disk; client-go looks once a minute too. */
+const tokenLifetimeMs = 60_000;
+const execTimeoutMs = 60_000;
+
+/**
+ * Find out where the API server is. Nothing is sent yet.
+ * @throws KubeError with one line that says what is wrong and what to do
+ */
+export async function loadCredentials(options: ConnectionOptions, log: Logger): Promise<ApiCredentials> {
+  const kubeconfig = options.kubeconfig ?? '';
+  const master = options.master ?? '';
+  if (kubeconfig === '' && master === '') return inCluster(options, log);
+  if (kubeconfig === '') return new AnonymousCredentials(serverURL(master, '--master', false));
+  const config = await readKubeconfig(kubeconfig);
+  if (config === undefined) {
+    if (master !== '') return new AnonymousCredentials(serverURL(master, '--master', false));
+    const environment = options.environment ?? process.env;
+    if (environment['KUBERNETES_SERVICE_HOST'] !== undefined) {
+      log.warn('The kubeconfig is empty, using the service account of the pod', { kubeconfig });
+      return inCluster(options, log);
+    }
+    throw new KubeError(
+      'KUBE_CONFIG_INVALID',
+      `kubeconfig ${kubeconfig} is empty: it needs clusters, contexts and a current-context`,
+    );
+  }
+  return KubeconfigCredentials.create(config, master);
+}
+
+/** The URL of an API server; a bare host:port means http, or https where TLS settings exist. */
+function serverURL(text: string, origin: string, tls: boolean): URL {
+  const full = text.includes('://') ? text : `${tls ? 'https' : 'http'}://${text}`;
+  let url: URL | undefined;
+  try {
+    url = new URL(full);
+  } catch {
+    url = undefined;
+  }
+  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:') || url.hostname === '') {
+    throw new KubeError(
+      'KUBE_SERVER_URL',
+      `${origin} ${JSON.stringify(text)} is not the URL of an API server: write it as https://host:port`,
+    );
+  }
+  return url;
+}
+
+async function readCredential(file: string, what: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    throw new KubeError(
+      'KUBE_CREDENTIAL_FILE',
+      `${what} ${file} can't be read (${systemReason(error)}): check the path and its permissions`,
+      { cause: error },
+    );
+  }
+}
+
+/** A bearer token in a file that somebody else renews. */
+class TokenFile {
+  readonly #file: string;
+  #token = '';
+  #readAt = -Infinity;
+
+  constructor(file: string) {
+    this.#file = file;
+  }
+
+  async token(): Promise<string> {
+    const now = performance.now();
+    if (now - this.#readAt > tokenLifetimeMs) {
+      const text = (await readCredential(this.#file, 'token file')).toString('utf8').trim();
+      if (text === '') {
+        throw new KubeError(
+          'KUBE_CREDENTIAL_FILE',
+          `token file ${this.#file} is empty: put a bearer token in it`,
+        );
+      }
+      this.#token = text;
+      this.#readAt = now;
+    }
+    return this.#token;
+  }
+
+  forget(): void {
+    this.#readAt = -Infinity;
+  }
+}
+
+class AnonymousCredentials implements ApiCredentials {
+  readonly server: URL;
+  readonly proxy = undefined;
+  readonly source = '--master';
+
+  constructor(server: URL) {
+    this.server = server;
+  }
+
+  tls(): Promise<TlsMaterial> {
+    return Promise.resolve({});
+  }
+
+  headers(): Promise<RequestHeaders> {
+    return Promise.resolve({});
+  }
+
+  rejected(): void {
+    // There is nothing to renew.
+  }
+}
+
+async function inCluster(options: ConnectionOptions, log: Logger): Promise<ApiCredentials> {
+  const environment = options.environment ?? process.env;
+  const folder = options.serviceAccountFolder ?? defaultServiceAccountFolder;
+  const host = environment['KUBERNETES_SERVICE_HOST'] ?? '';
+  const port = environment['KUBERNETES_SERVICE_PORT'] ?? '';
+  if (host === '' || port === '') {
+    throw new KubeError(
+      'KUBE_NOT_IN_CLUSTER',
+      'no API server is known: give --kubeconfig or --master, or run in a pod, where KUBERNETES_SERVICE_HOST and ' +
+        'KUBERNETES_SERVICE_PORT are set',
+    );
+  }
+  const token = new TokenFile(path.join(folder, 'token'));
+  await token.token();
+  const server = serverURL(
+    `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
+    'KUBERNETES_SERVICE_HOST and _PORT',
+    true,
+  );
+  log.info("Using the pod's service account", { server: server.origin });
+  const caFile = path.join(folder, 'ca.crt');
+  return {
+    server,
+    proxy: undefined,
+    source: `service account in ${folder}`,
+    tls: async () => {
+      try {
+        return { ca: await readFile(caFile) };
+      } catch (error) {
+        log.error('The CA of the service account is not readable, trusting the system roots', error, {
+          file: caFile,
+        });
+        return {};
+      }
+    },
+    headers: async () => ({ authorization: `Bearer ${await token.token()}` }),
+    rejected: () => {
+      token.forget();
+    },
+  };
+}
+
+interface ExecResult {
+  readonly cert: Buffer | string | undefined;
+  readonly key: Buffer | string | undefined;
+  readonly authorization: string | undefined;
+}
+
+class KubeconfigCredentials implements ApiCredentials {
+  readonly server: URL;
+  readonly proxy: URL | undefined;
+  readonly source: string;
+  readonly #config: Kubeconfig;
+  readonly #tokenFile: TokenFile | undefined;
+  #exec: { readonly at: number; readonly result: Promise<ExecResult> } | undefined;
+
+  static async create(config: Kubeconfig, master: string): Promise<KubeconfigCredentials> {
+    const credentials = new KubeconfigCredentials(config, master);
+    // Files that are wrong now are better reported before anything else starts.
+    await credentials.#files();
+    if (credentials.#tokenFile !== undefined) await credentials.#tokenFile.token();
+    return credentials;
+  }
+
+  private constructor(config: Kubeconfig, master: string) {
+    this.#config = config;
+    this.source = `kubeconfig ${config.file} (context ${config.context})`;
+    this.server =
+      master === ''
+        ? serverURL(
+            config.cluster.server,
+            `kubeconfig ${config.file}: server of ${config.cluster.name}`,
+            true,
+          )
+        : serverURL(master, '--master', true);
+    const proxy: unknown = config.cluster.proxyUrl;
+    if (typeof proxy === 'string' && proxy !== '') {
+      this.proxy = URL.canParse(proxy) ? new URL(proxy) : undefined;
+      if (this.proxy?.protocol !== 'http:') {
+        throw new KubeError(
+          'KUBE_PROXY',
+          `kubeconfig ${config.file}: proxy-url ${JSON.stringify(proxy)} is not supported: only http://host:port is`,
+        );
+      }
+    }
+    const tokenFile = config.rawUser['tokenFile'];
+    if (typeof tokenFile === 'string' && tokenFile !== '') {
+      this.#tokenFile = new TokenFile(path.resolve(path.dirname(config.file), tokenFile));
+    }
+    if (isObject(config.user?.authProvider)) {
+      throw new KubeError(
+        'KUBE_AUTH_UNSUPPORTED',
+        `kubeconfig ${config.file}: user ${config.user.name} has an auth-provider, which is not supported: ` +
+          'use a client certificate, a token, or an exec plugin',
+      );
+    }
+  }
+
+  async #files(): Promise<TlsMaterial> {
+    const { cluster, user } = this.#config;
+    const load = async (file: unknown, data: unknown, what: string): Promise<Buffer | undefined> => {
+      if (typeof data === 'string' && data !== '') return Buffer.from(data, 'base64');
+      if (typeof file === 'string' && file !== '') return readCredential(file, what);
+      return undefined;
+    };
+    const ca = await load(cluster.caFile, cluster.caData, 'certificate-authority');
+    const cert = await load(user?.certFile, user?.certData, 'client-certificate');
+    const key = await load(user?.keyFile, user?.keyData, 'client-key');
+    if ((cert === undefined) !== (key === undefined)) {
+      throw new KubeError(
+        'KUBE_CONFIG_INVALID',
+        `kubeconfig ${this.#config.file}: user ${user?.name ?? ''} needs both client-certificate and client-key`,
+      );
+    }
+    const servername: unknown = cluster.tlsServerName;
+    return {
+      ...(ca === undefined ? {} : { ca }),
+      ...(cert === undefined ? {} : { cert }),
+      ...(key === undefined ? {} : { key }),
+      ...(cluster.skipTLSVerify ? { rejectUnauthorized: false } : {}),
+      ...(typeof servername === 'string' && servername !== '' ? { servername } : {}),
+    };
+  }
+
+  async tls(): Promise<TlsMaterial> {
+    const files = await this.#files();
+    const exec = await this.#execResult();
+    if (exec?.cert === undefined || exec.key === undefined) return files;
+    return { ...files, cert: exec.cert, key: exec.key };
+  }
+
+  async headers(): Promise<RequestHeaders> {
+    const { user, rawUser } = this.#config;
+    if (user === undefined) return {};
+    const headers: Record<string, string | string[]> = {};
+    if (this.#tokenFile !== undefined) headers['authorization'] = `Bearer ${await this.#tokenFile.token()}`;
+    else if (user.token !== undefined && user.token !== '') headers['authorization'] = `Bearer ${user.token}`;
+    else if (user.username !== undefined && user.username !== '' && typeof user.username === 'string') {
+      const pair = `${user.username}:${user.password ?? ''}`;
+      headers['authorization'] = `Basic ${Buffer.from(pair).toString('base64')}`;
+    } else {
+      const exec = await this.#execResult();
+      if (exec?.authorization !== undefined) headers['authorization'] = exec.authorization;
+    }
+    if (typeof user.impersonateUser === 'string') headers['impersonate-user'] = user.impersonateUser;
+    const groups = rawUser['as-groups'];
+    if (Array.isArray(groups)) headers['impersonate-group'] = groups.map(String);
+    if (typeof rawUser['as-uid'] === 'string') headers['impersonate-uid'] = rawUser['as-uid'];
+    return headers;
+  }
+
+  rejected(): void {
+    this.#tokenFile?.forget();
+    this.#exec = undefined;
+  }
+
+  /** What the exec plugin printed, asked again after a minute: the library itself keeps it until it expires. */
+  async #execResult(): Promise<ExecResult | undefined> {
+    const user = this.#config.user;
+    if (user === undefined || !isObject(user.exec)) return undefined;
+    const now = performance.now();
+    if (this.#exec === undefined || now - this.#exec.at > tokenLifetimeMs) {
+      this.#exec = { at: now, result: this.#runExec(user, user.exec) };
+    }
+    const current = this.#exec;
+    try {
+      return await current.result;
+    } catch (error) {
+      if (this.#exec === current) this.#exec = undefined;
+      throw error;
+    }
+  }
+
+  async #runExec(user: User, exec: Readonly<Record<string, unknown>>): Promise<ExecResult> {
+    const { ExecAuth } = await import('@kubernetes/client-node/dist/exec_auth.js');
+    const name = typeof exec['command'] === 'string' ? exec['command'] : '';
+    const hint = typeof exec['installHint'] === 'string' ? `: ${exec['installHint'].trim()}` : '';
+    const command = name.includes('/') ? path.resolve(path.dirname(this.#config.file), name) : name;
+    const given: readonly unknown[] = Array.isArray(exec['env']) ? exec['env'] : [];
+    const info = {
+      apiVersion: exec['apiVersion'],
+      kind: 'ExecCredential',
+      spec: { interactive: false },
+    };
+    const env = [...given.filter(isObject), { name: 'KUBERNETES_EXEC_INFO', value: JSON.stringify(info) }];
+    const options: RequestOptions = {};
+    const deadline = timeout(execTimeoutMs, `no answer in ${execTimeoutMs / 1000} s`);
+    try {
+      await Promise.race([
+        new ExecAuth().applyAuthentication({ ...user, exec: { ...exec, command, env } }, options),
+        deadline.expired,
+      ]);
+    } catch (error) {
+      const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+      const reason = error instanceof Error ? error.message.trim().split('\n')[0] : String(error);
+      throw new KubeError(
+        'KUBE_EXEC_PLUGIN',
+        missing
+          ? `exec plugin ${JSON.stringify(name)} of user ${user.name} is not installed${hint === '' ? ': install it, or use other credentials' : hint}`
+          : `exec plugin ${JSON.stringify(name)} of user ${user.name} failed: ${reason ?? ''}`,
+        { cause: error },
+      );
+    } finally {
+      deadline.cancel();
+    }
+    const headers = isObject(options.headers) ? options.headers : {};
+    const authorization = headers['Authorization'];
+    const text = (value: unknown): Buffer | string | undefined =>
+      typeof value === 'string' || Buffer.isBuffer(value) ? value : undefined;
+    return {
+      cert: text(options.cert),
+      key: text(options.key),
+      authorization: typeof authorization === 'string' ? authorization : undefined,
+    };
+  }
+}
+
+function timeout(ms: number, message: string): { expired: Promise<never>; cancel(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const expired = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new Error(message));
+    }, ms);
+  });
+  return {
+    expired,
+    cancel: () => {
+      clearTimeout(timer);
+    },
+  };
+}

@@ -1,0 +1,416 @@
+/**
+ * GET requests to one API server: all of them on one HTTP/2 connection where the server speaks it, else on HTTP/1.1
+ * connections that are kept alive. Nothing here waits without a limit.
+ */
+import http from 'node:http';
+import http2 from 'node:http2';
+import type net from 'node:net';
+import { pipeline, type Readable } from 'node:stream';
+import zlib from 'node:zlib';
+import type { ApiCredentials } from '../credentials.js';
+import { KubeError } from '../errors.js';
+import { dial } from './dial.js';
+import { connectFailure, lostConnection } from './failures.js';
+
+export interface ClientTimeouts {
+  /** TCP and TLS handshake. */
+  readonly connectMs: number;
+  /** From the request to the response headers. */
+  readonly headersMs: number;
+  /** HTTP/2: a ping is sent when nothing was received for so long … */
+  readonly pingAfterMs: number;
+  /** … and the connection is given up when its answer takes longer than this. */
+  readonly pongMs: number;
+}
+
+export const defaultTimeouts: ClientTimeouts = {
+  connectMs: 10_000,
+  headersMs: 60_000,
+  pingAfterMs: 30_000,
+  pongMs: 15_000,
+};
+
+export interface ApiRequest {
+  /** Path and query. */
+  readonly target: string;
+  readonly accept: string;
+  /** Let the server compress the body. */
+  readonly gzip: boolean;
+  /** The body is given up when nothing arrives for so long. */
+  readonly stallMs: number;
+  readonly signal: AbortSignal;
+}
+
+export interface ApiResponse {
+  readonly status: number;
+  readonly contentType: string;
+  /** Retry-After in seconds; 0: not given. */
+  readonly retryAfterSeconds: number;
+  /** Decompressed. Throws KubeError when the connection breaks or stalls. Leaving the loop cancels the request. */
+  readonly body: AsyncIterable<Buffer>;
+}
+
+/** Per stream and per connection: large enough that a list is not held up by window updates. */
+const streamWindow = 1024 * 1024;
+const connectionWindow = 8 * 1024 * 1024;
+
+type Headers = Readonly<Record<string, string | string[]>>;
+
+interface RawResponse {
+  readonly status: number;
+  readonly header: (name: string) => string;
+  readonly stream: Readable;
+  readonly cancel: () => void;
+}
+
+export class ApiClient {
+  readonly credentials: ApiCredentials;
+  readonly #timeouts: ClientTimeouts;
+  readonly #userAgent: string;
+  /** Path in front of every request: the server URL may have one. */
+  readonly #prefix: string;
+  #session: Promise<http2.ClientHttp2Session | 'http/1.1'> | undefined;
+  /** The HTTP/2 connection that new requests use. */
+  #openedSession: http2.ClientHttp2Session | undefined;
+  #agent: SocketAgent | undefined;
+  #closed = false;
+
+  constructor(credentials: ApiCredentials, userAgent: string, timeouts: ClientTimeouts = defaultTimeouts) {
+    this.credentials = credentials;
+    this.#userAgent = userAgent;
+    this.#timeouts = timeouts;
+    this.#prefix = credentials.server.pathname.replace(/\/+$/, '');
+  }
+
+  /** 'https://host:port', for messages. */
+  get server(): string {
+    return this.credentials.server.origin;
+  }
+
+  /** @throws KubeError; an answer of any status is an answer */
+  async get(request: ApiRequest): Promise<ApiResponse> {
+    if (this.#closed) throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
+    const headers: Headers = {
+      ...(await this.credentials.headers()),
+      accept: request.accept,
+      'user-agent': this.#userAgent,
+      ...(request.gzip ? { 'accept-encoding': 'gzip' } : {}),
+    };
+    const session = await this.#connected();
+    const target = this.#prefix + request.target;
+    const raw =
+      session === 'http/1.1'
+        ? await this.#get1(target, headers, request.signal)
+        : await this.#get2(session, target, headers, request.signal);
+    if (raw.status === 401) {
+      this.credentials.rejected();
+      // A renewed client certificate only counts on a new connection.
+      this.#forgetSession(this.#session);
+    }
+    const retryAfter = Number(raw.header('retry-after'));
+    return {
+      status: raw.status,
+      contentType: raw.header('content-type'),
+      retryAfterSeconds: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : 0,
+      body: readBody(raw, request.stallMs, this.server),
+    };
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#agent?.destroy();
+    const session = this.#session;
+    this.#session = undefined;
+    session?.then(
+      (open) => {
+        if (open !== 'http/1.1') open.destroy();
+      },
+      () => undefined,
+    );
+  }
+
+  /** All requests wait for the same attempt; after a failed one the next request tries again. */
+  #connected(): Promise<http2.ClientHttp2Session | 'http/1.1'> {
+    if (this.#session === undefined) {
+      const attempt = this.#connect();
+      this.#session = attempt;
+      attempt.catch(() => {
+        if (this.#session === attempt) this.#session = undefined;
+      });
+    }
+    return this.#session;
+  }
+
+  /** Settle which protocol is spoken; for HTTP/2 that yields the connection itself. */
+  async #connect(): Promise<http2.ClientHttp2Session | 'http/1.1'> {
+    this.#agent ??= new SocketAgent(() => this.#dial());
+    if (this.credentials.server.protocol === 'http:') return 'http/1.1';
+    const { socket, protocol } = await this.#dial();
+    if (protocol === 'h2') return this.#openSession(socket);
+    this.#agent.spare(socket);
+    return 'http/1.1';
+  }
+
+  async #dial(): Promise<{ socket: net.Socket; protocol: 'h2' | 'http/1.1' }> {
+    return dial({
+      server: this.credentials.server,
+      proxy: this.credentials.proxy,
+      tls: () => this.credentials.tls(),
+      timeoutMs: this.#timeouts.connectMs,
+    });
+  }
+
+  #openSession(socket: net.Socket): http2.ClientHttp2Session {
+    const session = http2.connect(this.credentials.server.origin, {
+      createConnection: () => socket,
+      settings: { enablePush: false, initialWindowSize: streamWindow },
+      maxSessionMemory: 64,
+    });
+    session.once('connect', () => {
+      session.setLocalWindowSize(connectionWindow);
+    });
+    // No more requests on a connection that is ending; those under way go on.
+    const forget = (): void => {
+      if (this.#openedSession === session) {
+        this.#openedSession = undefined;
+        this.#session = undefined;
+      }
+    };
+    this.#openedSession = session;
+    session.once('goaway', forget);
+    session.once('close', forget);
+    session.on('error', forget);
+    this.#watchPulse(session, socket);
+    return session;
+  }
+
+  #forgetSession(session: Promise<unknown> | undefined): void {
+    if (this.#openedSession !== undefined && this.#session === session) {
+      // Running watches of other kinds keep the old connection until they end.
+      const old = this.#openedSession;
+      this.#openedSession = undefined;
+      this.#session = undefined;
+      old.close();
+    }
+  }
+
+  /** Ping a connection that went quiet; end it when no answer comes. */
+  #watchPulse(session: http2.ClientHttp2Session, socket: net.Socket): void {
+    let received = socket.bytesRead;
+    const timer = setInterval(() => {
+      const now = socket.bytesRead;
+      if (now !== received) {
+        received = now;
+        return;
+      }
+      const give = setTimeout(() => {
+        session.destroy(
+          new KubeError(
+            'KUBE_TIMEOUT',
+            `API server ${this.server} did not answer a ping within ${this.#timeouts.pongMs / 1000} s`,
+          ),
+        );
+      }, this.#timeouts.pongMs);
+      const sent =
+        !session.destroyed &&
+        session.ping(() => {
+          clearTimeout(give);
+        });
+      if (!sent) clearTimeout(give);
+    }, this.#timeouts.pingAfterMs);
+    timer.unref();
+    session.once('close', () => {
+      clearInterval(timer);
+    });
+  }
+
+  async #get2(
+    session: http2.ClientHttp2Session,
+    target: string,
+    headers: Headers,
+    signal: AbortSignal,
+  ): Promise<RawResponse> {
+    if (session.destroyed || session.closed) {
+      if (this.#openedSession === session) this.#openedSession = undefined;
+      this.#session = undefined;
+      throw new KubeError('KUBE_CONNECTION_LOST', `connection to API server ${this.server} was closed`);
+    }
+    const stream = session.request({ ':method': 'GET', ':path': target, ...headers }, { endStream: true });
+    const cancel = (): void => {
+      stream.close(http2.constants.NGHTTP2_CANCEL);
+    };
+    const answer = await this.#answer<http2.IncomingHttpHeaders>(stream, signal, cancel, (resolve) => {
+      stream.once('response', resolve);
+    });
+    return {
+      status: Number(answer[':status'] ?? 0),
+      header: (name) => String(answer[name] ?? ''),
+      stream,
+      cancel,
+    };
+  }
+
+  async #get1(target: string, headers: Headers, signal: AbortSignal, retried = false): Promise<RawResponse> {
+    const request = http.request({
+      ...(this.#agent === undefined ? {} : { agent: this.#agent }),
+      // The agent dials; host and port only name the pool and the Host header.
+      host: this.credentials.server.hostname.replace(/^\[|\]$/g, ''),
+      port: this.credentials.server.port || (this.credentials.server.protocol === 'https:' ? 443 : 80),
+      path: target,
+      headers: { host: this.credentials.server.host, ...headers },
+    });
+    const cancel = (): void => {
+      request.destroy();
+    };
+    try {
+      const answer = await this.#answer<http.IncomingMessage>(request, signal, cancel, (resolve) => {
+        request.once('response', resolve);
+        request.end();
+      });
+      return {
+        status: answer.statusCode ?? 0,
+        header: (name) => String(answer.headers[name] ?? ''),
+        stream: answer,
+        cancel,
+      };
+    } catch (error) {
+      // The server closed a kept connection at the moment we used it: not a failure, ask again on a new one.
+      if (request.reusedSocket && !retried && !signal.aborted && error instanceof KubeError) {
+        if (error.code === 'KUBE_CONNECTION_LOST') return this.#get1(target, headers, signal, true);
+      }
+      throw error;
+    }
+  }
+
+  /** Wait for the response, an error, the time limit or the caller's change of mind. */
+  #answer<T>(
+    emitter: NodeJS.EventEmitter,
+    signal: AbortSignal,
+    cancel: () => void,
+    start: (resolve: (answer: T) => void) => void,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const abort = (): void => {
+        finish();
+        cancel();
+        reject(new KubeError('KUBE_CONNECTION_LOST', 'the request was cancelled'));
+      };
+      const timer = setTimeout(() => {
+        finish();
+        cancel();
+        reject(
+          new KubeError(
+            'KUBE_TIMEOUT',
+            `API server ${this.server} took more than ${this.#timeouts.headersMs / 1000} s to answer a request`,
+          ),
+        );
+      }, this.#timeouts.headersMs);
+      const fail = (error: unknown): void => {
+        finish();
+        reject(error instanceof KubeError ? error : connectFailure(error, this.server));
+      };
+      const closed = (): void => {
+        fail(new Error('closed before the answer'));
+      };
+      const finish = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', abort);
+        emitter.off('close', closed);
+      };
+      // Stays: an error after the answer is also reported by the body, and must not be unhandled here.
+      emitter.on('error', fail);
+      emitter.once('close', closed);
+      if (signal.aborted) {
+        abort();
+        return;
+      }
+      signal.addEventListener('abort', abort, { once: true });
+      start((answer) => {
+        finish();
+        // From here on a change of mind ends the body.
+        const stop = (): void => {
+          cancel();
+        };
+        signal.addEventListener('abort', stop, { once: true });
+        emitter.once('close', () => {
+          signal.removeEventListener('abort', stop);
+        });
+        resolve(answer);
+      });
+    });
+  }
+}
+
+async function* readBody(raw: RawResponse, stallMs: number, server: string): AsyncGenerator<Buffer, void> {
+  let stream: Readable = raw.stream;
+  let failure: KubeError | undefined;
+  if (raw.header('content-encoding') === 'gzip') {
+    const gunzip = zlib.createGunzip();
+    pipeline(raw.stream, gunzip, () => undefined);
+    stream = gunzip;
+  }
+  const timer = setTimeout(() => {
+    failure = new KubeError('KUBE_TIMEOUT', `nothing came from API server ${server} for ${stallMs / 1000} s`);
+    stream.destroy(failure);
+    raw.cancel();
+  }, stallMs);
+  let finished = false;
+  try {
+    for await (const chunk of stream) {
+      timer.refresh();
+      yield chunk as Buffer;
+    }
+    finished = true;
+    if (failure !== undefined) throw failure;
+  } catch (error) {
+    throw failure ?? lostConnection(error, server);
+  } finally {
+    clearTimeout(timer);
+    if (!finished) raw.cancel();
+  }
+}
+
+/** An HTTP agent whose connections are made by dial(). */
+class SocketAgent extends http.Agent {
+  readonly #dial: () => Promise<{ socket: net.Socket }>;
+  #spare: net.Socket | undefined;
+
+  constructor(connect: () => Promise<{ socket: net.Socket }>) {
+    super({ keepAlive: true, maxFreeSockets: 2 });
+    this.#dial = connect;
+  }
+
+  /** A connection that is open already; the next request takes it. */
+  spare(socket: net.Socket): void {
+    this.#spare = socket;
+    socket.once('close', () => {
+      if (this.#spare === socket) this.#spare = undefined;
+    });
+    socket.on('error', () => undefined);
+  }
+
+  override createConnection(
+    _options: http.ClientRequestArgs,
+    callback?: (error: Error | null, socket: net.Socket) => void,
+  ): net.Socket | undefined {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare !== undefined && !spare.destroyed) return spare;
+    this.#dial().then(
+      ({ socket }) => {
+        callback?.(null, socket);
+      },
+      (error: unknown) => {
+        // Node looks at the socket only when there is no error; its type does not say so.
+        const failed = callback as ((error: Error) => void) | undefined;
+        failed?.(error instanceof Error ? error : new Error(String(error)));
+      },
+    );
+    return undefined;
+  }
+
+  override destroy(): void {
+    this.#spare?.destroy();
+    super.destroy();
+  }
+}

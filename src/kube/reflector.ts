@@ -1,0 +1,667 @@
+/**
+ * Keeps a sink equal to one collection of the API server: a list, then a watch that continues where the list ended.
+ * Behaves as the reflector of client-go does (Kubernetes API concepts: efficient detection of changes, streaming
+ * lists, resource versions); where this differs, a comment says why.
+ */
+import type { Logger } from '../log/logger.js';
+import { Backoff, type BackoffOptions } from './backoff.js';
+import type {
+  ApiStatus,
+  BrokenObject,
+  Codec,
+  Decoded,
+  ListMeta,
+  WatchDecoder,
+  WatchEvent,
+} from './decoded.js';
+import { KubeError } from './errors.js';
+import type { ApiClient, ApiResponse } from './http/client.js';
+import type { ContentType, Resource } from './resources.js';
+import { decodeStatus } from './status.js';
+import type { StringTable } from './strings.js';
+
+export interface ReflectorTimings {
+  readonly backoff: BackoffOptions;
+  /** A watch asks the server to end it after a random time in [min, 2 * min]. */
+  readonly watchMinMs: number;
+  /** How much longer than that we wait for the end. */
+  readonly watchGraceMs: number;
+  /** A watch that brings nothing for so long, not even a bookmark, is asked for anew. */
+  readonly watchStallMs: number;
+  /** The initial events of a streaming list may pause for so long. */
+  readonly initialEventsStallMs: number;
+  /** A list body may pause for so long. */
+  readonly listStallMs: number;
+  /** How long a refusal of streaming lists is remembered. */
+  readonly streamingRetryMs: number;
+  /** How often to ask again for a kind that the server does not have. */
+  readonly absentRetryMs: number;
+}
+
+export const defaultReflectorTimings: ReflectorTimings = {
+  backoff: { firstMs: 800, maxMs: 30_000, resetMs: 120_000 },
+  watchMinMs: 300_000,
+  watchGraceMs: 15_000,
+  watchStallMs: 180_000,
+  initialEventsStallMs: 15_000,
+  listStallMs: 30_000,
+  streamingRetryMs: 3_600_000,
+  absentRetryMs: 300_000,
+};
+
+/** What was learned about the server; shared by the reflectors of all kinds. */
+export class ServerTraits {
+  /** performance.now() until which streaming lists are not tried. */
+  streamingRefusedUntil = -Infinity;
+  contentType: ContentType;
+
+  constructor(contentType: ContentType) {
+    this.contentType = contentType;
+  }
+}
+
+export interface ReflectorStatus {
+  /** The initial list is complete. */
+  readonly synced: boolean;
+  /** A watch is open now. */
+  readonly watching: boolean;
+  /** The last failure; undefined after the next success. */
+  readonly lastError: KubeError | undefined;
+  /** Milliseconds since the epoch of the last bytes from the server; 0: never. */
+  readonly lastContact: number;
+  readonly objects: number;
+}
+
+export interface ReflectorSink<T> {
+  deliver(key: string, object: T | undefined): void;
+  synced(): void;
+  flush(): void;
+}
+
+export interface ReflectorOptions<T> {
+  readonly resource: Resource<T>;
+  readonly client: ApiClient;
+  readonly traits: ServerTraits;
+  readonly strings: StringTable;
+  readonly sink: ReflectorSink<T>;
+  readonly log: Logger;
+  readonly pageSize: number;
+  readonly gzip: boolean;
+  readonly timings: ReflectorTimings;
+}
+
+/** An answer that is not 2xx, or an ERROR event. */
+class StatusError extends KubeError {
+  readonly status: ApiStatus;
+
+  constructor(status: ApiStatus, message: string) {
+    const code =
+      status.code === 401
+        ? 'KUBE_UNAUTHORIZED'
+        : status.code === 403
+          ? 'KUBE_FORBIDDEN'
+          : ('KUBE_API_STATUS' as const);
+    super(code, message);
+    this.status = status;
+  }
+
+  get expired(): boolean {
+    return this.status.code === 410 || this.status.reason === 'Expired' || this.status.reason === 'Gone';
+  }
+
+  get versionTooLarge(): boolean {
+    return (
+      this.status.causes.includes('ResourceVersionTooLarge') ||
+      /too large resource version/i.test(this.message)
+    );
+  }
+}
+
+/** What a list found: needed to tell at its end what is gone. */
+interface Sweep {
+  readonly seen: Set<string>;
+  /** An object without a readable name was there: nothing can be said about what is gone. */
+  nameless: boolean;
+}
+
+export class Reflector<T> {
+  readonly #resource: Resource<T>;
+  readonly #options: ReflectorOptions<T>;
+  readonly #log: Logger;
+  readonly #timings: ReflectorTimings;
+  readonly #backoff: Backoff;
+  readonly #abort = new AbortController();
+  /** What was delivered: key to resource version. */
+  readonly #known = new Map<string, string>();
+  /** Where the next watch starts; '' before the first list. */
+  #version = '';
+  /** The server has forgotten #version, or never heard of it: the next list takes what is newest. */
+  #versionLost = false;
+  /** The next thing to do is a watch, not a list. */
+  #listed = false;
+  #synced = false;
+  #watching = false;
+  #lastError: KubeError | undefined;
+  #lastContact = 0;
+  #failuresInRow = 0;
+  /** How long the last watch was open. */
+  #livedMs = 0;
+  #absent = false;
+  #running: Promise<void> | undefined;
+
+  constructor(options: ReflectorOptions<T>) {
+    this.#options = options;
+    this.#resource = options.resource;
+    this.#log = options.log;
+    this.#timings = options.timings;
+    this.#backoff = new Backoff(options.timings.backoff);
+  }
+
+  get status(): ReflectorStatus {
+    return {
+      synced: this.#synced,
+      watching: this.#watching,
+      lastError: this.#lastError,
+      lastContact: this.#lastContact,
+      objects: this.#known.size,
+    };
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    await this.#running;
+  }
+
+  #isStopped(): boolean {
+    return this.#abort.signal.aborted;
+  }
+
+  async #run(): Promise<void> {
+    const signal = this.#abort.signal;
+    while (!this.#isStopped()) {
+      try {
+        if (this.#listed) await this.#watch({ resourceVersion: this.#version });
+        // A streaming list is a watch already, and goes on as one.
+        else if (!(await this.#streamingList())) await this.#list();
+        this.#succeeded();
+      } catch (error) {
+        if (this.#isStopped()) return;
+        const wait = this.#failed(error);
+        if (this.#listNeededAfter(error)) this.#listed = false;
+        await sleep(wait, signal);
+      }
+    }
+  }
+
+  #succeeded(): void {
+    this.#failuresInRow = 0;
+    this.#lastError = undefined;
+    this.#absent = false;
+  }
+
+  #listNeededAfter(error: unknown): boolean {
+    if (error instanceof StatusError) {
+      if (error.expired || error.versionTooLarge) {
+        this.#versionLost = true;
+        return true;
+      }
+      // Overload and rights come and go; the version we hold stays good meanwhile.
+      if ([401, 403, 429].includes(error.status.code) || error.status.code >= 500) return this.#stuck();
+      return true;
+    }
+    return this.#stuck();
+  }
+
+  /** The same place fails again and again: perhaps it is the place. */
+  #stuck(): boolean {
+    return this.#failuresInRow >= 5 && this.#failuresInRow % 5 === 0;
+  }
+
+  /** Report, and say how many milliseconds to wait. */
+  #failed(error: unknown): number {
+    const failure =
+      error instanceof KubeError
+        ? error
+        : new KubeError('KUBE_CONNECTION_LOST', error instanceof Error ? error.message : String(error), {
+            cause: error,
+          });
+    const kind = this.#resource.kind;
+    const repeated = this.#lastError?.message === failure.message;
+    this.#lastError = failure;
+    this.#failuresInRow++;
+    if (
+      this.#resource.optional &&
+      failure instanceof StatusError &&
+      [403, 404].includes(failure.status.code)
+    ) {
+      this.#markAbsent(failure);
+      return this.#timings.absentRetryMs * (1 + Math.random());
+    }
+    if (failure instanceof StatusError && (failure.expired || failure.versionTooLarge)) {
+      this.#log.info('The API server does not have our version, listing anew', {
+        kind,
+        version: this.#version,
+      });
+      // Nothing is wrong with the server: only a repetition has to wait.
+      return this.#failuresInRow > 1 ? this.#backoff.next() : 0;
+    }
+    if (
+      !(failure instanceof StatusError) &&
+      this.#failuresInRow === 1 &&
+      this.#livedMs > this.#timings.backoff.firstMs
+    ) {
+      // A connection that was good until it was cut: the server may be another one the next moment.
+      this.#livedMs = 0;
+      this.#log.info('The watch was cut, opening it again', { kind, err: failure.message });
+      return (this.#timings.backoff.firstMs / 4) * Math.random();
+    }
+    const retryAfter = failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0;
+    const wait = this.#backoff.next(retryAfter);
+    const fields = { kind, code: failure.code, retryInSeconds: Math.round(wait / 100) / 10 };
+    if (repeated)
+      this.#log.debug(2, 'Still no data from the API server', { ...fields, err: failure.message });
+    else this.#log.error('No data from the API server', failure, fields);
+    return wait;
+  }
+
+  #markAbsent(failure: StatusError): void {
+    const kind = this.#resource.kind;
+    if (!this.#absent) {
+      this.#log.info('The API server does not serve this kind to us, going on without it', {
+        kind,
+        reason: failure.message,
+      });
+      this.#absent = true;
+    }
+    this.#lastError = undefined;
+    for (const key of [...this.#known.keys()]) this.#remove(key);
+    this.#version = '';
+    this.#versionLost = false;
+    this.#listed = false;
+    this.#complete();
+    this.#options.sink.flush();
+  }
+
+  // ---------------------------------------------------------------- lists
+
+  #query(parameters: Readonly<Record<string, string>>): string {
+    const { path, labelSelector, fieldSelector } = this.#resource;
+    const query = new URLSearchParams();
+    if (labelSelector !== '') query.set('labelSelector', labelSelector);
+    if (fieldSelector !== '') query.set('fieldSelector', fieldSelector);
+    for (const [key, value] of Object.entries(parameters)) query.set(key, value);
+    return `${path}?${query.toString()}`;
+  }
+
+  /** Oldest state that a list may show: never older than what was delivered, anything at the first time. */
+  #listVersion(): string {
+    if (this.#versionLost) return '';
+    return this.#version === '' ? '0' : this.#version;
+  }
+
+  async #list(): Promise<void> {
+    const sweep: Sweep = { seen: new Set(), nameless: false };
+    const version = this.#listVersion();
+    try {
+      let meta = await this.#page(
+        {
+          limit: String(this.#options.pageSize),
+          ...(version === '' ? {} : { resourceVersion: version }),
+          ...(version === '' || version === '0' ? {} : { resourceVersionMatch: 'NotOlderThan' }),
+        },
+        sweep,
+      );
+      while (meta.continueToken !== '') {
+        meta = await this.#nextPage(meta.continueToken, sweep);
+      }
+      this.#listDone(sweep, meta.version);
+    } finally {
+      this.#options.sink.flush();
+    }
+  }
+
+  async #nextPage(continueToken: string, sweep: Sweep): Promise<ListMeta> {
+    try {
+      return await this.#page({ limit: String(this.#options.pageSize), continue: continueToken }, sweep);
+    } catch (error) {
+      // The pages no longer belong to one state of the server: start over, as fresh as it gets.
+      if (error instanceof StatusError && error.expired) this.#versionLost = true;
+      throw error;
+    }
+  }
+
+  async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
+    const response = await this.#get(
+      this.#query(parameters),
+      (codec) => codec.listAccept,
+      this.#options.gzip,
+      this.#timings.listStallMs,
+    );
+    const decoder = this.#codecOf(response).list({
+      item: (item) => {
+        sweep.seen.add(item.key);
+        this.#put(item);
+      },
+      broken: (broken) => {
+        this.#skip(broken, sweep);
+      },
+    });
+    for await (const chunk of response.body) {
+      this.#lastContact = Date.now();
+      decoder.push(chunk);
+    }
+    return decoder.end();
+  }
+
+  /** The list is complete: what it did not show is gone, and a watch can continue from `version`. */
+  #listDone(sweep: Sweep, version: string): void {
+    if (!sweep.nameless) {
+      for (const key of [...this.#known.keys()]) {
+        if (!sweep.seen.has(key)) this.#remove(key);
+      }
+    }
+    this.#version = version;
+    this.#versionLost = false;
+    this.#listed = true;
+    this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#known.size, version });
+    this.#complete();
+  }
+
+  #complete(): void {
+    if (this.#synced) return;
+    this.#synced = true;
+    this.#options.sink.synced();
+  }
+
+  /** @returns false when the server has no streaming lists: nothing is lost, take a plain one */
+  async #streamingList(): Promise<boolean> {
+    const { traits } = this.#options;
+    if (performance.now() < traits.streamingRefusedUntil) return false;
+    const version = this.#listVersion();
+    try {
+      await this.#watch(
+        {
+          sendInitialEvents: 'true',
+          resourceVersionMatch: 'NotOlderThan',
+          ...(version === '' || version === '0' ? {} : { resourceVersion: version }),
+        },
+        { seen: new Set(), nameless: false },
+      );
+      return true;
+    } catch (error) {
+      if (this.#isStopped() || this.#listed || !refusesStreaming(error)) throw error;
+      traits.streamingRefusedUntil = performance.now() + this.#timings.streamingRetryMs;
+      this.#log.info('The API server has no streaming lists, using plain ones', {
+        kind: this.#resource.kind,
+        reason: error instanceof Error ? error.message : String(error),
+      });
+      return false;
+    }
+  }
+
+  // ---------------------------------------------------------------- watches
+
+  /**
+   * One watch, until it ends. @throws KubeError when it ends badly.
+   * @param sweep given when the watch starts with initial events
+   */
+  async #watch(parameters: Readonly<Record<string, string>>, sweep?: Sweep): Promise<void> {
+    const timings = this.#timings;
+    const lengthMs = Math.round(timings.watchMinMs * (1 + Math.random()));
+    // Our own limits, each with its reason; the client only knows that the request is over.
+    const limit = new AbortController();
+    const expire = (reason: string) => (): void => {
+      limit.abort(new KubeError('KUBE_TIMEOUT', `${reason} (API server ${this.#options.client.server})`));
+    };
+    const deadline = setTimeout(
+      expire(`the watch for ${this.#resource.kind} objects did not end at its time`),
+      lengthMs + timings.watchGraceMs,
+    );
+    const initial =
+      sweep === undefined
+        ? undefined
+        : setTimeout(expire('the initial events stopped coming'), timings.initialEventsStallMs);
+    const opened = performance.now();
+    let events = 0;
+    let initialEvents = sweep;
+    try {
+      const response = await this.#get(
+        this.#query({
+          watch: '1',
+          allowWatchBookmarks: 'true',
+          timeoutSeconds: String(Math.max(1, Math.round(lengthMs / 1000))),
+          ...parameters,
+        }),
+        (codec) => codec.watchAccept,
+        false,
+        timings.watchStallMs,
+        limit.signal,
+      );
+      const decoder: WatchDecoder<T> = this.#codecOf(response).watch();
+      this.#watching = initialEvents === undefined;
+      for await (const chunk of response.body) {
+        this.#lastContact = Date.now();
+        decoder.push(chunk, (event) => {
+          events++;
+          initialEvents = this.#event(event, initialEvents);
+        });
+        if (initialEvents === undefined) {
+          clearTimeout(initial);
+          this.#watching = true;
+          this.#succeeded();
+          this.#options.sink.flush();
+        } else {
+          initial?.refresh();
+        }
+      }
+      decoder.end();
+      this.#checkEnd(performance.now() - opened, events, initialEvents);
+    } catch (error) {
+      if (limit.signal.aborted) throw limit.signal.reason;
+      throw error;
+    } finally {
+      clearTimeout(deadline);
+      clearTimeout(initial);
+      this.#watching = false;
+      this.#options.sink.flush();
+      this.#livedMs = performance.now() - opened;
+    }
+  }
+
+  /** A watch that ended in good order but brought nothing is no success. */
+  #checkEnd(livedMs: number, events: number, initialEvents: Sweep | undefined): void {
+    if (initialEvents !== undefined) {
+      throw new KubeError('KUBE_CONNECTION_LOST', 'the watch ended before the initial events were complete');
+    }
+    if (events === 0 && livedMs < Math.min(1000, this.#timings.backoff.firstMs)) {
+      throw new KubeError('KUBE_CONNECTION_LOST', 'the watch ended as soon as it was open');
+    }
+  }
+
+  /** @returns the sweep while initial events go on */
+  #event(event: WatchEvent<T>, sweep: Sweep | undefined): Sweep | undefined {
+    switch (event.type) {
+      case 'ADDED':
+      case 'MODIFIED':
+        sweep?.seen.add(event.item.key);
+        this.#put(event.item);
+        if (sweep === undefined) this.#version = event.item.version;
+        return sweep;
+      case 'DELETED':
+        sweep?.seen.delete(event.item.key);
+        this.#remove(event.item.key);
+        if (sweep === undefined) this.#version = event.item.version;
+        return sweep;
+      case 'BOOKMARK':
+        if (sweep !== undefined) {
+          if (!event.initialEventsEnd) return sweep;
+          this.#listDone(sweep, event.version);
+          return undefined;
+        }
+        if (event.version !== '') this.#version = event.version;
+        return undefined;
+      case 'BROKEN':
+        this.#skip(event.broken, sweep);
+        if (sweep === undefined && event.broken.version !== undefined) this.#version = event.broken.version;
+        return sweep;
+      case 'ERROR':
+        throw this.#statusError(event.status.code, event.status, 'watch');
+    }
+  }
+
+  // ---------------------------------------------------------------- objects
+
+  #put(item: Decoded<T>): void {
+    if (item.version !== '' && this.#known.get(item.key) === item.version) return;
+    this.#known.set(item.key, item.version);
+    this.#deliver(item.key, item.object);
+  }
+
+  #remove(key: string): void {
+    if (this.#known.delete(key)) this.#deliver(key, undefined);
+  }
+
+  #deliver(key: string, object: T | undefined): void {
+    try {
+      this.#options.sink.deliver(key, object);
+    } catch (error) {
+      this.#log.error('An object could not be taken over', error, { kind: this.#resource.kind, object: key });
+    }
+  }
+
+  /** The last good state of a broken object stays. */
+  #skip(broken: BrokenObject, sweep: Sweep | undefined): void {
+    if (sweep !== undefined) {
+      if (broken.key === undefined) sweep.nameless = true;
+      else sweep.seen.add(broken.key);
+    }
+    this.#log.error('An object from the API server can not be read and is skipped', broken.error, {
+      kind: this.#resource.kind,
+      object: broken.key ?? '(name unreadable)',
+    });
+  }
+
+  // ---------------------------------------------------------------- requests
+
+  async #get(
+    target: string,
+    accept: (codec: Codec<T>) => string,
+    gzip: boolean,
+    stallMs: number,
+    limit?: AbortSignal,
+  ): Promise<ApiResponse> {
+    const { client, traits, strings } = this.#options;
+    const signal = limit === undefined ? this.#abort.signal : AbortSignal.any([this.#abort.signal, limit]);
+    for (;;) {
+      const asked = traits.contentType;
+      const response = await client.get({
+        target,
+        accept: accept(this.#resource.codec(asked, strings)),
+        gzip,
+        stallMs,
+        signal,
+      });
+      this.#lastContact = Date.now();
+      if (response.status >= 200 && response.status < 300) return response;
+      const body = await readSome(response);
+      if (asked === 'protobuf' && (response.status === 406 || response.status === 415)) {
+        traits.contentType = 'json';
+        this.#log.info('The API server has no protobuf, using JSON', { status: response.status });
+        continue;
+      }
+      const status = decodeStatus(body, response.contentType);
+      throw this.#statusError(
+        response.status,
+        { ...status, retryAfterSeconds: Math.max(status.retryAfterSeconds, response.retryAfterSeconds) },
+        target.includes('watch=1') ? 'watch' : 'list',
+      );
+    }
+  }
+
+  /** By what the server says that it sent, not by what was asked for. */
+  #codecOf(response: ApiResponse): Codec<T> {
+    const { strings, client } = this.#options;
+    if (response.contentType.includes('protobuf')) return this.#resource.codec('protobuf', strings);
+    if (response.contentType.includes('json')) return this.#resource.codec('json', strings);
+    throw new KubeError(
+      'KUBE_API_STATUS',
+      `${client.server} answered with ${response.contentType === '' ? 'no content type' : response.contentType}, ` +
+        'which is not what an API server sends: check the URL',
+    );
+  }
+
+  #statusError(httpStatus: number, body: ApiStatus, verb: 'list' | 'watch'): StatusError {
+    const status = body.code === 0 ? { ...body, code: httpStatus } : body;
+    const { client } = this.#options;
+    const { rbacName } = this.#resource;
+    const said = status.message === '' ? status.reason : status.message;
+    switch (status.code) {
+      case 401:
+        return new StatusError(
+          status,
+          `API server ${client.server} does not accept our credentials from ${client.credentials.source} ` +
+            `(${said}): renew the token or client certificate`,
+        );
+      case 403:
+        return new StatusError(
+          status,
+          `API server ${client.server} does not let us ${verb} ${rbacName} (${said}): grant list and watch on it, ` +
+            'as ClusterRole system:node-proxier does',
+        );
+      default:
+        return new StatusError(
+          status,
+          `API server ${client.server} answered ${status.code} when asked to ${verb} ${rbacName}: ${said}`,
+        );
+    }
+  }
+}
+
+/** Enough of an error body for its Status; whatever breaks on the way is less important than the HTTP status. */
+async function readSome(response: ApiResponse): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of response.body) {
+      parts.push(chunk);
+      size += chunk.length;
+      if (size > 64 * 1024) break;
+    }
+  } catch (error) {
+    if (!(error instanceof KubeError)) throw error;
+  }
+  return Buffer.concat(parts);
+}
+
+/**
+ * Servers without the feature say 400 or 422, or, where only their etcd is too old, 500 in an ERROR event. One that
+ * ignores the parameter never sends the closing bookmark, which ends in our own time limit.
+ */
+function refusesStreaming(error: unknown): boolean {
+  if (error instanceof StatusError) return [400, 405, 422, 500].includes(error.status.code);
+  return (
+    error instanceof KubeError &&
+    error.code === 'KUBE_TIMEOUT' &&
+    error.message.startsWith('the initial events')
+  );
+}
+
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) {
+      resolve();
+      return;
+    }
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}

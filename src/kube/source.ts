@@ -1,0 +1,131 @@
+/** The cluster as the API server tells it: one reflector per kind, one client for all of them. */
+import type { Logger } from '../log/logger.js';
+import type { ApiCredentials } from './credentials.js';
+import { ApiClient, defaultTimeouts, type ClientTimeouts } from './http/client.js';
+import type { ClusterSink, ResourceKind } from './objects.js';
+import {
+  defaultReflectorTimings,
+  Reflector,
+  ServerTraits,
+  type ReflectorSink,
+  type ReflectorStatus,
+  type ReflectorTimings,
+} from './reflector.js';
+import {
+  endpointSlices,
+  ownNode,
+  serviceCIDRs,
+  services,
+  type ContentType,
+  type Resource,
+} from './resources.js';
+import { StringTable } from './strings.js';
+
+export interface ApiSourceOptions {
+  /** From loadCredentials(). */
+  readonly connection: ApiCredentials;
+  /** Which Node object is ours. */
+  readonly nodeName: string;
+  /** All four when absent. */
+  readonly kinds?: readonly ResourceKind[];
+  /** Objects per page of a plain list; 500 when absent. */
+  readonly pageSize?: number;
+  /** What to ask for first; 'protobuf' when absent. The answer may be the other one. */
+  readonly contentType?: ContentType;
+  /** Let the server compress lists; true when absent. */
+  readonly gzip?: boolean;
+  /** 'kube-proxy-ts' when absent. */
+  readonly userAgent?: string;
+  readonly timeouts?: Partial<ClientTimeouts>;
+  readonly timings?: Partial<ReflectorTimings>;
+}
+
+export type SourceStatus = Readonly<Partial<Record<ResourceKind, ReflectorStatus>>>;
+
+interface Running {
+  readonly kind: ResourceKind;
+  readonly status: ReflectorStatus;
+  start(): void;
+  stop(): Promise<void>;
+}
+
+export class ApiServerSource {
+  readonly #client: ApiClient;
+  readonly #reflectors: readonly Running[];
+
+  constructor(options: ApiSourceOptions, sink: ClusterSink, log: Logger) {
+    const client = new ApiClient(options.connection, options.userAgent ?? 'kube-proxy-ts', {
+      ...defaultTimeouts,
+      ...options.timeouts,
+    });
+    this.#client = client;
+    const traits = new ServerTraits(options.contentType ?? 'protobuf');
+    const strings = new StringTable();
+    const reflect = <T>(
+      resource: Resource<T>,
+      deliver: (key: string, object: T | undefined) => void,
+    ): Running => {
+      const target: ReflectorSink<T> = {
+        deliver,
+        synced: () => {
+          sink.synced(resource.kind);
+        },
+        flush: () => {
+          sink.flush();
+        },
+      };
+      const reflector = new Reflector({
+        resource,
+        client,
+        traits,
+        strings,
+        sink: target,
+        log,
+        pageSize: options.pageSize ?? 500,
+        gzip: options.gzip ?? true,
+        timings: { ...defaultReflectorTimings, ...options.timings },
+      });
+      return {
+        kind: resource.kind,
+        get status() {
+          return reflector.status;
+        },
+        start: () => {
+          reflector.start();
+        },
+        stop: () => reflector.stop(),
+      };
+    };
+    const all = [
+      reflect(services, (key, object) => {
+        sink.service(key, object);
+      }),
+      reflect(endpointSlices, (key, object) => {
+        sink.endpointSlice(key, object);
+      }),
+      reflect(ownNode(options.nodeName), (key, object) => {
+        sink.node(key, object);
+      }),
+      reflect(serviceCIDRs, (key, object) => {
+        sink.serviceCIDR(key, object);
+      }),
+    ];
+    this.#reflectors =
+      options.kinds === undefined ? all : all.filter(({ kind }) => options.kinds?.includes(kind));
+  }
+
+  /** Returns at once; the sink hears of everything that follows. */
+  start(): void {
+    for (const reflector of this.#reflectors) reflector.start();
+  }
+
+  /** Afterwards the sink is not called any more. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#reflectors.map((reflector) => reflector.stop()));
+    this.#client.close();
+  }
+
+  status(): SourceStatus {
+    return Object.fromEntries(this.#reflectors.map(({ kind, status }) => [kind, status]));
+  }
+}
