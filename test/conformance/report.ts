@@ -1,0 +1,111 @@
+/** What a run tells: one line per failure, a table per section, and the closing line. */
+import type { Column, Row } from './cases.js';
+import type { Result } from './runner.js';
+
+interface SectionCount {
+  readonly title: string;
+  rows: number;
+  tests: number;
+  passed: number;
+  failed: number;
+  exempt: number;
+  otherMode: number;
+}
+
+/** `A,B,17,30-40`; '' is everything. */
+export function selects(list: string, section: string, row: number): boolean {
+  if (list === '') return true;
+  return list.split(',').some((item) => {
+    const range = /^(\d+)(?:-(\d+))?$/.exec(item);
+    if (range === null) return item === section;
+    return row >= Number(range[1]) && row <= Number(range[2] ?? range[1]);
+  });
+}
+
+export class Report {
+  readonly #column: Column;
+  readonly #sections = new Map<string, SectionCount>();
+  readonly #results: Result[] = [];
+  readonly #exempt: { row: number; reason: string }[] = [];
+
+  constructor(column: Column) {
+    this.#column = column;
+  }
+
+  expectRow(letter: string, title: string, row: Row): void {
+    const section = this.#sections.get(letter) ?? {
+      title,
+      rows: 0,
+      tests: 0,
+      passed: 0,
+      failed: 0,
+      exempt: 0,
+      otherMode: 0,
+    };
+    section.rows++;
+    if (row.modes !== undefined && !row.modes.includes(this.#column)) section.otherMode++;
+    else if (row.exempt !== undefined) {
+      section.exempt++;
+      this.#exempt.push({ row: row.row, reason: row.exempt });
+    }
+    this.#sections.set(letter, section);
+  }
+
+  add(result: Result): void {
+    this.#results.push(result);
+    const section = this.#sections.get(result.test.section)!;
+    section.tests++;
+    if (result.problem === undefined) {
+      section.passed++;
+      return;
+    }
+    section.failed++;
+    const { id, row } = result.test;
+    console.log(`FAILED ${result.test.section} ${id} (${row.title}): ${result.problem}`);
+  }
+
+  get passed(): number {
+    return this.#results.filter(({ problem }) => problem === undefined).length;
+  }
+
+  get failed(): number {
+    return this.#results.length - this.passed;
+  }
+
+  print(seconds: number): void {
+    console.log('');
+    console.log('section                                rows  tests  passed  failed  exempt  other mode');
+    for (const [letter, section] of [...this.#sections].sort(([a], [b]) => a.localeCompare(b))) {
+      const cells = [
+        section.rows,
+        section.tests,
+        section.passed,
+        section.failed,
+        section.exempt,
+        section.otherMode,
+      ];
+      const widths = [6, 7, 8, 8, 8, 12];
+      const numbers = cells.map((cell, index) => String(cell).padStart(widths[index] ?? 8)).join('');
+      console.log(`${letter} ${section.title}`.padEnd(37) + numbers);
+    }
+    for (const { row, reason } of this.#exempt) console.log(`exempt ${row}: ${reason}`);
+    console.log(`${seconds.toFixed(1)} s`);
+  }
+
+  toJson(): unknown {
+    return {
+      column: this.#column,
+      passed: this.passed,
+      failed: this.failed,
+      exempt: this.#exempt,
+      results: this.#results.map(({ test, problem }) => ({
+        section: test.section,
+        row: test.row.row,
+        title: test.row.title,
+        family: test.family,
+        protocol: test.transport,
+        ...(problem === undefined ? { passed: true } : { passed: false, problem }),
+      })),
+    };
+  }
+}
