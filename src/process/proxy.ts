@@ -301,8 +301,9 @@ class Running {
       onChanges: (changes) => {
         this.report(changes);
       },
-      afterSync: (family, ports, adopted) => {
-        const deleted = this.reconcilers.get(family)?.reconcile(ports, adopted) ?? 0;
+      afterSync: (family, ports, removed) => {
+        this.reconcilers.get(family)?.forget(removed);
+        const deleted = this.reconcilers.get(family)?.reconcile(ports) ?? 0;
         if (deleted > 0) metrics.conntrackDeleted.inc({ ip_family: family }, deleted);
         void this.nodePortHealth.get(family)?.openAll();
       },

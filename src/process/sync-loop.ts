@@ -20,8 +20,8 @@ export interface SyncLoopOptions {
   readonly minSyncPeriodMs: number;
   /** A failed sync is tried again after at most this many milliseconds. */
   readonly syncPeriodMs: number;
-  /** Called after every sync of a family that reached the kernel. `adopted`: the whole state was compared. */
-  readonly afterSync: (family: IPFamily, ports: Iterable<ServicePort>, adopted: boolean) => void;
+  /** Called after every sync of a family that reached the kernel, with what was new or changed and what is gone. */
+  readonly afterSync: (family: IPFamily, ports: Iterable<ServicePort>, removed: readonly string[]) => void;
   /** Called once per sync with what the model said beside the service ports. */
   readonly onChanges: (changes: ModelChanges) => void;
 }
@@ -180,7 +180,7 @@ export class SyncLoop {
       kernelMs: round(report.kernelMs),
       totalMs: round(performance.now() - start),
     });
-    this.options.afterSync(family, ports, adopted);
+    this.options.afterSync(family, ports, removed);
     return run.failed.size === 0;
   }
 

@@ -347,12 +347,12 @@ export class NftablesFamily implements Dataplane {
     for (const [id, block] of now.blocks) {
       const previous = old.blocks.get(id);
       block.slots.forEach((endpoint, slot) => {
-        const value = slotValue(block, endpoint);
         const held = previous?.slots[slot];
-        if (previous === undefined || held === undefined)
-          tx.addRaw(block.set, slotKey(block.prefix, slot), value);
-        else if (held !== endpoint && slotValue(previous, held) !== value) {
-          tx.replace(block.set, slotKey(block.prefix, slot), value);
+        if (previous === undefined || held === undefined) {
+          tx.addSlot(block, slot, endpoint);
+        } else if (held !== endpoint && slotValue(previous, held) !== slotValue(block, endpoint)) {
+          tx.delete(block.set, slotKey(block.prefix, slot));
+          tx.addSlot(block, slot, endpoint);
         }
       });
     }
@@ -522,9 +522,15 @@ export class NftablesFamily implements Dataplane {
       this.ensure(tx, kernel, element);
     }
     for (const block of now.blocks.values()) {
+      const isNew = !kernel.hasSlots(block.set, block.prefix);
       block.slots.forEach((endpoint, slot) => {
-        const key = slotKey(block.prefix, slot);
-        this.ensure(tx, kernel, { set: block.set, key, value: slotValue(block, endpoint) });
+        if (isNew) tx.addSlot(block, slot, endpoint);
+        else
+          this.ensure(tx, kernel, {
+            set: block.set,
+            key: slotKey(block.prefix, slot),
+            value: slotValue(block, endpoint),
+          });
       });
     }
     for (const element of now.shared) {

@@ -162,6 +162,11 @@ export class KernelTable {
     }
   }
 
+  /** Some slot of this address is in the map. */
+  hasSlots(set: string, prefix: string): boolean {
+    return this.slots.has(`${set}\0${prefix}`);
+  }
+
   /** Endpoints by slot of the list that an address of this service port draws from. */
   slotsOf(
     port: ServicePort,

@@ -16,7 +16,7 @@ export function addressText(bytes: string): string {
 
 /** Bytes of an address, 4 or 16. */
 export function addressBytes(ip: string): string {
-  return String.fromCharCode(...parseAddress(ip));
+  return parseAddress(ip).toString('latin1');
 }
 
 /** `inet_service`: network order, padded. */
@@ -29,15 +29,19 @@ function protocolBytes(protocol: Protocol): string {
   return String.fromCharCode(protocolNumber[protocol], 0, 0, 0);
 }
 
-/** A 32-bit number that the kernel keeps in host order (numgen, meta priority). All our targets are little endian or agree here. */
+const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+/** A 32-bit number that the kernel keeps in host order (numgen, meta priority). */
 export function hostUint32(value: number): string {
-  const buffer = Buffer.allocUnsafe(4);
-  if (littleEndian) buffer.writeUInt32LE(value >>> 0);
-  else buffer.writeUInt32BE(value >>> 0);
-  return buffer.toString('latin1');
+  return littleEndian
+    ? String.fromCharCode(value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24)
+    : String.fromCharCode(value >>> 24, (value >>> 16) & 0xff, (value >>> 8) & 0xff, value & 0xff);
 }
 
-const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+export function writeHostUint32(target: Buffer, value: number, offset: number): void {
+  if (littleEndian) target.writeUInt32LE(value, offset);
+  else target.writeUInt32BE(value, offset);
+}
 
 export function readHostUint32(bytes: string, offset = 0): number {
   const buffer = Buffer.from(bytes.slice(offset, offset + 4), 'latin1');

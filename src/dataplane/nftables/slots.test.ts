@@ -4,7 +4,7 @@ import type { Endpoint } from '../../model/types.js';
 import { assignSlots } from './slots.js';
 
 const endpoints = (names: string): Endpoint[] =>
-  [...names].map((name) => ({
+  Array.from(names).map((name) => ({
     ip: `10.61.1.${name.charCodeAt(0)}`,
     port: 9000,
     local: false,

@@ -1,0 +1,45 @@
+# `make demo` and `make test` are all a newcomer needs; each does its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint bench format clean packages
+
+help:
+	@echo 'make demo    real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
+	@echo 'make test    everything: lint, unit, kernel and packet tests'
+	@echo 'make build   leaves a runnable bin/kube-proxy'
+	@echo 'make bench   the benchmarks behind docs/performance.md'
+	@echo 'make lint    formatter, linter, import boundaries'
+
+# npm leaves this file behind when node_modules is complete.
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+setup: node_modules/.package-lock.json
+
+build: setup
+	@node_modules/.bin/tsc -p .
+
+# Debian packages that the packet tests and the demo use; asked for only when something is missing.
+packages:
+	@scripts/install-packages
+
+demo: build
+	@scripts/install-packages demo
+	@node dist/demo/main.js
+
+test: build packages
+	@node dist/test/run.js
+
+lint: setup
+	@node_modules/.bin/eslint .
+	@node_modules/.bin/prettier --check .
+
+format: setup
+	@node_modules/.bin/prettier --write .
+
+bench: build
+	@node dist/bench/main.js
+
+clean:
+	rm -rf dist node_modules
