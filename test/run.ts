@@ -1,0 +1,209 @@
+/**
+ * `make test`: formatter and linter, unit and kernel tests, the pure tests on other Node versions, the packet tests.
+ * Prints what it does as it goes, and closes with one line: 'N passed, M failed'.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const dist = join(root, 'dist');
+const scratch = mkdtempSync(join(tmpdir(), 'kube-proxy-test-'));
+
+interface Outcome {
+  readonly name: string;
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly seconds: number;
+  readonly note: string;
+}
+
+interface Finished {
+  readonly status: number;
+  readonly output: string;
+}
+
+/** Runs a command to its end, its output shown and kept; ended after `minutes`. */
+async function run(
+  command: string,
+  args: readonly string[],
+  minutes: number,
+  show = true,
+): Promise<Finished> {
+  return await new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: testEnvironment(),
+    });
+    let output = '';
+    const take = (chunk: Buffer): void => {
+      output += chunk.toString();
+      if (show) process.stdout.write(chunk);
+    };
+    child.stdout.on('data', take);
+    child.stderr.on('data', take);
+    const timer = setTimeout(() => {
+      output += `\nended after ${minutes} minutes\n`;
+      child.kill('SIGKILL');
+    }, minutes * 60_000);
+    child.on('error', (error) => {
+      clearTimeout(timer);
+      resolve({ status: 127, output: `${output}${error.message}\n` });
+    });
+    child.on('close', (status) => {
+      clearTimeout(timer);
+      resolve({ status: status ?? 1, output });
+    });
+  });
+}
+
+/** Without what an outer test runner would pass on to inner ones. */
+function testEnvironment(): NodeJS.ProcessEnv {
+  const environment = { ...process.env };
+  delete environment['NODE_TEST_CONTEXT'];
+  return { ...environment, PATH: `${environment['PATH'] ?? ''}:/usr/sbin:/sbin` };
+}
+
+function findTests(folder: string): string[] {
+  return (
+    readdirSync(folder, { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.test.js'))
+      .map((name) => join(folder, name))
+      // A compiled test whose source is gone.
+      .filter((path) => existsSync(path.replace(dist, root).replace(/\.js$/, '.ts')))
+      .sort()
+  );
+}
+
+async function timed(name: string, work: () => Promise<Omit<Outcome, 'name' | 'seconds'>>): Promise<Outcome> {
+  process.stdout.write(`\n=== ${name}\n`);
+  const start = Date.now();
+  const outcome = await work();
+  return { name, ...outcome, seconds: (Date.now() - start) / 1000 };
+}
+
+/** A command that is one test. */
+async function check(command: string, args: readonly string[]): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  const { status } = await run(command, args, 10);
+  return { passed: status === 0 ? 1 : 0, failed: status === 0 ? 0 : 1, skipped: 0, note: '' };
+}
+
+async function nodeTests(node: string, files: readonly string[]): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  const tap = join(scratch, `${Math.random().toString(36).slice(2)}.tap`);
+  const args = [
+    '--test',
+    '--test-concurrency=2',
+    '--test-reporter=dot',
+    '--test-reporter-destination=stdout',
+  ];
+  args.push('--test-reporter=tap', `--test-reporter-destination=${tap}`);
+  const { status, output } = await run(node, [...args, ...files], 15);
+  const report = existsSync(tap) ? readFileSync(tap, 'utf8') : output;
+  const count = (what: string): number =>
+    Number(new RegExp(`^# ${what} (\\d+)$`, 'm').exec(report)?.[1] ?? 0);
+  const failed = count('fail') + count('cancelled');
+  if (status !== 0) process.stdout.write(failureLines(report));
+  for (const line of skipReasons(report)) process.stdout.write(`skipped: ${line}\n`);
+  return {
+    passed: count('pass'),
+    failed: status === 0 ? failed : Math.max(1, failed),
+    skipped: count('skipped'),
+    note: '',
+  };
+}
+
+function failureLines(tap: string): string {
+  const blocks = tap.split(/^(?= *(?:not )?ok \d+ )/m).filter((block) => /^ *not ok/.test(block));
+  return blocks.map((block) => block.slice(0, 2000)).join('\n');
+}
+
+function skipReasons(tap: string): string[] {
+  return [...new Set([...tap.matchAll(/# SKIP (.+)$/gm)].map((match) => match[1] ?? ''))];
+}
+
+/** The pure tests on another Node; its binary comes from npm. */
+async function otherNode(
+  major: number,
+  files: readonly string[],
+): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  const cpu = process.arch;
+  const prefix = join(dist, `.node-${major}`);
+  const binary = join(prefix, 'node_modules', `node-linux-${cpu}`, 'bin', 'node');
+  if (!existsSync(binary)) {
+    const args = ['install', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'];
+    await run('npm', [...args, '--prefix', prefix, `node-linux-${cpu}@${major}`], 5, false);
+  }
+  if (!existsSync(binary)) {
+    const note = `Node ${major} could not be had from npm`;
+    process.stdout.write(`skipped: ${note}\n`);
+    return { passed: 0, failed: 0, skipped: 1, note };
+  }
+  return await nodeTests(binary, files);
+}
+
+async function conformance(): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  if (process.getuid?.() !== 0) {
+    const note = 'packet tests need root: they make network namespaces';
+    process.stdout.write(`skipped: ${note}\n`);
+    return { passed: 0, failed: 0, skipped: 1, note };
+  }
+  const program = join(root, 'bin', 'kube-proxy');
+  const main = join(dist, 'test', 'conformance', 'main.js');
+  const { status, output } = await run(
+    process.execPath,
+    [main, '--program', program, '--mode', 'nftables'],
+    25,
+  );
+  const [, passed, failed] = /^(\d+) passed, (\d+) failed/m.exec(output) ?? [];
+  if (passed === undefined) return { passed: 0, failed: 1, skipped: 0, note: 'ended early' };
+  return {
+    passed: Number(passed),
+    failed: Math.max(Number(failed), status === 0 ? 0 : 1),
+    skipped: 0,
+    note: '',
+  };
+}
+
+function table(outcomes: readonly Outcome[]): string {
+  const width = Math.max(...outcomes.map(({ name }) => name.length));
+  const head = `${''.padEnd(width)}   passed   failed  skipped  seconds`;
+  const rows = outcomes.map(
+    ({ name, passed, failed, skipped, seconds, note }) =>
+      `${name.padEnd(width)} ${String(passed).padStart(8)} ${String(failed).padStart(8)} ${String(skipped).padStart(8)} ${seconds.toFixed(1).padStart(8)}  ${note}`,
+  );
+  return `${[head, ...rows].join('\n')}\n`;
+}
+
+async function main(): Promise<number> {
+  const bin = (name: string): string => join(root, 'node_modules', '.bin', name);
+  const all = [...findTests(join(dist, 'src')), ...findTests(join(dist, 'test'))];
+  const pure = all.filter((file) => !file.endsWith('.kernel.test.js') && file.startsWith(join(dist, 'src')));
+  const current = Number(process.versions.node.split('.')[0]);
+  const outcomes: Outcome[] = [
+    await timed('formatter', () => check(bin('prettier'), ['--check', '--log-level=warn', '.'])),
+    await timed('linter and import boundaries', () => check(bin('eslint'), ['.'])),
+    await timed(`unit, kernel and process tests (Node ${current})`, () => nodeTests(process.execPath, all)),
+  ];
+  for (const major of [20, 22, 24].filter((candidate) => candidate !== current)) {
+    outcomes.push(await timed(`unit tests on Node ${major}`, () => otherNode(major, pure)));
+  }
+  outcomes.push(await timed('conformance (packets, nftables mode)', conformance));
+
+  const sum = (of: (outcome: Outcome) => number): number =>
+    outcomes.reduce((total, outcome) => total + of(outcome), 0);
+  const failed = sum((outcome) => outcome.failed);
+  process.stdout.write(
+    `\n${table(outcomes)}\n${sum((outcome) => outcome.passed)} passed, ${failed} failed\n`,
+  );
+  return failed === 0 ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
