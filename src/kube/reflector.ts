@@ -394,7 +394,9 @@ export class Reflector<T> {
       return true;
     } catch (error) {
       if (this.#isStopped() || this.#listed || !refusesStreaming(error)) throw error;
+      const first = performance.now() >= traits.streamingRefusedUntil;
       traits.streamingRefusedUntil = performance.now() + this.#timings.streamingRetryMs;
+      if (!first) return false;
       this.#log.info('The API server has no streaming lists, using plain ones', {
         kind: this.#resource.kind,
         reason: error instanceof Error ? error.message : String(error),
@@ -443,6 +445,7 @@ export class Reflector<T> {
       );
       const decoder: WatchDecoder<T> = this.#codecOf(response).watch();
       this.#watching = initialEvents === undefined;
+      if (this.#watching) this.#lastError = undefined;
       for await (const chunk of response.body) {
         this.#lastContact = Date.now();
         decoder.push(chunk, (event) => {

@@ -1,0 +1,190 @@
+/** From files to parsed objects that still know where they stand in their file. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { isMap, isScalar, isSeq, LineCounter, parseAllDocuments, type Document } from 'yaml';
+import { isObject, type JsonObject } from '../kube/json/fields.js';
+import { ManifestError, type ManifestPlace } from './errors.js';
+
+/** One Kubernetes object of a file; items of a List are objects of their own. */
+export interface ManifestObject {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly value: JsonObject;
+  /** Where a field of the object is written; the object itself for ''. */
+  place(field: string): ManifestPlace;
+}
+
+const extensions = new Set(['.yaml', '.yml', '.json']);
+
+/**
+ * Files of a folder in the order of their names (hidden ones and subfolders are left out), or the one file.
+ * @throws ManifestError MANIFEST_PATH
+ */
+export function manifestFiles(root: string): readonly string[] {
+  try {
+    if (!statSync(root).isDirectory()) return [root];
+    return readdirSync(root)
+      .filter((name) => !name.startsWith('.') && extensions.has(path.extname(name).toLowerCase()))
+      .sort()
+      .map((name) => path.join(root, name))
+      .filter((file) => statSync(file).isFile());
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw new ManifestError(
+      'MANIFEST_PATH',
+      { file: root, line: 0, column: 0 },
+      '',
+      missing
+        ? 'does not exist: give --manifests a file or folder with YAML or JSON'
+        : `can't be read (${error instanceof Error ? error.message : String(error)})`,
+      { cause: error },
+    );
+  }
+}
+
+/** @throws ManifestError MANIFEST_PATH, MANIFEST_SYNTAX, MANIFEST_INVALID */
+export function readManifest(file: string): readonly ManifestObject[] {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new ManifestError(
+      'MANIFEST_PATH',
+      { file, line: 0, column: 0 },
+      '',
+      `can't be read (${error instanceof Error ? error.message : String(error)})`,
+      { cause: error },
+    );
+  }
+  const json = /^\s*\{/.test(text) ? parseJson(text) : undefined;
+  if (json !== undefined) {
+    // The slow parser is needed only to say where something stands.
+    let parsed: ParsedYaml | undefined;
+    return objectsOf(json, (at) => {
+      parsed ??= parseYaml(file, text);
+      return parsed.place(0, at);
+    });
+  }
+  const parsed = parseYaml(file, text);
+  return parsed.values.flatMap((value, i) =>
+    value === null || value === undefined ? [] : objectsOf(value, (at) => parsed.place(i, at)),
+  );
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+interface ParsedYaml {
+  readonly values: readonly unknown[];
+  place(document: number, field: string): ManifestPlace;
+}
+
+function parseYaml(file: string, text: string): ParsedYaml {
+  const lines = new LineCounter();
+  const documents = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true });
+  const list: readonly Document.Parsed[] = Array.isArray(documents) ? documents : [];
+  const at = (offset: number): ManifestPlace => {
+    const { line, col } = lines.linePos(offset);
+    return { file, line, column: col };
+  };
+  for (const document of list) {
+    const error = document.errors[0];
+    if (error !== undefined) {
+      const reason = error.message.split('\n')[0]?.replace(/ at line \d+, column \d+:?$/, '') ?? '';
+      throw new ManifestError('MANIFEST_SYNTAX', at(error.pos[0]), '', `not valid YAML or JSON: ${reason}`, {
+        cause: error,
+      });
+    }
+  }
+  let values: readonly unknown[];
+  try {
+    values = list.map((document) => document.toJS({ maxAliasCount: 1000 }) as unknown);
+  } catch (error) {
+    throw new ManifestError(
+      'MANIFEST_SYNTAX',
+      { file, line: 1, column: 1 },
+      '',
+      `not valid YAML or JSON: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
+  }
+  return {
+    values,
+    place: (index, field) => at(offsetOf(list[index]?.contents, field) ?? 0),
+  };
+}
+
+/**
+ * Offset of the value that a field path leads to, or of the innermost part of the path that exists. Keys of labels
+ * and annotations hold dots themselves, so that the path is matched against the keys that are there.
+ */
+function offsetOf(node: unknown, field: string): number | undefined {
+  let current = node;
+  let rest = field;
+  let offset = startOf(current);
+  while (rest !== '') {
+    if (isMap(current)) {
+      const pair = current.items.find(({ key }) => {
+        const name = isScalar(key) ? String(key.value) : '';
+        return rest === name || rest.startsWith(`${name}.`) || rest.startsWith(`${name}[`);
+      });
+      if (pair === undefined) return offset;
+      const name = isScalar(pair.key) ? String(pair.key.value) : '';
+      offset = startOf(pair.value) ?? startOf(pair.key) ?? offset;
+      current = pair.value;
+      rest = rest.slice(name.length).replace(/^\./, '');
+    } else if (isSeq(current)) {
+      const match = /^\[(\d+)\]\.?/.exec(rest);
+      if (match === null) return offset;
+      current = current.items[Number(match[1])];
+      offset = startOf(current) ?? offset;
+      rest = rest.slice(match[0].length);
+    } else {
+      return offset;
+    }
+  }
+  return offset;
+}
+
+function startOf(node: unknown): number | undefined {
+  const range = (node as { range?: unknown } | null | undefined)?.range;
+  return Array.isArray(range) && typeof range[0] === 'number' ? range[0] : undefined;
+}
+
+function objectsOf(
+  value: unknown,
+  place: (field: string) => ManifestPlace,
+  prefix = '',
+  inherited?: { readonly apiVersion: string; readonly kind: string },
+): readonly ManifestObject[] {
+  const within = (field: string): string =>
+    field === '' ? prefix : prefix === '' ? field : `${prefix}.${field}`;
+  const here = (field: string): ManifestPlace => place(within(field));
+  const invalid = (field: string, message: string): ManifestError =>
+    new ManifestError('MANIFEST_INVALID', here(field), field, message);
+  if (!isObject(value)) throw invalid('', 'is not a Kubernetes object: a mapping with apiVersion and kind');
+  const kind = value['kind'] ?? inherited?.kind;
+  const apiVersion = value['apiVersion'] ?? inherited?.apiVersion;
+  if (typeof kind !== 'string' || kind === '') throw invalid('kind', 'kind is missing');
+  if (typeof apiVersion !== 'string' || apiVersion === '') {
+    throw invalid('apiVersion', `${kind}: apiVersion is missing`);
+  }
+  if (!kind.endsWith('List')) return [{ apiVersion, kind, value, place: here }];
+  const items = value['items'] ?? [];
+  if (!Array.isArray(items)) throw invalid('items', `${kind}: items must be a list`);
+  // Items of a typed list need not repeat what they are.
+  const itemKind = kind.slice(0, -'List'.length);
+  return items.flatMap((item: unknown, i) =>
+    objectsOf(
+      item,
+      place,
+      within(`items[${i}]`),
+      itemKind === '' ? undefined : { apiVersion, kind: itemKind },
+    ),
+  );
+}

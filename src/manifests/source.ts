@@ -1,0 +1,226 @@
+/** The cluster as files describe it: loaded once, then followed as they change. */
+import { realpathSync, statSync, watch, type FSWatcher } from 'node:fs';
+import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import type { ClusterSink, ResourceKind } from '../kube/objects.js';
+import type { Logger } from '../log/logger.js';
+import { manifestFiles } from './documents.js';
+import { ManifestError } from './errors.js';
+import { loadManifests, type ManifestSet } from './load.js';
+
+export interface ManifestSourceOptions {
+  readonly nodeName: string;
+  /** Changes within this time are taken together, milliseconds; 20 when absent. */
+  readonly debounceMs?: number;
+  /** For file systems that do not notify: look at the files this often, milliseconds; 2000 when absent. */
+  readonly pollMs?: number;
+  /** A file that is wrong but was written less than this ago may still be in the making; 100 ms when absent. */
+  readonly settleMs?: number;
+}
+
+const kinds: readonly ResourceKind[] = ['Service', 'EndpointSlice', 'Node', 'ServiceCIDR'];
+
+const nothing: ManifestSet = {
+  services: new Map(),
+  endpointSlices: new Map(),
+  nodes: new Map(),
+  serviceCIDRs: new Map(),
+  files: 0,
+  ignored: [],
+  warnings: [],
+};
+
+export class ManifestSource {
+  readonly #root: string;
+  readonly #sink: ClusterSink;
+  readonly #log: Logger;
+  readonly #options: Required<ManifestSourceOptions>;
+  #current = nothing;
+  #signature = '';
+  #reported = '';
+  #watchers: FSWatcher[] = [];
+  #pending: NodeJS.Timeout | undefined;
+  #poll: NodeJS.Timeout | undefined;
+  #stopped = false;
+  #lastError: ManifestError | undefined;
+  #notices = new Set<string>();
+
+  constructor(root: string, sink: ClusterSink, log: Logger, options: ManifestSourceOptions) {
+    this.#root = path.resolve(root);
+    this.#sink = sink;
+    this.#log = log;
+    this.#options = { debounceMs: 20, pollMs: 2000, settleMs: 100, ...options };
+  }
+
+  /** What is wrong with the files now; undefined when all is well. The sink holds the last good state. */
+  get lastError(): ManifestError | undefined {
+    return this.#lastError;
+  }
+
+  /**
+   * Load everything, deliver it, and follow changes from then on.
+   * @throws ManifestError when the files can't be used as they are
+   */
+  start(): void {
+    this.#signature = this.#look();
+    const set = loadManifests(this.#root, this.#options.nodeName);
+    this.#notify(set);
+    this.#apply(set);
+    for (const kind of kinds) this.#sink.synced(kind);
+    this.#sink.flush();
+    this.#watch();
+    this.#poll = setInterval(() => {
+      this.#check();
+    }, this.#options.pollMs);
+    this.#poll.unref();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#pending);
+    clearInterval(this.#poll);
+    for (const watcher of this.#watchers) watcher.close();
+    this.#watchers = [];
+  }
+
+  /** Watch the folder, not the files: a file that is replaced takes its watch with it. */
+  #watch(): void {
+    for (const watcher of this.#watchers) watcher.close();
+    this.#watchers = [];
+    const folders = new Set<string>();
+    try {
+      const real = realpathSync(this.#root);
+      if (statSync(real).isDirectory()) {
+        folders.add(this.#root).add(real);
+      } else {
+        folders.add(path.dirname(real));
+      }
+      folders.add(path.dirname(this.#root));
+    } catch {
+      folders.add(path.dirname(this.#root));
+    }
+    for (const folder of folders) {
+      try {
+        const watcher = watch(folder, { persistent: false }, () => {
+          this.#soon(this.#options.debounceMs);
+        });
+        watcher.on('error', () => {
+          watcher.close();
+        });
+        this.#watchers.push(watcher);
+      } catch (error) {
+        this.#log.debug(2, 'A folder can not be watched, looking at it now and then', {
+          folder,
+          err: error instanceof Error ? error.message : String(error),
+        });
+      }
+    }
+  }
+
+  #soon(ms: number): void {
+    if (this.#stopped || this.#pending !== undefined) return;
+    this.#pending = setTimeout(() => {
+      this.#pending = undefined;
+      this.#check();
+    }, ms);
+  }
+
+  /** Which files there are and when they last changed; symbolic links are followed. */
+  #look(): string {
+    try {
+      return manifestFiles(this.#root)
+        .map((file) => {
+          const { ino, size, mtimeNs } = statSync(file, { bigint: true });
+          return `${file} ${ino} ${size} ${mtimeNs}`;
+        })
+        .join('\n');
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  #check(): void {
+    if (this.#stopped) return;
+    const signature = this.#look();
+    if (signature === this.#signature) return;
+    let set: ManifestSet;
+    try {
+      set = loadManifests(this.#root, this.#options.nodeName);
+    } catch (error) {
+      if (!(error instanceof ManifestError)) throw error;
+      this.#broken(error, signature);
+      return;
+    }
+    this.#signature = signature;
+    if (this.#lastError !== undefined) {
+      this.#lastError = undefined;
+      this.#reported = '';
+      this.#log.info('The manifests are usable again', { path: this.#root });
+    }
+    this.#notify(set);
+    this.#apply(set);
+    this.#sink.flush();
+    this.#watch();
+  }
+
+  #broken(error: ManifestError, signature: string): void {
+    if (signature !== this.#reported) {
+      // Editors and copies write in steps: give them the time to finish before complaining.
+      this.#reported = signature;
+      this.#soon(this.#options.settleMs);
+      return;
+    }
+    this.#signature = signature;
+    this.#lastError = error;
+    this.#log.error('The manifests can not be used, keeping the last good state', error, {
+      file: error.place.file,
+      line: error.place.line,
+      column: error.place.column,
+      field: error.field,
+    });
+  }
+
+  /** Every notice once, however often the files are loaded. */
+  #notify(set: ManifestSet): void {
+    const notices = new Set<string>();
+    for (const warning of set.warnings) notices.add(warning);
+    if (set.ignored.length > 0) notices.add(`These kinds are not needed here: ${set.ignored.join(', ')}`);
+    for (const notice of notices) {
+      if (this.#notices.has(notice)) continue;
+      if (set.warnings.includes(notice)) this.#log.warn(notice);
+      else this.#log.info(notice);
+    }
+    this.#notices = notices;
+  }
+
+  #apply(next: ManifestSet): void {
+    const before = this.#current;
+    this.#current = next;
+    const sink = this.#sink;
+    difference(before.nodes, next.nodes, (key, object) => {
+      sink.node(key, object);
+    });
+    difference(before.serviceCIDRs, next.serviceCIDRs, (key, object) => {
+      sink.serviceCIDR(key, object);
+    });
+    difference(before.services, next.services, (key, object) => {
+      sink.service(key, object);
+    });
+    difference(before.endpointSlices, next.endpointSlices, (key, object) => {
+      sink.endpointSlice(key, object);
+    });
+  }
+}
+
+function difference<T>(
+  before: ReadonlyMap<string, T>,
+  next: ReadonlyMap<string, T>,
+  deliver: (key: string, object: T | undefined) => void,
+): void {
+  for (const key of before.keys()) {
+    if (!next.has(key)) deliver(key, undefined);
+  }
+  for (const [key, object] of next) {
+    if (!isDeepStrictEqual(before.get(key), object)) deliver(key, object);
+  }
+}
