@@ -8,3 +8,11 @@ export function sameList<T>(a: readonly T[], b: readonly T[], same: (x: T, y: T)
   }
   return true;
 }
+
+/**
+ * A copy without slack. An array that grew item by item holds room for up to 16 more (or half as many again), which
+ * counts when there is one per service port.
+ */
+export function compact<T>(list: readonly T[]): readonly T[] {
+  return list.slice();
+}

@@ -5,6 +5,7 @@
  */
 import type { EndpointSlice, IPFamily, Service } from '../kube/objects.js';
 import { Claims } from './claims.js';
+import { compact } from './lists.js';
 import { collectLocalReady, mergeLists } from './selection.js';
 import { PortState, type Owner } from './service-port.js';
 import { planService, samePlan, type PortPlan, type ServicePlan } from './service-plan.js';
@@ -105,7 +106,7 @@ export class ServiceModel {
 
     if (before !== undefined) {
       const entry = this.#entry(before.service);
-      entry.slices = entry.slices.filter((other) => other !== before);
+      entry.slices = compact(entry.slices.filter((other) => other !== before));
       // What a deletion was triggered by is unknown, so the times known for the Service mean nothing any more.
       if (slice === undefined) entry.triggerTime = Infinity;
       this.#slicesChanged(entry, before.family);
@@ -117,7 +118,7 @@ export class ServiceModel {
     this.#slices.set(key, slice);
     const entry = this.#entry(slice.service);
     // By name, so that the choice between duplicates does not depend on the order of events.
-    entry.slices = [...entry.slices, slice].sort((a, b) => (a.name < b.name ? -1 : 1));
+    entry.slices = entry.slices.concat(slice).sort((a, b) => (a.name < b.name ? -1 : 1));
     const triggerTime = Date.parse(object?.triggerTime ?? '');
     if (triggerTime < entry.triggerTime) entry.triggerTime = triggerTime;
     this.#slicesChanged(entry, slice.family);
@@ -231,15 +232,17 @@ export class ServiceModel {
     if (serviceChanged) this.#alignPorts(entry, collector);
     for (const family of this.#config.families) {
       if (!serviceChanged && (entry.dirty & ENDPOINTS_DIRTY[family]) === 0) continue;
-      const localReady = new Set<string>();
+      // Counted only for a Service that has somewhere to report it.
+      const healthPort = entry.plan?.[family]?.healthCheckNodePort ?? 0;
+      const localReady = healthPort === 0 ? undefined : new Set<string>();
       for (const port of entry.ports) {
         if (port.family !== family) continue;
         const list = mergeLists(listsFor(entry, port));
         if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
-        collectLocalReady(list, localReady);
+        if (localReady !== undefined) collectLocalReady(list, localReady);
         rebuild.add(port);
       }
-      updateHealth(entry, family, localReady.size, collector);
+      updateHealth(entry, family, healthPort, localReady?.size ?? 0, collector);
     }
   }
 
@@ -261,7 +264,7 @@ export class ServiceModel {
         if (aged) this.#claims.rankChanged(port);
       }
     }
-    entry.ports = ports;
+    entry.ports = compact(ports);
     for (const port of gone.values()) {
       port.live = false;
       this.#claim(port, []);
@@ -297,14 +300,15 @@ function listsFor(entry: ServiceEntry, { family, plan }: PortState): EndpointLis
   return lists;
 }
 
+/** @param port 0: the Service has no health check in this family */
 function updateHealth(
   entry: ServiceEntry,
   family: IPFamily,
+  port: number,
   localReadyEndpoints: number,
   { healthChecks, healthChecksRemoved }: Collector,
 ): void {
   const before = entry.health[family];
-  const port = entry.plan?.[family]?.healthCheckNodePort ?? 0;
   if (port === 0) {
     if (before === undefined) return;
     entry.health = { ...entry.health, [family]: undefined };

@@ -3,6 +3,7 @@
  * cluster set C, the local set L, and whether anything is usable at all.
  */
 import { formatIpPort } from './addresses.js';
+import { compact } from './lists.js';
 import {
   compareEndpoints,
   duplicateRank,
@@ -47,31 +48,24 @@ export function selectEndpoints(
   uses: { readonly usesCluster: boolean; readonly usesLocal: boolean },
   zone: string | undefined,
 ): Selection {
-  const { endpoints, states } = list;
-  const any = states.some((state) => (state & READY) !== 0 || isServingTerminating(state));
+  const any = list.states.some((state) => isReady(state) || isServingTerminating(state));
   return {
     cluster: uses.usesCluster && any ? selectCluster(list, zone) : NO_ENDPOINTS,
-    local:
-      uses.usesLocal && any
-        ? readyElseTerminating(endpoints, states, (index) => endpoints[index]?.local === true)
-        : NO_ENDPOINTS,
+    local: uses.usesLocal && any ? selectLocal(list) : NO_ENDPOINTS,
     any,
   };
 }
 
 /** 'ip:port' of every endpoint whose serving condition holds (11). */
 export function servingEndpoints({ endpoints, states }: EndpointList): readonly string[] {
-  const serving: string[] = [];
-  for (const [index, { ip, port }] of endpoints.entries()) {
-    if (((states[index] ?? 0) & SERVING) !== 0) serving.push(formatIpPort(ip, port));
-  }
-  return serving;
+  const serving = endpoints.filter((_, index) => (stateAt(states, index) & SERVING) !== 0);
+  return serving.map(({ ip, port }) => formatIpPort(ip, port));
 }
 
 /** Adds the IPs of local Ready endpoints (8.1). */
 export function collectLocalReady({ endpoints, states }: EndpointList, into: Set<string>): void {
   for (const [index, { ip, local }] of endpoints.entries()) {
-    if (local && ((states[index] ?? 0) & READY) !== 0) into.add(ip);
+    if (local && isReady(stateAt(states, index))) into.add(ip);
   }
 }
 
@@ -110,64 +104,60 @@ function mergeTwo(a: EndpointList, b: EndpointList): EndpointList {
       j++;
     }
   }
-  return { endpoints, states, zoneHints: hinted ? zoneHints : undefined };
+  return { endpoints: compact(endpoints), states, zoneHints: hinted ? zoneHints : undefined };
 }
 
-function selectCluster(
-  { endpoints, states, zoneHints }: EndpointList,
-  zone: string | undefined,
-): readonly Endpoint[] {
-  const allowed = hintFilter(states, zoneHints, zone);
-  // Hints are read for Ready endpoints only: the fallback to terminating ones ignores them.
-  return readyElseTerminating(endpoints, states, undefined, allowed);
+/** Hints are read for Ready endpoints only: the fallback to terminating ones ignores them. */
+function selectCluster(list: EndpointList, zone: string | undefined): readonly Endpoint[] {
+  const { endpoints, states } = list;
+  const allowed = hintFilter(list, zone);
+  const ready = pick(endpoints, (at) => isReady(stateAt(states, at)) && allowed?.(at) !== false);
+  return ready.length > 0 ? ready : pick(endpoints, (at) => isServingTerminating(stateAt(states, at)));
+}
+
+function selectLocal({ endpoints, states }: EndpointList): readonly Endpoint[] {
+  const local = (at: number): boolean => endpoints[at]?.local === true;
+  const ready = pick(endpoints, (at) => local(at) && isReady(stateAt(states, at)));
+  return ready.length > 0
+    ? ready
+    : pick(endpoints, (at) => local(at) && isServingTerminating(stateAt(states, at)));
 }
 
 type IndexFilter = (index: number) => boolean;
 
 /** 5.2: the first hint mode that holds for the whole list; undefined when hints are not to be used. */
-function hintFilter(
-  states: readonly number[],
-  zoneHints: EndpointList['zoneHints'],
-  zone: string | undefined,
-): IndexFilter | undefined {
+function hintFilter({ states, zoneHints }: EndpointList, zone: string | undefined): IndexFilter | undefined {
   let allNodeHinted = true;
   let thisNode = false;
   let allZoneHinted = zoneHints !== undefined;
   let thisZone = false;
-  for (const [index, state] of states.entries()) {
-    if ((state & READY) === 0) continue;
+  for (let at = 0; at < states.length && (allNodeHinted || allZoneHinted); at++) {
+    const state = stateAt(states, at);
+    if (!isReady(state)) continue;
     if ((state & NODE_HINTED) === 0) allNodeHinted = false;
     if ((state & HINTS_THIS_NODE) !== 0) thisNode = true;
-    const hints = zoneHints?.[index] ?? NO_HINTS;
+    const hints = zoneHints?.[at] ?? NO_HINTS;
     if (hints.length === 0) allZoneHinted = false;
     if (zone !== undefined && hints.includes(zone)) thisZone = true;
   }
-  if (allNodeHinted && thisNode) return (index) => ((states[index] ?? 0) & HINTS_THIS_NODE) !== 0;
+  if (allNodeHinted && thisNode) return (at) => (stateAt(states, at) & HINTS_THIS_NODE) !== 0;
   if (allZoneHinted && thisZone && zone !== undefined)
-    return (index) => zoneHints?.[index]?.includes(zone) === true;
+    return (at) => zoneHints?.[at]?.includes(zone) === true;
   return undefined;
 }
 
-/**
- * Ready endpoints, else those that still serve while they terminate.
- *
- * @param of whom to consider at all
- * @param ready restricts the Ready ones further
- */
-function readyElseTerminating(
-  endpoints: readonly Endpoint[],
-  states: readonly number[],
-  of: IndexFilter | undefined,
-  ready?: IndexFilter,
-): readonly Endpoint[] {
-  const pick = (usable: (state: number) => boolean, filter: IndexFilter | undefined): readonly Endpoint[] => {
-    const picked = endpoints.filter(
-      (_, index) => usable(states[index] ?? 0) && of?.(index) !== false && filter?.(index) !== false,
-    );
-    return picked.length === endpoints.length ? endpoints : picked;
-  };
-  const picked = pick((state) => (state & READY) !== 0, ready);
-  return picked.length > 0 ? picked : pick(isServingTerminating, undefined);
+/** The list itself when all are accepted, so that the usual case shares the slice's array. */
+function pick(endpoints: readonly Endpoint[], accepts: IndexFilter): readonly Endpoint[] {
+  if (endpoints.every((_, at) => accepts(at))) return endpoints;
+  return compact(endpoints.filter((_, at) => accepts(at)));
+}
+
+function stateAt(states: readonly number[], at: number): number {
+  return states[at] ?? 0;
+}
+
+function isReady(state: number): boolean {
+  return (state & READY) !== 0;
 }
 
 function isServingTerminating(state: number): boolean {

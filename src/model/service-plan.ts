@@ -5,7 +5,7 @@
  */
 import type { IPFamily, Protocol, Service, ServicePortSpec } from '../kube/objects.js';
 import { cidrContains, hostCidr, parseAddress, parseCidr, type ParsedCidr } from './addresses.js';
-import { sameList } from './lists.js';
+import { compact, sameList } from './lists.js';
 import type { AddressKind, Cidr, ModelProblem, VirtualAddress } from './types.js';
 
 /** Affinity timeout of a Service that asks for ClientIP without saying how long (API default). */
@@ -273,7 +273,7 @@ function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
       protocol: spec.protocol,
       clusterIP,
       port: spec.port,
-      addresses,
+      addresses: compact(addresses),
       affinitySeconds: wishes.affinitySeconds,
       usesCluster: !internalLocal || externallyAccessible,
       usesLocal: internalLocal || (externalLocal && externallyAccessible),

@@ -5,7 +5,7 @@
  */
 import type { EndpointSlice, IPFamily, Protocol, SliceEndpoint } from '../kube/objects.js';
 import { parseAddress } from './addresses.js';
-import { sameList } from './lists.js';
+import { compact, sameList } from './lists.js';
 import type { Endpoint, ModelProblem } from './types.js';
 
 /** Bits of EndpointList.states. */
@@ -145,7 +145,7 @@ export function readSlice(
     const list = keepList({ endpoints, states, zoneHints }, before?.list);
     ports.push(before?.list === list ? before : { name: port.name, protocol: port.protocol, list });
   }
-  const slice: Slice = { service: `${namespace}/${serviceName}`, name, family, ports };
+  const slice: Slice = { service: `${namespace}/${serviceName}`, name, family, ports: compact(ports) };
   const unchanged =
     previous?.service === slice.service &&
     previous.family === family &&
@@ -206,6 +206,7 @@ function stateOf(endpoint: SliceEndpoint, nodeName: string): number {
 
 /** @param backends sorted, so that duplicates are neighbours, in the order in which the slice has them */
 function withoutDuplicates(backends: readonly Backend[]): readonly Backend[] {
+  if (backends.every((backend, index) => backend.ip !== backends[index - 1]?.ip)) return backends;
   const unique: Backend[] = [];
   for (const backend of backends) {
     const before = unique.at(-1);

@@ -1,0 +1,138 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { formatCidr } from './addresses.js';
+import {
+  resolveNodePortAddresses,
+  selectNodePortIPs,
+  validateNodePortAddresses,
+} from './nodeport-addresses.js';
+
+const ALDER = { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' };
+const INTERFACES = [
+  '127.0.0.1',
+  '100.64.10.11',
+  '100.64.77.11',
+  '100.64.77.11',
+  '::1',
+  '2001:db8:a::11',
+  '2001:db8:77::11',
+];
+const V6 = ['2001:db8:a::11', '2001:db8:77::11'];
+
+const CASES: readonly {
+  readonly title: string;
+  readonly values: readonly string[];
+  readonly node?: typeof ALDER;
+  /** CIDRs in effect; 'all' for match-all. */
+  readonly cidrs: readonly [v4: string, v6: string];
+  /** Addresses selected out of INTERFACES. */
+  readonly v4: readonly string[];
+  readonly v6: readonly string[];
+  readonly warns?: readonly string[];
+}[] = [
+  {
+    title: 'unset: every address, and no warning',
+    values: [],
+    cidrs: ['all', 'all'],
+    v4: ['100.64.10.11', '100.64.77.11'],
+    v6: V6,
+  },
+  {
+    title: 'rows 150 and 154: primary',
+    values: ['primary'],
+    cidrs: ['100.64.10.11/32', '2001:db8:a::11/128'],
+    v4: ['100.64.10.11'],
+    v6: ['2001:db8:a::11'],
+  },
+  {
+    title: 'row 157: match all beats other CIDRs of the family',
+    values: ['100.64.77.0/24', '0.0.0.0/0', '::/0'],
+    cidrs: ['all', 'all'],
+    v4: ['100.64.10.11', '100.64.77.11'],
+    v6: V6,
+  },
+  {
+    title: 'rows 158 to 160: one IPv4 CIDR leaves IPv6 open',
+    values: ['100.64.77.0/24'],
+    cidrs: ['100.64.77.0/24', 'all'],
+    v4: ['100.64.77.11'],
+    v6: V6,
+    warns: ['IPv6'],
+  },
+  {
+    title: 'row 161: primary without an IPv6 address',
+    values: ['primary'],
+    node: { IPv4: '100.64.10.11', IPv6: '::1' },
+    cidrs: ['100.64.10.11/32', 'all'],
+    v4: ['100.64.10.11'],
+    v6: V6,
+    warns: ['IPv6'],
+  },
+  {
+    title: 'row 162: no address matches',
+    values: ['172.16.0.0/12', '2001:db8:ff::/48'],
+    cidrs: ['172.16.0.0/12', '2001:db8:ff::/48'],
+    v4: [],
+    v6: [],
+  },
+  {
+    title: 'row 168: loopback only',
+    values: ['127.0.0.0/8', '::1/128'],
+    cidrs: ['127.0.0.0/8', '::1/128'],
+    v4: [],
+    v6: [],
+  },
+];
+
+for (const { title, values, node = ALDER, cidrs, v4, v6, warns = [] } of CASES) {
+  test(`node port addresses: ${title}`, () => {
+    const { IPv4, IPv6 } = resolveNodePortAddresses(values, node);
+    const print = (selection: typeof IPv4): string =>
+      selection.matchAll ? 'all' : selection.cidrs.map(formatCidr).join(',');
+    assert.deepEqual([print(IPv4), print(IPv6)], cidrs);
+    assert.deepEqual(selectNodePortIPs(IPv4, INTERFACES), v4);
+    assert.deepEqual(selectNodePortIPs(IPv6, INTERFACES), v6);
+    const warned = [IPv4, IPv6].filter((s) => s.warning !== undefined).map((s) => s.family);
+    assert.deepEqual(warned, warns);
+  });
+}
+
+test('loopback addresses count only where asked for, and only those that are configured (row 170)', () => {
+  const { IPv4 } = resolveNodePortAddresses(['127.0.0.0/8'], ALDER);
+  assert.deepEqual(selectNodePortIPs(IPv4, INTERFACES, true), ['127.0.0.1']);
+});
+
+// prettier-ignore
+const LOOPBACK: readonly (readonly [values: readonly string[], v4: boolean, v6: boolean])[] = [
+  [[], true, true],
+  [['primary'], false, false],
+  [['127.0.0.0/8'], true, true],
+  [['127.3.0.0/16', 'fd00::/8'], true, false],
+  [['64.0.0.0/2', '::1/128'], true, true],
+  [['100.64.0.0/16', 'fd00::/8'], false, false],
+];
+
+for (const [values, v4, v6] of LOOPBACK) {
+  test(`[${values.join(', ')}] contains loopback: IPv4 ${v4}, IPv6 ${v6}`, () => {
+    const { IPv4, IPv6 } = resolveNodePortAddresses(values, ALDER);
+    assert.deepEqual([IPv4.containsLoopback, IPv6.containsLoopback], [v4, v6]);
+  });
+}
+
+// prettier-ignore
+const VALIDATION: readonly (readonly [values: readonly string[], expected: readonly RegExp[]])[] = [
+  [[], []],
+  [['primary'], []],
+  [['10.0.0.0/8', 'fd00::/8'], []],
+  [['primary', '10.0.0.0/8'], [/can't use both 'primary' and CIDRs/]],
+  [['primary', 'primary'], [/can't use both/]],
+  [['10.0.0.1', 'fd00::/8', 'pear'], [/'10\.0\.0\.1' must be a valid CIDR/, /'pear' must be a valid CIDR/]],
+];
+
+for (const [values, expected] of VALIDATION) {
+  test(`[${values.join(', ')}] is ${expected.length === 0 ? 'valid' : 'refused'}`, () => {
+    const problems = validateNodePortAddresses(values);
+    assert.equal(problems.length, expected.length);
+    for (const [index, pattern] of expected.entries()) assert.match(problems[index] ?? '', pattern);
+  });
+}
