@@ -2,8 +2,11 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 
-/** Errno values that the kernel sends over netlink though user space has no name for them (linux/errno.h). */
-const KERNEL_ONLY: ReadonlyMap<number, readonly [code: string, text: string]> = new Map([
+/** Errno values that the kernel sends over netlink and Node has no name for (linux/errno.h, asm-generic/errno.h). */
+const UNNAMED: ReadonlyMap<number, readonly [code: string, text: string]> = new Map([
+  [61, ['ENODATA', 'no data']],
+  [74, ['EBADMSG', 'malformed message']],
+  [85, ['ERESTART', 'interrupted, or outdated: to be started again']],
   [512, ['ERESTARTSYS', 'interrupted by a signal']],
   [524, ['ENOTSUPP', 'operation is not supported by this kernel']],
 ]);
@@ -14,11 +17,11 @@ export const EINVAL = constants.errno.EINVAL;
 
 /** 'ENOENT' for 2; 'E999' for a number that nobody has named. */
 export function errnoCode(errno: number): string {
-  return KERNEL_ONLY.get(errno)?.[0] ?? getSystemErrorMap().get(-errno)?.[0] ?? `E${errno}`;
+  return UNNAMED.get(errno)?.[0] ?? getSystemErrorMap().get(-errno)?.[0] ?? `E${errno}`;
 }
 
 function errnoText(errno: number): string {
-  return KERNEL_ONLY.get(errno)?.[1] ?? getSystemErrorMap().get(-errno)?.[1] ?? `error ${errno}`;
+  return UNNAMED.get(errno)?.[1] ?? getSystemErrorMap().get(-errno)?.[1] ?? `error ${errno}`;
 }
 
 export interface NetlinkErrorDetails {

@@ -6,6 +6,7 @@
  */
 import { ATTRIBUTE_HEADER, ATTRIBUTE_MAX, AttributeWriter } from '../attribute.js';
 import { closeMessage, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, openMessage } from '../message.js';
+import { invalid } from '../errors.js';
 import {
   addressFamily,
   AF_UNSPEC,
@@ -26,6 +27,8 @@ import { encodeTable } from './table.js';
 
 /** Room for a batch of a few changes; it doubles as needed. */
 const INITIAL_CAPACITY = 8 * 1024;
+/** An element must fit its list, which has a header. */
+const ELEMENT_MAX = ATTRIBUTE_MAX - ATTRIBUTE_HEADER;
 
 export class Batch {
   /** For the connection, which frames and sends it. Begins with NFNL_MSG_BATCH_BEGIN. */
@@ -149,6 +152,7 @@ export class Batch {
    * or EBUSY: delete it in the same batch before.
    * @param key register bytes: each field padded to a multiple of 4, a single field not padded
    * @param value a map's value in the same form, or a verdict
+   * @throws RangeError when the comment is too long; the batch is as before
    */
   addElement(set: string, key: Uint8Array, value?: Uint8Array | Verdict, options?: ElementOptions): void {
     this.element(NFT_MSG.NEWSETELEM, NLM_F_CREATE, set, key, value, options);
@@ -173,10 +177,10 @@ export class Batch {
   ): void {
     const { writer } = this;
     const size = elementSize(key, value, options);
+    if (size > ELEMENT_MAX)
+      throw invalid(`write element of "${set}"`, `it has ${size} bytes, ${ELEMENT_MAX} fit`);
     const joins =
-      this.openType === type &&
-      this.openSet === set &&
-      writer.length - this.openList + size <= ATTRIBUTE_MAX - ATTRIBUTE_HEADER;
+      this.openType === type && this.openSet === set && writer.length - this.openList + size <= ATTRIBUTE_MAX;
     if (!joins) {
       this.openStart = openMessage(writer, nftType(type), NLM_F_REQUEST | flags);
       writeNfgenmsg(writer, this.nfFamily);

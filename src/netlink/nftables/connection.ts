@@ -38,6 +38,8 @@ import { decodeRule, encodeRule, RULE_NAMES, type RuleInfo } from './rule.js';
 import { decodeSet, encodeSetName, encodeSetTable, SET_NAMES, type SetInfo } from './set.js';
 import { decodeTable, TABLE_NAMES, type TableInfo } from './table.js';
 
+/** asm-generic/errno.h; Node has no constant for it. */
+const ERESTART = 85;
 /** nf_tables_valid_genid() takes it for 'whichever'. */
 const ANY_GENERATION = 0;
 const DEFAULT_SEND_BUFFER = 64 * 1024 * 1024;
@@ -356,7 +358,10 @@ function commitError(batch: Batch, index: number, answer: Acknowledgement): Netl
       operation: `commit ${batch.messageCount} changes to table "${batch.table}"`,
       errno: answer.errno,
       extendedAck: answer.text,
-      hint: refusalHint(answer.errno),
+      hint:
+        answer.errno === ERESTART
+          ? 'somebody else changed the rules since that generation: read them again'
+          : refusalHint(answer.errno),
     });
   }
   let at = readHostU32(bytes, 0);

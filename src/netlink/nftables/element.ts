@@ -102,7 +102,10 @@ function dataSize(data: Uint8Array | Verdict): number {
   return 3 * ATTRIBUTE_HEADER + 4 + chain;
 }
 
-/** Bytes that writeElement() will write at most. */
+/**
+ * Bytes that writeElement() will write at most.
+ * @throws RangeError when the comment is too long
+ */
 export function elementSize(
   key: Uint8Array,
   value: Uint8Array | Verdict | undefined,
@@ -115,7 +118,11 @@ export function elementSize(
   if (options.intervalEnd === true) size += ATTRIBUTE_HEADER + 4;
   if (options.timeoutMs !== undefined) size += ATTRIBUTE_HEADER + 8;
   if (options.comment !== undefined) {
-    size += ATTRIBUTE_HEADER + align4(3 + Buffer.byteLength(options.comment));
+    const length = Buffer.byteLength(options.comment);
+    if (length > COMMENT_MAX) {
+      throw new RangeError(`comment has ${length} bytes, ${COMMENT_MAX} fit: ${options.comment}`);
+    }
+    size += ATTRIBUTE_HEADER + align4(3 + length);
   }
   return size;
 }
@@ -186,9 +193,6 @@ function optionsAt(buffer: Buffer, offset: number, options: ElementOptions): num
     // One user data entry: type, length, text, zero.
     const text = at + ATTRIBUTE_HEADER + 2;
     const length = buffer.write(options.comment, text, 'utf8') + 1;
-    if (length > COMMENT_MAX + 1) {
-      throw new RangeError(`comment has ${length - 1} bytes, ${COMMENT_MAX} fit: ${options.comment}`);
-    }
     attributeAt(buffer, at, ATTRIBUTE_HEADER + 2 + length, NFTA_SET_ELEM.USERDATA);
     buffer[text - 2] = UDATA_COMMENT;
     buffer[text - 1] = length;

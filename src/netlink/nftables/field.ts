@@ -72,15 +72,16 @@ function selectorOf(kind: number, data: Buffer): Buffer {
 /** The selector of a verdict: a map's value. */
 export const verdictSelector: Buffer = selectorOf(EXPR_VERDICT, Buffer.alloc(0));
 
-/** nft's description of a whole key or value; undefined when a field is only a type. */
+/**
+ * nft's description of a whole key or value; undefined when there is nothing to say beyond its type. (Of a
+ * concatenation of plain types nft says that it is one, with no parts. So do we, that a set which went through
+ * nft is still the same.)
+ */
 export function selectorOfFields(fields: readonly Field[]): Buffer | undefined {
-  const parts: Buffer[] = [];
-  for (const field of fields) {
-    if (field.selector === undefined) return undefined;
-    parts.push(field.selector);
-  }
-  const [only] = parts;
-  if (parts.length === 1 && only !== undefined) return only;
+  const parts = fields.flatMap((field) => field.selector ?? []);
+  if (fields.length === 1) return parts[0];
+  if (parts.length === 0) return selectorOf(EXPR_CONCAT, Buffer.alloc(0));
+  if (parts.length < fields.length) return undefined;
   return selectorOf(EXPR_CONCAT, Buffer.concat(parts.map((part, index) => userdataEntry(index, part))));
 }
 

@@ -1,0 +1,33 @@
+/**
+ * A network namespace of its own for a test that changes the kernel. The calling thread moves there, and with it the sockets and
+ * processes that it makes from then on; the namespace is gone when the process is. (node --test runs every
+ * file in a process of its own.)
+ */
+import { spawnSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import type * as Koffi from 'koffi';
+
+const CLONE_NEWNET = 0x40000000;
+
+/** @returns why it is impossible here, for a test's `skip`; false when done */
+export function enterNetworkNamespace(): string | false {
+  if (process.getuid?.() !== 0) return 'needs root: network namespaces can only be made by root';
+  const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi;
+  const unshare: (flags: number) => number = koffi.load(null).func('int unshare(int flags)');
+  if (unshare(CLONE_NEWNET) !== 0) return `unshare(CLONE_NEWNET) failed with errno ${koffi.errno()}`;
+  const up = spawnSync('ip', ['link', 'set', 'lo', 'up'], { encoding: 'utf8' });
+  return up.status === 0 ? false : `ip link set lo up failed: ${up.error?.message ?? up.stderr}`;
+}
+
+/** @returns why nft can't be used here, for a test's `skip`; false when it can */
+export function missingNft(): string | false {
+  const { status } = spawnSync('nft', ['--version']);
+  return status === 0 ? false : 'nft is not installed';
+}
+
+/** Runs a command to its end. @throws Error with its output when it fails */
+export function run(command: string, ...args: readonly string[]): string {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8' });
+  if (status === 0) return stdout;
+  throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? stderr + stdout}`);
+}
