@@ -1,0 +1,142 @@
+/**
+ * A small node for process tests: this process's network namespace is the node, with one pod (10.61.1.31) and one
+ * client (198.51.100.7) in namespaces of their own. `close()` removes what was made.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { run } from '../../src/netlink/testing/namespace.js';
+
+const here = dirname(fileURLToPath(import.meta.url));
+export const program = join(here, '..', '..', '..', 'bin', 'kube-proxy');
+
+export const serviceIP = '10.177.0.50';
+export const podIP = '10.61.1.31';
+export const nodeIP = '100.64.10.11';
+
+/** A child whose output can be waited for. */
+export class Child {
+  output = '';
+  private readonly ended: Promise<number>;
+
+  constructor(readonly process: ChildProcess) {
+    const take = (chunk: Buffer): void => {
+      this.output += chunk.toString();
+    };
+    process.stdout?.on('data', take);
+    process.stderr?.on('data', take);
+    this.ended = new Promise((resolve) => {
+      process.on('close', (code, signal) => {
+        resolve(code ?? (signal === null ? 1 : 128));
+      });
+    });
+  }
+
+  async waitFor(text: string | RegExp, timeoutMs = 10_000): Promise<void> {
+    const deadline = Date.now() + timeoutMs;
+    const found = (): boolean =>
+      typeof text === 'string' ? this.output.includes(text) : text.test(this.output);
+    while (!found()) {
+      if (Date.now() > deadline || this.process.exitCode !== null) {
+        throw new Error(`waited for ${String(text)}, got:\n${this.output}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  /** Exit status; 128 when a signal ended it. */
+  async end(timeoutMs = 10_000): Promise<number> {
+    const timer = setTimeout(() => this.process.kill('SIGKILL'), timeoutMs);
+    try {
+      return await this.ended;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.process.kill(signal);
+  }
+}
+
+export function start(command: string, ...args: readonly string[]): Child {
+  return new Child(spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+}
+
+export class SmallNode {
+  private readonly names: readonly string[];
+  private readonly children: Child[] = [];
+
+  constructor() {
+    const prefix = `kpp-${process.pid}`;
+    this.names = [`${prefix}-pod`, `${prefix}-client`];
+  }
+
+  async open(): Promise<void> {
+    const [pod = '', client = ''] = this.names;
+    for (const [index, { name, address, gateway }] of [
+      { name: pod, address: podIP, gateway: '10.61.1.1' },
+      { name: client, address: '198.51.100.7', gateway: '198.51.100.1' },
+    ].entries()) {
+      run('ip', 'netns', 'add', name);
+      run('ip', 'link', 'add', `to${index}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
+      run('ip', 'address', 'add', `${gateway}/24`, 'dev', `to${index}`);
+      run('ip', 'link', 'set', `to${index}`, 'up');
+      run('ip', '-n', name, 'address', 'add', `${address}/24`, 'dev', 'eth0');
+      run('ip', '-n', name, 'link', 'set', 'eth0', 'up');
+      run('ip', '-n', name, 'link', 'set', 'lo', 'up');
+      run('ip', '-n', name, 'route', 'add', 'default', 'via', gateway);
+    }
+    run('ip', 'address', 'add', `${nodeIP}/32`, 'dev', 'lo');
+    writeFileSync('/proc/sys/net/ipv4/ip_forward', '1');
+    const server = this.inNamespace(0, 'echo.js', podIP, '9000');
+    await server.waitFor('ready');
+  }
+
+  /** Runs one of the scripts beside this file; 0: in the pod, 1: in the client. */
+  private inNamespace(index: 0 | 1, script: string, ...args: readonly string[]): Child {
+    const name = this.names[index] ?? '';
+    const child = start('ip', 'netns', 'exec', name, process.execPath, join(here, script), ...args);
+    this.children.push(child);
+    return child;
+  }
+
+  async traffic(ip: string, port: number): Promise<Child> {
+    const child = this.inNamespace(1, 'traffic.js', ip, String(port));
+    await child.waitFor('ready');
+    return child;
+  }
+
+  async close(): Promise<void> {
+    for (const child of this.children) child.kill('SIGKILL');
+    await Promise.all(this.children.map((child) => child.end()));
+    for (const name of this.names) run('ip', 'netns', 'delete', name);
+  }
+}
+
+/** A Service at serviceIP:80 with node port 31050 and the pod behind it. */
+export const manifest = `
+apiVersion: v1
+kind: Service
+metadata: { name: pear, namespace: orchard }
+spec:
+  type: NodePort
+  clusterIP: ${serviceIP}
+  ports: [{ name: web, port: 80, nodePort: 31050 }]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: pear-1, namespace: orchard, labels: { kubernetes.io/service-name: pear } }
+addressType: IPv4
+ports: [{ name: web, port: 9000, protocol: TCP }]
+endpoints:
+  - { addresses: [${podIP}], nodeName: alder, conditions: { ready: true } }
+`;
+
+export const proxyArguments: readonly string[] = [
+  '--hostname-override=alder',
+  '--cluster-cidr=10.61.0.0/16',
+  `--bind-address=${nodeIP}`,
+  '--v=2',
+];

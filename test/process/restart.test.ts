@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import {
+  type Child,
+  manifest,
+  nodeIP,
+  program,
+  proxyArguments,
+  serviceIP,
+  SmallNode,
+  start,
+} from './node.js';
+
+const skip = enterNetworkNamespace();
+
+interface Traffic {
+  newConnections: number;
+  newFailed: number;
+  lines: number;
+  linesLost: number;
+  slowestMs: number;
+  errors: string[];
+}
+
+async function result(traffic: Child): Promise<Traffic> {
+  traffic.kill('SIGTERM');
+  await traffic.end();
+  return JSON.parse(traffic.output.trim().split('\n').at(-1) ?? '') as Traffic;
+}
+
+describe('life of the process and its rules', { skip }, () => {
+  const node = new SmallNode();
+  const folder = mkdtempSync(join(tmpdir(), 'kpp-'));
+  const file = join(folder, 'all.yaml');
+  let proxy: Child;
+
+  const startProxy = async (...more: readonly string[]): Promise<Child> => {
+    const child = start(program, '--manifests', folder, ...proxyArguments, ...more);
+    await child.waitFor('"Kernel state compared and completed" family="IPv6"');
+    return child;
+  };
+  const generation = (): number => {
+    const connection = NftablesConnection.open();
+    try {
+      return connection.getGeneration().id;
+    } finally {
+      connection.close();
+    }
+  };
+
+  before(async () => {
+    writeFileSync(file, manifest);
+    await node.open();
+    proxy = await startProxy();
+  });
+  after(async () => {
+    proxy.kill('SIGKILL');
+    await node.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  for (const [name, ip, port] of [
+    ['cluster IP', serviceIP, 80],
+    ['node port', nodeIP, 31050],
+  ] as const) {
+    test(`kill -9 and start again, five times: no packet is lost (${name}), nothing is written`, async () => {
+      const traffic = await node.traffic(ip, port);
+      const before = generation();
+      for (let i = 0; i < 5; i++) {
+        proxy.kill('SIGKILL');
+        await proxy.end();
+        proxy = await startProxy();
+      }
+      assert.equal(generation(), before, 'the generation counts every transaction that changed something');
+      const { newConnections, newFailed, lines, linesLost, slowestMs, errors } = await result(traffic);
+      assert.deepEqual(errors, []);
+      assert.equal(newFailed + linesLost, 0);
+      assert.ok(
+        newConnections > 50 && lines > 50,
+        `traffic flowed: ${newConnections} connections, ${lines} lines`,
+      );
+      // A lost packet of either kind is sent again after 200 ms at the earliest (TCP_RTO_MIN), a SYN after 1 s.
+      assert.ok(
+        slowestMs < 190,
+        `no packet had to be sent again: slowest exchange ${slowestMs.toFixed(0)} ms`,
+      );
+    });
+  }
+
+  test('SIGTERM leaves the rules in force and exits with 0', async () => {
+    const traffic = await node.traffic(serviceIP, 80);
+    proxy.kill('SIGTERM');
+    assert.equal(await proxy.end(), 0);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const { newFailed, linesLost, newConnections } = await result(traffic);
+    assert.equal(newFailed + linesLost, 0);
+    assert.ok(newConnections > 10);
+    proxy = await startProxy();
+  });
+
+  test('somebody deletes the table: the next change, or a restart, brings everything back', async () => {
+    const { Batch } = await import('../../src/netlink/nftables/index.js');
+    const connection = NftablesConnection.open();
+    const batch = new Batch('ip', 'kube-proxy');
+    batch.deleteTable();
+    connection.commit(batch);
+    connection.close();
+    writeFileSync(file, manifest.replace('31050', '31051'));
+    await proxy.waitFor('was changed by another program');
+    await proxy.waitFor(
+      /Kernel state compared and completed" family="IPv4".*[\s\S]*Kernel state compared and completed" family="IPv4"/,
+    );
+    const traffic = await node.traffic(nodeIP, 31051);
+    assert.equal((await result(traffic)).newFailed, 0);
+    writeFileSync(file, manifest);
+  });
+
+  test('--cleanup removes our tables and only those, and says so', async () => {
+    proxy.kill('SIGTERM');
+    await proxy.end();
+    const connection = NftablesConnection.open();
+    const { Batch } = await import('../../src/netlink/nftables/index.js');
+    const foreign = new Batch('ip', 'somebody-else');
+    foreign.addTable();
+    connection.commit(foreign);
+    const cleanup = start(program, '--cleanup');
+    assert.equal(await cleanup.end(), 0);
+    assert.match(
+      cleanup.output,
+      /removed nftables table ip kube-proxy\nremoved nftables table ip6 kube-proxy\n/,
+    );
+    assert.deepEqual(
+      connection.listTables().map(({ family, name }) => `${family} ${name}`),
+      ['ip somebody-else'],
+    );
+    connection.close();
+    const again = start(program, '--cleanup');
+    assert.equal(await again.end(), 0);
+    assert.match(again.output, /nothing to remove: no nftables table ip kube-proxy/);
+    proxy = await startProxy();
+  });
+});
