@@ -236,13 +236,18 @@ export function loadSections(folder = caseFolder): readonly LoadedFile[] {
         file: name,
         letter: section,
         title,
-        baseline,
+        baseline: Object.fromEntries(Object.entries(baseline).map(([name, spec]) => [name, withPort(spec)])),
         proxy,
         protocols: protocols ?? ['tcp', 'udp'],
         families: families ?? ['v4', 'v6'],
         rows,
       };
     });
+}
+
+/** A service that does not say its port has 80/TCP, written out so that its UDP twin has 80/UDP. */
+function withPort(spec: ServiceSpec): ServiceSpec {
+  return spec.port === undefined && spec.ports === undefined ? { ...spec, port: '80/TCP' } : spec;
 }
 
 /** Applies overrides to the services of a case: fields are replaced, null removes. */
@@ -265,7 +270,7 @@ export function patchServices(
     const kept = Object.entries(merged).filter(([key, value]) => value !== null || key === 'eps');
     const parsed = serviceSchema.safeParse(Object.fromEntries(kept));
     if (!parsed.success) throw new CaseFileError(`service ${name}: ${z.prettifyError(parsed.error)}`);
-    result.set(name, parsed.data);
+    result.set(name, withPort(parsed.data));
   }
   return result;
 }
@@ -323,7 +328,7 @@ export function testsOf(file: LoadedFile, row: Row): readonly Test[] {
       const { send, expect, better, connections, share, as, within, get, method, answer } = row;
       const onlyStep = { send, expect, better, connections, share, as, within, get, method, answer };
       const steps = row.steps ?? [
-        Object.fromEntries(Object.entries(onlyStep).filter(([, value]) => value !== undefined)) as Step,
+        Object.fromEntries(Object.entries(onlyStep).filter(([, value]) => value !== undefined)),
       ];
       const proxy = { ...file.proxy, ...row.proxy };
       tests.push({

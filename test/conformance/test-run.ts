@@ -123,10 +123,10 @@ export class TestRun {
     for (const [service, spec] of this.#services) {
       const family = familyOfService(spec, this.#test.family === 'v6' ? 'v6' : 'v4');
       const name = this.#objectName(service);
-      wanted.push(...copies(serviceObject(name, spec, family), spec));
+      wanted.push(...copies(serviceObject(name, spec, family), name, spec));
       for (const slice of slicesOf(spec)) {
         const object = sliceObject(name, slice, spec, family, (other) => this.#objectName(other));
-        wanted.push(...copies(object, spec));
+        wanted.push(...copies(object, name, spec));
       }
     }
     return wanted;
@@ -623,19 +623,24 @@ export class TestRun {
       throw new TestFailure(`${command} shows no /${matches}/ but: ${output.trim()}`);
   }
 
-  /** Makes the next transaction that adds this service port fail, in the table layout of upstream's nftables mode. */
+  /**
+   * Puts an element into the proxy's map of service addresses, with a value that the proxy would never give it: a plain
+   * add of the same key then fails. The map's name is upstream's; the value is a verdict there, a number here.
+   */
   async #obstruct(target: string): Promise<void> {
     const packet = this.#resolve(parsePacket(`PA -> ${target}`));
     const family = packet.family === 'v4' ? 'ip' : 'ip6';
     const key = `${packet.target} . ${packet.protocol.toLowerCase()} . ${packet.port}`;
-    await this.#lab.topology.exec('alder', 'nft', [
-      'add',
-      'element',
-      family,
-      'kube-proxy',
-      'service-ips',
-      `{ ${key} : drop }`,
-    ]);
+    const add = (value: string): Promise<string> =>
+      this.#lab.topology.exec('alder', 'nft', [
+        'add',
+        'element',
+        family,
+        'kube-proxy',
+        'service-ips',
+        `{ ${key} : ${value} }`,
+      ]);
+    await add('drop').catch(() => add('dead:1'));
   }
 
   async #occupy(target: string, taken: boolean): Promise<void> {
@@ -695,12 +700,12 @@ export class TestRun {
   }
 
   async #event(reason: string): Promise<void> {
-    const { events } = this.#lab.source;
-    if (events === undefined)
+    const { source } = this.#lab;
+    if (source.events === undefined)
       throw new TestFailure('this object source takes no events; run the row with --source api');
     const deadline = Date.now() + 5000;
     while (Date.now() < deadline) {
-      if ((await events.call(this.#lab.source)).some((body) => body.includes(reason))) return;
+      if ((await source.events()).some((body) => body.includes(reason))) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     throw new TestFailure(`no event with reason ${reason} was posted`);
@@ -749,10 +754,10 @@ function settleEndpoints(text: string): string {
 }
 
 /** Services with `copies`: the same object at consecutive addresses, 10.177.4.0 and up. */
-function copies(object: KubeObject, spec: ServiceSpec): readonly KubeObject[] {
+function copies(object: KubeObject, name: string, spec: ServiceSpec): readonly KubeObject[] {
   if (spec.copies === undefined) return [object];
   return Array.from({ length: spec.copies }, (_, index) => {
-    const text = JSON.stringify(object).replaceAll(object.metadata.name, `${object.metadata.name}-${index}`);
+    const text = JSON.stringify(object).replaceAll(name, `${name}-${index}`);
     const base = spec.cip?.[0] ?? '';
     const address = copyAddress(base, index);
     return JSON.parse(text.replaceAll(`"${base}"`, `"${address}"`)) as KubeObject;
