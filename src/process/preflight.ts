@@ -42,7 +42,9 @@ export function explainNetlink(error: unknown): unknown {
       { cause: error },
     );
   }
-  if (['EPROTONOSUPPORT', 'EAFNOSUPPORT', 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL', 'ENOPROTOOPT'].includes(error.code)) {
+  if (
+    ['EPROTONOSUPPORT', 'EAFNOSUPPORT', 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL', 'ENOPROTOOPT'].includes(error.code)
+  ) {
     return new FatalError(
       exitCodes.kernelUnsupported,
       `the kernel has no nf_tables (${error.code}): load it with 'modprobe nf_tables', or use a kernel of 5.13 or newer with CONFIG_NF_TABLES`,
