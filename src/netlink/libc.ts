@@ -5,6 +5,7 @@
  */
 import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
+import { writeHostU32 } from './endian.js';
 import { NetlinkError } from './errors.js';
 
 type Call = (...args: readonly (number | Buffer)[]) => number;
@@ -13,6 +14,7 @@ interface Libc {
   readonly socket: Call;
   readonly bind: Call;
   readonly setsockopt: Call;
+  readonly getsockopt: Call;
   readonly getsockname: Call;
   readonly errno: () => number;
 }
@@ -29,6 +31,7 @@ function libc(): Libc {
     socket: call('int socket(int domain, int type, int protocol)'),
     bind: call('int bind(int fd, void *address, uint32_t length)'),
     setsockopt: call('int setsockopt(int fd, int level, int option, void *value, uint32_t length)'),
+    getsockopt: call('int getsockopt(int fd, int level, int option, void *value, void *length)'),
     getsockname: call('int getsockname(int fd, void *address, void *length)'),
     errno: () => koffi.errno(),
   };
@@ -68,9 +71,25 @@ export function setsockopt(
   check(libc().setsockopt(fd, level, option, value, value.length), operation, noHint);
 }
 
+/** The `socklen_t *` argument for a result of `size` bytes. */
+function lengthArgument(size: number): Buffer {
+  const length = Buffer.alloc(4);
+  writeHostU32(length, 0, size);
+  return length;
+}
+
+/** Fills `value` with the current setting. */
+export function getsockopt(
+  fd: number,
+  level: number,
+  option: number,
+  value: Buffer,
+  operation: string,
+): void {
+  check(libc().getsockopt(fd, level, option, value, lengthArgument(value.length)), operation, noHint);
+}
+
 /** Fills `address` with the socket's own address. */
 export function getsockname(fd: number, address: Buffer, operation: string): void {
-  const length = Buffer.alloc(4);
-  new Uint32Array(length.buffer, length.byteOffset, 1)[0] = address.length;
-  check(libc().getsockname(fd, address, length), operation, noHint);
+  check(libc().getsockname(fd, address, lengthArgument(address.length)), operation, noHint);
 }

@@ -3,7 +3,7 @@ import { closeSync, readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { readHostU32, writeHostU16, writeHostU32 } from './endian.js';
 import { errnoOf, NetlinkError } from './errors.js';
-import { bind, getsockname, setsockopt, socket } from './libc.js';
+import { bind, getsockname, getsockopt, setsockopt, socket } from './libc.js';
 
 // linux/socket.h, asm-generic/socket.h, linux/netlink.h
 const AF_NETLINK = 16;
@@ -39,6 +39,8 @@ const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
 export interface Transport {
   /** The socket's netlink address, which names it in notifications of changes that it caused. */
   readonly portId: number;
+  /** Longest datagram that send() takes, bytes. */
+  readonly maxDatagram: number;
   /** Sends buffer[0, length) as one datagram. The kernel has processed it when the call returns. */
   send(buffer: Buffer, length: number): void;
   /**
@@ -89,6 +91,13 @@ function setBuffer(fd: number, force: number, plain: number, size: number): void
   }
 }
 
+/** netlink_sendmsg() in the kernel keeps 32 bytes of the send buffer for itself. */
+function sendLimit(fd: number, operation: string): number {
+  const value = int(0);
+  getsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, operation);
+  return readHostU32(value, 0) - 32;
+}
+
 export class NetlinkSocket implements Transport {
   private readonly incoming = Buffer.allocUnsafeSlow(RECEIVE_SIZE);
   private closed = false;
@@ -97,6 +106,7 @@ export class NetlinkSocket implements Transport {
     /** For subscriptions, which read it on the thread pool. */
     readonly fd: number,
     readonly portId: number,
+    readonly maxDatagram: number,
     private readonly name: string,
   ) {}
 
@@ -123,7 +133,7 @@ export class NetlinkSocket implements Transport {
       writeHostU16(address, 0, AF_NETLINK);
       bind(fd, address, operation);
       getsockname(fd, address, operation);
-      const opened = new NetlinkSocket(fd, readHostU32(address, 4), name);
+      const opened = new NetlinkSocket(fd, readHostU32(address, 4), sendLimit(fd, operation), name);
       for (const group of options.groups ?? []) opened.join(group);
       return opened;
     } catch (error) {

@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import {
   closeMessage,
+  MESSAGE_HEADER,
   MessageReader,
   addFlags,
   clearFlags,
@@ -42,7 +43,8 @@ import { decodeTable, TABLE_NAMES, type TableInfo } from './table.js';
 const ERESTART = 85;
 /** nf_tables_valid_genid() takes it for 'whichever'. */
 const ANY_GENERATION = 0;
-const DEFAULT_SEND_BUFFER = 64 * 1024 * 1024;
+/** Bytes of a batch's beginning (with the generation) and end. */
+const BATCH_FRAME = 2 * (MESSAGE_HEADER + NFGENMSG) + 8;
 
 export interface CommitOptions {
   /** Refuse (ERESTART) unless this is the current generation: nobody changed any rules since it was read. */
@@ -57,20 +59,21 @@ export function familyOf(addressFamilyNumber: number): Family | undefined {
 export class NftablesConnection {
   private readonly netlink: NetlinkConnection;
 
-  constructor(
-    private readonly transport: Transport,
-    /** Batches up to about this many bytes fit one commit. Split larger ones. */
-    readonly maxBatchBytes: number = DEFAULT_SEND_BUFFER,
-  ) {
+  constructor(private readonly transport: Transport) {
     this.netlink = new NetlinkConnection(transport);
   }
 
   /** @throws NetlinkError EPROTONOSUPPORT when the kernel has no netfilter netlink */
   static open(options: SocketOptions = {}): NftablesConnection {
-    return new NftablesConnection(
-      NetlinkSocket.open(NETLINK_NETFILTER, { sendBuffer: DEFAULT_SEND_BUFFER, ...options }),
-      options.sendBuffer ?? DEFAULT_SEND_BUFFER,
-    );
+    return new NftablesConnection(NetlinkSocket.open(NETLINK_NETFILTER, options));
+  }
+
+  /**
+   * Batch.byteLength may be at most this in one commit. 128 MiB (3 million elements) with privilege over the
+   * machine; in a user namespace the system's limit (net.core.wmem_max) counts on older kernels.
+   */
+  get maxBatchBytes(): number {
+    return this.transport.maxDatagram - BATCH_FRAME;
   }
 
   /** Names this connection in notifications (Notification.portId). */

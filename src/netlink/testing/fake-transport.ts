@@ -8,6 +8,7 @@ import type { Transport } from '../socket.js';
 
 export class FakeTransport implements Transport {
   readonly portId = 4711;
+  readonly maxDatagram = 1_000_000;
   /** Every datagram that was sent. */
   readonly sent: Buffer[] = [];
   private readonly queue: Buffer[] = [];
