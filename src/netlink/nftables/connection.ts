@@ -250,7 +250,9 @@ export class NftablesConnection {
    * use this connection.
    *
    * While the kernel resizes a hash set (for some tens of milliseconds after many additions), its dump may bring
-   * some elements twice and leave out others. A key that comes twice is the sign of it: list again a little later.
+   * some elements twice and leave out others. A key that comes twice is the sign of it (and, where the kernel tells,
+   * fewer keys than SetInfo.count): list again a little later. The kernel needs time in proportion to the square of
+   * a set's size: 0.15 s for 110,000 elements, 6 s for 500,000.
    * @param options.onRestart called when a change made what was delivered so far worthless; delivery starts over.
    *   Without it such a dump throws EINTR.
    * @throws NetlinkError ENOENT when the set does not exist

@@ -7,10 +7,11 @@ import { enterNetworkNamespace, missingNft, run } from '../testing/namespace.js'
 import { Batch } from './batch.js';
 import { RULE_CASES, SET_CASES } from './cases.fixture.js';
 import { NftablesConnection } from './connection.js';
-import { goTo, jumpTo, type Verdict } from './data.js';
+import { accept, goTo, jumpTo, type Verdict } from './data.js';
 import { expr, normaliseExpressions, sameExpressions } from './expression/index.js';
-import { selectors, types } from './field.js';
+import { loadFields, selectors, types } from './field.js';
 import { type Notification, subscribeNftables } from './notification.js';
+import { r0 } from './register.js';
 import { sameSetDefinition } from './set.js';
 
 const impossible = enterNetworkNamespace();
@@ -554,4 +555,36 @@ test('an overrun is told, and notifications go on', { skip }, async () => {
   await wait(() => names.includes('after-flood'));
   assert.ok(names.includes('after-flood'));
   await subscription.close();
+});
+
+test('the example of README.md', { skip }, () => {
+  const connection = connect();
+  const batch = new Batch('ip', 'example');
+  batch.addTable({ comment: 'who may talk to whom' });
+  batch.addSet({ name: 'allowed', key: [selectors.ipSaddr, selectors.thDport] });
+  batch.addElement('allowed', hex('0a00000101bb0000'), undefined, { comment: 'the proxy' });
+  batch.addChain('input', { base: { type: 'filter', hook: 'input', priority: 0, policy: 'drop' } });
+  batch.addRule('input', [
+    ...loadFields([selectors.ipSaddr, selectors.thDport], r0),
+    expr.lookup('allowed', r0),
+    expr.counter(),
+    expr.verdict(accept),
+  ]);
+  connection.commit(batch);
+  assert.equal(
+    run('nft', 'list', 'table', 'ip', 'example'),
+    `table ip example {
+	comment "who may talk to whom"
+	set allowed {
+		typeof ip saddr . th dport
+		elements = { 10.0.0.1 . 443 comment "the proxy" }
+	}
+
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ip saddr . th dport @allowed counter packets 0 bytes 0 accept
+	}
+}
+`,
+  );
 });

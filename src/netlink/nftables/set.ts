@@ -9,6 +9,7 @@
  *         CONCAT(2) nested list, interval sets with several fields only
  *             LIST_ELEM(1) nested: LEN(1) be32, bytes of the field
  *     ID(10) be32: unique in the batch | TIMEOUT(11) be64: milliseconds | USERDATA(13) | HANDLE(16) be64
+ *     COUNT(20) be32: elements, only told by newer kernels (6.18 does, 6.1 does not)
  */
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../attribute.js';
 import { writeHostU32 } from '../endian.js';
@@ -36,6 +37,7 @@ const NFTA_SET = {
   TIMEOUT: 11,
   USERDATA: 13,
   HANDLE: 16,
+  COUNT: 20,
 } as const;
 const NFTA_SET_DESC = { SIZE: 1, CONCAT: 2 } as const;
 const NFTA_SET_FIELD_LEN = 1;
@@ -105,6 +107,11 @@ export interface SetInfo {
   readonly valueLength: number;
   readonly size: number | undefined;
   readonly timeoutMs: number | undefined;
+  /**
+   * Elements at the moment, where the kernel tells: a dump of a hash set that brought fewer different ones was
+   * disturbed. (A range in an interval set may count as one or two.)
+   */
+  readonly count: number | undefined;
   readonly comment: string | undefined;
   readonly userdata: Buffer;
 }
@@ -198,7 +205,7 @@ export function decodeSet(d: AttributeDecoder): SetInfo & { readonly table: stri
   let [table, name] = ['', ''];
   let [flags, keyType, keyLength, dataType, valueLength] = [0, 0, 0, 0, 0];
   let handle = 0n;
-  let [size, timeoutMs]: (number | undefined)[] = [];
+  let [size, timeoutMs, count]: (number | undefined)[] = [];
   let userdata: Buffer = Buffer.alloc(0);
   while (d.next()) {
     if (d.type === NFTA_SET.TABLE) table = d.string();
@@ -210,6 +217,7 @@ export function decodeSet(d: AttributeDecoder): SetInfo & { readonly table: stri
     else if (d.type === NFTA_SET.DATA_LEN) valueLength = d.u32();
     else if (d.type === NFTA_SET.TIMEOUT) timeoutMs = Number(d.u64());
     else if (d.type === NFTA_SET.HANDLE) handle = d.u64();
+    else if (d.type === NFTA_SET.COUNT) count = d.u32();
     else if (d.type === NFTA_SET.USERDATA) userdata = d.copy();
     else if (d.type === NFTA_SET.DESC) {
       const desc = d.nested();
@@ -230,6 +238,7 @@ export function decodeSet(d: AttributeDecoder): SetInfo & { readonly table: stri
     valueLength: dataType === NFT_DATA_VERDICT ? 0 : valueLength,
     size,
     timeoutMs,
+    count,
     comment: findComment(userdata, UDATA_SET.COMMENT),
     userdata,
   };
