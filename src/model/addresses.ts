@@ -20,7 +20,7 @@ export interface ParsedCidr {
 }
 
 /** Bits of an address of the family. */
-export const ADDRESS_BITS: Readonly<Record<IPFamily, number>> = { IPv4: 32, IPv6: 128 };
+const ADDRESS_BITS: Readonly<Record<IPFamily, number>> = { IPv4: 32, IPv6: 128 };
 
 export const BOTH_FAMILIES: readonly IPFamily[] = ['IPv4', 'IPv6'];
 

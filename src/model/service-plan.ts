@@ -42,8 +42,6 @@ export interface FamilyPlan {
 }
 
 export interface ServicePlan {
-  readonly namespace: string;
-  readonly name: string;
   /** Milliseconds since the epoch; Infinity when the Service does not say. */
   readonly created: number;
   /** Absent where the Service has nothing for the family. */
@@ -91,8 +89,6 @@ export function planService(service: Service, options: PlanOptions): PlanResult 
       plans.IPv4 === undefined && plans.IPv6 === undefined
         ? undefined
         : {
-            namespace: service.namespace,
-            name: service.name,
             created: Number.isNaN(created) ? Infinity : created,
             ...plans,
           },
