@@ -30,6 +30,11 @@ export interface Request {
   readonly operation: string;
   /** Writes the payload: fixed header, then attributes. */
   readonly encode: (writer: AttributeWriter) => void;
+  /**
+   * What to say when the kernel calls a request invalid and names no attribute: that is how it refuses messages to
+   * a subsystem that it lacks.
+   */
+  readonly missing?: string;
   /** To name the attribute that the kernel objects to. */
   readonly names?: { readonly headerLength: number; readonly attributes: AttributeNames };
 }
@@ -151,7 +156,10 @@ export class NetlinkConnection {
       errno: answer.errno,
       extendedAck: answer.text,
       attribute: location?.path,
-      hint: refusalHint(answer.errno),
+      hint:
+        answer.errno === constants.errno.EINVAL && answer.attributeOffset === undefined
+          ? request.missing
+          : refusalHint(answer.errno),
     });
   }
 }

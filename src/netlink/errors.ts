@@ -37,6 +37,8 @@ export interface NetlinkErrorDetails {
   readonly messageIndex?: number | undefined;
   /** In a message with a list of set elements: index of the failing element in that message. */
   readonly elementIndex?: number | undefined;
+  /** The failing element's key: register contents. */
+  readonly elementKey?: Buffer | undefined;
   /** What the reader can do about it. */
   readonly hint?: string | undefined;
   readonly cause?: unknown;
@@ -55,15 +57,17 @@ export class NetlinkError extends Error {
   readonly attribute: string | undefined;
   readonly messageIndex: number | undefined;
   readonly elementIndex: number | undefined;
+  readonly elementKey: Buffer | undefined;
   readonly hint: string | undefined;
 
   constructor(details: NetlinkErrorDetails) {
     const code = errnoCode(details.errno);
     const where = details.attribute === undefined ? '' : ` at ${details.attribute}`;
+    const key = details.elementKey === undefined ? '' : ` (key ${details.elementKey.toString('hex')})`;
     const ack = details.extendedAck === undefined ? '' : `: ${details.extendedAck}`;
     const hint = details.hint === undefined ? '' : ` (${details.hint})`;
     super(
-      `${details.operation}: ${errnoText(details.errno)} [${code}]${where}${ack}${hint}`,
+      `${details.operation}: ${errnoText(details.errno)} [${code}]${where}${key}${ack}${hint}`,
       details.cause === undefined ? undefined : { cause: details.cause },
     );
     this.name = 'NetlinkError';
@@ -74,6 +78,7 @@ export class NetlinkError extends Error {
     this.attribute = details.attribute;
     this.messageIndex = details.messageIndex;
     this.elementIndex = details.elementIndex;
+    this.elementKey = details.elementKey;
     this.hint = details.hint;
   }
 }

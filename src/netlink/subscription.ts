@@ -28,6 +28,7 @@ export interface SubscriptionOptions {
   readonly receiveBuffer?: number;
 }
 
+/** A membership in multicast groups. It keeps the process alive until it is closed. */
 export class Subscription {
   private closing = false;
   private readonly buffer = Buffer.allocUnsafeSlow(RECEIVE_SIZE);

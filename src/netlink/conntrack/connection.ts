@@ -46,7 +46,7 @@ export class ConntrackConnection {
    * @param protocol IANA number: 17 is UDP
    * @param options.onRestart called when the kernel declares what was delivered so far inconsistent; delivery starts
    *   over. Without it such a dump throws EINTR.
-   * @throws NetlinkError EOPNOTSUPP when the kernel has no ctnetlink
+   * @throws NetlinkError EINVAL when the kernel has no ctnetlink
    */
   listFlows(
     family: Family,
@@ -102,6 +102,8 @@ function request(
       writeNfgenmsg(writer, family);
       encode(writer);
     },
+    missing:
+      'the kernel has no ctnetlink: load the module nf_conntrack_netlink, or use a kernel with CONFIG_NF_CT_NETLINK',
     names: { headerLength: NFGENMSG, attributes: FLOW_NAMES },
   };
 }

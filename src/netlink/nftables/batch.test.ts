@@ -237,7 +237,13 @@ test('the first failing message is named, wherever the kernel reports what', () 
         acknowledgement(begin + 3, 2),
       ]),
     ),
-    { operation: 'add element to map "classes"', messageIndex: 1, code: 'ENOENT', extendedAck: 'x' },
+    {
+      operation: 'add element to map "classes"',
+      messageIndex: 1,
+      elementIndex: 2,
+      code: 'ENOENT',
+      extendedAck: 'x',
+    },
   );
   assert.throws(attempt(answer((begin) => [acknowledgement(begin + 1, 17), acknowledgement(begin + 3, 0)])), {
     operation: 'add table "t"',

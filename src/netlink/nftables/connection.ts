@@ -330,6 +330,7 @@ function request(
       writeNfgenmsg(writer, family);
       encode(writer);
     },
+    missing: 'the kernel has no nftables: load the module nf_tables, or use a kernel with CONFIG_NF_TABLES',
     ...(attributes === undefined ? {} : { names: { headerLength: NFGENMSG, attributes } }),
   };
 }
@@ -378,7 +379,8 @@ function commitError(batch: Batch, index: number, answer: Acknowledgement): Netl
     extendedAck: answer.text,
     attribute: description.location?.path,
     messageIndex: index,
-    elementIndex: description.location?.listIndex,
+    elementIndex: description.elementKey === undefined ? undefined : description.location?.listIndex,
+    elementKey: description.elementKey,
     hint: refusalHint(answer.errno),
   });
 }

@@ -34,6 +34,8 @@ export interface MessageDescription {
   readonly operation: string;
   /** The attribute at the offset that was asked for. */
   readonly location: AttributeLocation | undefined;
+  /** Of the element that the attribute belongs to; a copy. */
+  readonly elementKey: Buffer | undefined;
 }
 
 function elementsOf(d: AttributeDecoder): { set: string; keys: number; values: number } {
@@ -82,6 +84,15 @@ function operation(kind: number, d: AttributeDecoder): string {
   }
 }
 
+function elementKey(d: AttributeDecoder, index: number): Buffer | undefined {
+  let at = 0;
+  let found: Buffer | undefined;
+  decodeElements(d, (key) => {
+    if (at++ === index) found = Buffer.from(key);
+  });
+  return found;
+}
+
 /** @param offset byte offset of an attribute from the start of the message, if the kernel named one */
 export function describeMessage(
   buffer: Buffer,
@@ -92,11 +103,17 @@ export function describeMessage(
   const kind = readHostU16(buffer, start + 4) & 0xff;
   const attributes = Math.min(start + MESSAGE_HEADER + NFGENMSG, end);
   const names = NAMES[kind];
+  const decoder = (): AttributeDecoder => new AttributeDecoder(buffer, attributes, end, 'describe message');
+  const location =
+    offset === undefined || names === undefined || offset < ATTRIBUTE_HEADER
+      ? undefined
+      : locateAttribute(buffer, attributes, end, start + offset, names);
   return {
-    operation: operation(kind, new AttributeDecoder(buffer, attributes, end, 'describe message')),
-    location:
-      offset === undefined || names === undefined || offset < ATTRIBUTE_HEADER
+    operation: operation(kind, decoder()),
+    location,
+    elementKey:
+      location?.listIndex === undefined || names !== ELEMENT_NAMES
         ? undefined
-        : locateAttribute(buffer, attributes, end, start + offset, names),
+        : elementKey(decoder(), location.listIndex),
   };
 }

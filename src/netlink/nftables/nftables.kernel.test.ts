@@ -326,6 +326,7 @@ test('a failed batch changes nothing and names the culprit', { skip }, () => {
         messageIndex: 1,
         elementIndex: 3,
         attribute: 'elements[3]',
+        elementKey: hex('03000100'),
       },
     },
     {
@@ -381,7 +382,7 @@ test('a failed batch changes nothing and names the culprit', { skip }, () => {
       (thrown: unknown) => {
         assert.ok(thrown instanceof NetlinkError);
         for (const [property, value] of Object.entries(error)) {
-          assert.equal(thrown[property as keyof NetlinkError], value, `${name}: ${property}`);
+          assert.deepEqual(thrown[property as keyof NetlinkError], value, `${name}: ${property}`);
         }
         return true;
       },
@@ -450,6 +451,32 @@ test('a batch of nothing but errors does not lose the first one', { skip }, () =
     { code: 'ENOENT', operation: 'delete chain "chain-0"', messageIndex: 0 },
   );
   connection.getGeneration();
+});
+
+test('a batch that is too large for the socket is refused whole, and says what to do', { skip }, () => {
+  const connection = NftablesConnection.open({ sendBuffer: 50_000 });
+  opened.push(connection);
+  assert.ok(connection.maxBatchBytes < 200_000);
+  const batch = new Batch('ip', 'too-large');
+  batch.addTable();
+  batch.addSet({ name: 's', key: [types.ipv4Addr] });
+  const key = Buffer.alloc(4);
+  const fill = (bytes: number): void => {
+    for (let i = 0; batch.byteLength < bytes; i++) {
+      key.writeUInt32BE(i);
+      batch.addElement('s', key);
+    }
+  };
+  // An element with a key of 4 bytes takes 16, and a new message for it less than 60 more.
+  fill(connection.maxBatchBytes - 100);
+  connection.commit(batch);
+  fill(connection.maxBatchBytes + 1);
+  assert.throws(
+    () => {
+      connection.commit(batch);
+    },
+    { code: 'EMSGSIZE', hint: /split the batch/ },
+  );
 });
 
 test('a callback that throws does not spoil the connection', { skip }, () => {
