@@ -249,7 +249,7 @@ export class NftablesConnection {
    * Streams the elements of a set; nothing is kept. `onElement` gets views that are good until it returns, and must not
    * use this connection.
    *
-   * While the kernel resizes a hash set (for some tens of milliseconds after many additions), its dump may bring
+   * While the kernel resizes a hash set without a fixed size (for a moment after many additions), its dump may bring
    * some elements twice and leave out others. A key that comes twice is the sign of it (and, where the kernel tells,
    * fewer keys than SetInfo.count): list again a little later. The kernel needs time in proportion to the square of
    * a set's size: 0.15 s for 110,000 elements, 6 s for 500,000.

