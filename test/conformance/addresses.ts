@@ -110,8 +110,13 @@ export function findActor(name: string): Actor | undefined {
   return actorsByName.get(name) ?? numbered(name);
 }
 
-export function namedActors(): readonly Actor[] {
-  return actorList;
+/** The name of whoever has this address; the address itself if nobody has a name for it. */
+export function nameOf(address: string): string {
+  const named = actorList.find((actor) => sameAddress(actor.v4, address) || sameAddress(actor.v6, address));
+  if (named !== undefined) return named.name;
+  const last = Number(/[.:](\d+)$/.exec(address)?.[1] ?? '0');
+  const candidate = numbered(`R${last - 100}`);
+  return candidate?.v4 === address || candidate?.v6 === address ? candidate.name : address;
 }
 
 /** On which node an endpoint of this name runs, as the slice's nodeName says it. */

@@ -313,6 +313,11 @@ function dualStack(spec: ProxySpec): ProxySpec {
   return result;
 }
 
+/** Rows about late slices and about events say nothing where objects come from a folder. */
+export function needsApi(row: Row): boolean {
+  return row.steps?.some((step) => step.api !== undefined || step.event !== undefined) ?? false;
+}
+
 /** The tests of a row, for the families and protocols in which it says something. */
 export function testsOf(file: LoadedFile, row: Row): readonly Test[] {
   // A row that names its only family or protocol is written in it: nothing is translated.

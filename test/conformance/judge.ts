@@ -1,10 +1,20 @@
 /** Holds what happened to a packet against what the case expects. */
-import type { Actor } from './addresses.js';
-import { addressKey, sameAddress } from './addresses.js';
+import { addressKey, nameOf, sameAddress } from './addresses.js';
 import type { ExpectedEndpoint, Outcome } from './notation.js';
-import { nameOf } from './notation.js';
 import type { ProbeResult } from './protocol.js';
 import { addressPart, portPart } from './protocol.js';
+
+/** How long silence must last to count as dropped, where that is what is expected. Milliseconds. */
+const ordinarySilence = 300;
+/**
+ * The same for TCP over IPv6. Here the ICMPv6 error comes back while the connect() system call still holds the socket,
+ * and the kernel puts it aside (LockDroppedIcmps): only the SYN that is sent again after a second is refused.
+ */
+const silenceOfTcp6 = 1400;
+
+export function silence(protocol: string, target: string): number {
+  return protocol === 'TCP' && target.includes(':') ? silenceOfTcp6 : ordinarySilence;
+}
 
 export interface Observation {
   /** Source address; '' when alder's kernel chose it. */
@@ -21,7 +31,6 @@ export interface Circumstances {
   /** Backend port of the addressed service port; undefined when no service has this address. */
   readonly backendPort: number | undefined;
   readonly isAlder: (address: string) => boolean;
-  readonly actors: readonly Actor[];
 }
 
 function sourceKind({ source, result }: Observation, isAlder: (address: string) => boolean): string {
@@ -55,7 +64,7 @@ function describeOne(observation: Observation, circumstances: Circumstances): st
     case 'answered': {
       if (result.place === 'elsewhere')
         return `PASS to elsewhere, ${sourceKind(observation, circumstances.isAlder)}`;
-      const name = nameOf(addressPart(result.by), circumstances.actors);
+      const name = nameOf(addressPart(result.by));
       return `${name}:${portPart(result.by)} ${sourceKind(observation, circumstances.isAlder)}`;
     }
   }

@@ -1,5 +1,5 @@
 /** The shorthand of the case files: endpoint lists, packets and outcomes. docs/conformance.md explains it to authors. */
-import type { Actor, Family } from './addresses.js';
+import type { Family } from './addresses.js';
 import { familyOf, findActor, nodeOf } from './addresses.js';
 
 export class NotationError extends Error {
@@ -31,11 +31,6 @@ function spellOut(token: string): string[] {
 export function addressOf(name: string, family: Family): string {
   const actor = findActor(name);
   return actor === undefined ? name : actor[family];
-}
-
-/** Finds which actor has this address; the address itself otherwise. */
-export function nameOf(address: string, actors: readonly Actor[]): string {
-  return actors.find((actor) => actor.v4 === address || actor.v6 === address)?.name ?? address;
 }
 
 const endpointToken = /^([^[\]<>()~x!]+(?:\.\.\w+)?|\(\))([~x!]?)((?:\[[^\]]*\]|<[^>]*>|\([^)]*\))*)$/;

@@ -1,5 +1,6 @@
 /** What a run tells: one line per failure, a table per section, and the closing line. */
 import type { Column, Row } from './cases.js';
+import { needsApi } from './cases.js';
 import type { Result } from './runner.js';
 
 interface SectionCount {
@@ -9,7 +10,8 @@ interface SectionCount {
   passed: number;
   failed: number;
   exempt: number;
-  otherMode: number;
+  /** Rows of another mode, or that need another source of objects. */
+  notHere: number;
 }
 
 /** `A,B,17,30-40`; '' is everything. */
@@ -32,7 +34,7 @@ export class Report {
     this.#column = column;
   }
 
-  expectRow(letter: string, title: string, row: Row): void {
+  expectRow(letter: string, title: string, row: Row, source: 'api' | 'manifests'): void {
     const section = this.#sections.get(letter) ?? {
       title,
       rows: 0,
@@ -40,14 +42,14 @@ export class Report {
       passed: 0,
       failed: 0,
       exempt: 0,
-      otherMode: 0,
+      notHere: 0,
     };
     section.rows++;
-    if (row.modes !== undefined && !row.modes.includes(this.#column)) section.otherMode++;
+    if (row.modes !== undefined && !row.modes.includes(this.#column)) section.notHere++;
     else if (row.exempt !== undefined) {
       section.exempt++;
       this.#exempt.push({ row: row.row, reason: row.exempt });
-    }
+    } else if (source === 'manifests' && needsApi(row)) section.notHere++;
     this.#sections.set(letter, section);
   }
 
@@ -74,7 +76,7 @@ export class Report {
 
   print(seconds: number): void {
     console.log('');
-    console.log('section                                rows  tests  passed  failed  exempt  other mode');
+    console.log('section                                rows  tests  passed  failed  exempt    not here');
     for (const [letter, section] of [...this.#sections].sort(([a], [b]) => a.localeCompare(b))) {
       const cells = [
         section.rows,
@@ -82,7 +84,7 @@ export class Report {
         section.passed,
         section.failed,
         section.exempt,
-        section.otherMode,
+        section.notHere,
       ];
       const widths = [6, 7, 8, 8, 8, 12];
       const numbers = cells.map((cell, index) => String(cell).padStart(widths[index] ?? 8)).join('');

@@ -4,8 +4,8 @@ import type { LabOptions } from './lab.js';
 import { Lab } from './lab.js';
 import type { Group } from './schedule.js';
 import { batches } from './schedule.js';
-import type { Expectations } from './test-run.js';
-import { TestRun } from './test-run.js';
+import type { Expectations } from './row-run.js';
+import { RowRun } from './row-run.js';
 
 export interface Result {
   readonly test: Test;
@@ -78,7 +78,7 @@ async function runBatch(
   expectations: Expectations,
   report: (test: Test, problem: string | undefined) => void,
 ): Promise<void> {
-  const runs = batch.map((test) => ({ test, run: new TestRun(lab, test, expectations) }));
+  const runs = batch.map((test) => ({ test, run: new RowRun(lab, test, expectations) }));
   try {
     for (const { run } of runs) await run.prepare();
     await lab.topology.forgetConnections();

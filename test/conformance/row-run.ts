@@ -1,10 +1,10 @@
 /** Carries out one test of the cases in a lab: puts its objects, does its steps, and says what was not as expected. */
 import type { Family, Place } from './addresses.js';
-import { familyOf, findActor, namedActors, sameAddress } from './addresses.js';
+import { familyOf, findActor, nameOf, sameAddress } from './addresses.js';
 import type { ClusterSpec, Column, HttpExpectation, ServiceSpec, Step, Test } from './cases.js';
 import { patchServices } from './cases.js';
 import type { Circumstances, Observation } from './judge.js';
-import { describe, judge } from './judge.js';
+import { describe, judge, silence } from './judge.js';
 import type { Lab } from './lab.js';
 import type { Outcome, PacketSpec } from './notation.js';
 import { parseEndpoints, parseOutcome, parsePacket, parseSlicePort } from './notation.js';
@@ -22,8 +22,8 @@ import type { KubeObject } from './objects.js';
 import type { ListenAddress, Probe, ProbeResult, Protocol } from './protocol.js';
 import { addressPart } from './protocol.js';
 
-/** How long silence must last to count as dropped, where dropped is what is expected. Milliseconds. */
-const dropPatience = 300;
+/** How long a packet may take whose arrival is recorded, but that nobody answers. */
+const arrivalPatience = 300;
 /** Where an answer is expected, silence is only believed after this long. */
 const answerPatience = 2000;
 /** Connections in which every endpoint of a set must show up: at least the first, at most the second. */
@@ -55,7 +55,7 @@ export function expectationOf(step: Step, { column, standard }: Expectations): s
   return typeof chosen === 'string' || chosen === undefined ? chosen : chosen[column];
 }
 
-export class TestRun {
+export class RowRun {
   readonly #lab: Lab;
   readonly #test: Test;
   readonly #expectations: Expectations;
@@ -282,13 +282,12 @@ export class TestRun {
       targetPlace: this.#lab.placeOf(packet.target),
       backendPort: packet.backendPort,
       isAlder: (address) => this.#lab.isAlder(address),
-      actors: namedActors(),
     };
   }
 
   async #observe(packet: Packet, step: Step, outcome: Outcome): Promise<readonly Observation[]> {
     const agent = this.#lab.topology.agent(packet.place);
-    const patience = outcome.kind === 'DROP' ? dropPatience : answerPatience;
+    const patience = outcome.kind === 'DROP' ? silence(packet.protocol, packet.target) : answerPatience;
     if (packet.protocol === 'ICMP') {
       const answer = await agent.request({
         op: 'echo',
@@ -391,7 +390,7 @@ export class TestRun {
       } else {
         const [result] = await agent.request({
           op: 'probe',
-          probes: [this.#probe(packet, source, dropPatience)],
+          probes: [this.#probe(packet, source, arrivalPatience)],
         });
         if (result?.kind === 'answered') {
           throw new TestFailure(`${text}: expected ${expected}, but it was answered by ${result.by}`);
@@ -451,7 +450,7 @@ export class TestRun {
     return text.replace(/\$(\w+)/g, (whole, name: string) => {
       const address = [...(this.#remembered.get(name)?.values() ?? [])][0];
       if (address === undefined) return whole;
-      return namedActors().find((actor) => actor.v4 === address || actor.v6 === address)?.name ?? address;
+      return nameOf(address);
     });
   }
 
