@@ -250,7 +250,7 @@ export class Reflector<T> {
       return this.#failuresInRow > 1 ? this.#backoff.next() : 0;
     }
     if (
-      !(failure instanceof StatusError) &&
+      (failure.code === 'KUBE_CONNECTION_LOST' || failure.code === 'KUBE_TIMEOUT') &&
       this.#failuresInRow === 1 &&
       this.#livedMs > this.#timings.backoff.firstMs
     ) {

@@ -1,0 +1,761 @@
+/** The source against the API server double: what the sink sees when things go well, and when they do not. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { makeCertificates, type CertificateSet } from '../../test/apiserver/certificates.js';
+import { Relay } from '../../test/apiserver/relay.js';
+import { ApiServer, type ApiServerOptions } from '../../test/apiserver/server.js';
+import { servedKinds } from '../../test/apiserver/resources.js';
+import type { LogFields, Logger } from '../log/logger.js';
+import { loadCredentials, type ApiCredentials } from './credentials.js';
+import { KubeError } from './errors.js';
+import type { ClusterSink, EndpointSlice, Node, ResourceKind, Service, ServiceCIDR } from './objects.js';
+import { ApiServerSource, type ApiSourceOptions } from './source.js';
+
+class Recorder implements ClusterSink {
+  /** 'service a/b 10.96.0.1', 'service a/b gone', 'synced Service', 'flush'. */
+  readonly calls: string[] = [];
+  readonly services = new Map<string, Service>();
+  readonly slices = new Map<string, EndpointSlice>();
+  readonly syncedKinds = new Set<ResourceKind>();
+  readonly lines: { level: string; message: string; error: unknown; fields: LogFields }[] = [];
+
+  service(key: string, object: Service | undefined): void {
+    this.calls.push(`service ${key} ${object?.clusterIP ?? 'gone'}`);
+    if (object === undefined) this.services.delete(key);
+    else this.services.set(key, object);
+  }
+  endpointSlice(key: string, object: EndpointSlice | undefined): void {
+    this.calls.push(`slice ${key} ${object?.endpoints.map((e) => e.address).join() ?? 'gone'}`);
+    if (object === undefined) this.slices.delete(key);
+    else this.slices.set(key, object);
+  }
+  node(key: string, object: Node | undefined): void {
+    this.calls.push(`node ${key} ${object === undefined ? 'gone' : (object.zone ?? '')}`);
+  }
+  serviceCIDR(key: string, object: ServiceCIDR | undefined): void {
+    this.calls.push(`cidr ${key} ${object?.cidrs.join() ?? 'gone'}`);
+  }
+  synced(kind: ResourceKind): void {
+    this.calls.push(`synced ${kind}`);
+    this.syncedKinds.add(kind);
+  }
+  flush(): void {
+    this.calls.push('flush');
+  }
+
+  /** Calls since the last time, without flushes. */
+  take(): string[] {
+    return this.calls.splice(0).filter((call) => call !== 'flush');
+  }
+
+  errors(): string[] {
+    return this.lines
+      .filter((line) => line.level === 'error')
+      .map(({ message, error }) => `${message}: ${error instanceof Error ? error.message : ''}`);
+  }
+
+  readonly logger: Logger = {
+    info: (message, fields = {}) =>
+      void this.lines.push({ level: 'info', message, error: undefined, fields }),
+    warn: (message, fields = {}) =>
+      void this.lines.push({ level: 'warn', message, error: undefined, fields }),
+    error: (message, error, fields = {}) => void this.lines.push({ level: 'error', message, error, fields }),
+    debug: () => undefined,
+    named: () => this.logger,
+  };
+}
+
+async function until(what: string, done: () => boolean, recorder?: Recorder): Promise<void> {
+  const deadline = Date.now() + 4000;
+  while (!done()) {
+    if (Date.now() > deadline) {
+      assert.fail(
+        `waited in vain: ${what}${recorder === undefined ? '' : `\n${recorder.calls.join('\n')}\n${recorder.lines.map((l) => JSON.stringify({ ...l, error: String(l.error) })).join('\n')}`}`,
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 3));
+  }
+}
+
+const service = (name: string, ip: string, more: object = {}): object => ({
+  apiVersion: 'v1',
+  kind: 'Service',
+  metadata: { name, namespace: 'a', ...more },
+  spec: { clusterIP: ip, ports: [{ port: 80 }] },
+});
+const slice = (name: string, address: string): object => ({
+  apiVersion: 'discovery.k8s.io/v1',
+  kind: 'EndpointSlice',
+  metadata: { name, namespace: 'a', labels: { 'kubernetes.io/service-name': 'web' } },
+  addressType: 'IPv4',
+  ports: [{ port: 8080 }],
+  endpoints: [{ addresses: [address] }],
+});
+const [serviceKind, nodeKind] = servedKinds;
+assert.ok(serviceKind !== undefined && nodeKind !== undefined);
+
+const quickBackoff = { firstMs: 20, maxMs: 100, resetMs: 120_000 };
+
+interface Setup {
+  readonly server: ApiServer;
+  readonly recorder: Recorder;
+  readonly source: ApiServerSource;
+}
+
+async function connect(
+  t: TestContext,
+  url: string,
+  options: Partial<ApiSourceOptions> = {},
+  credentials?: ApiCredentials,
+): Promise<Omit<Setup, 'server'>> {
+  const recorder = new Recorder();
+  const connection = credentials ?? (await loadCredentials({ master: url }, recorder.logger));
+  const source = new ApiServerSource(
+    {
+      connection,
+      nodeName: 'node-1',
+      kinds: ['Service'],
+      ...options,
+      timings: { backoff: quickBackoff, ...options.timings },
+    },
+    recorder,
+    recorder.logger,
+  );
+  t.after(() => source.stop());
+  return { recorder, source };
+}
+
+async function serve(t: TestContext, options: ApiServerOptions = {}): Promise<ApiServer> {
+  const server = await ApiServer.start(options);
+  t.after(() => server.close());
+  return server;
+}
+
+/** A running server with two services, and a source that has them. */
+async function setup(
+  t: TestContext,
+  serverOptions: ApiServerOptions = {},
+  options: Partial<ApiSourceOptions> = {},
+): Promise<Setup> {
+  const server = await serve(t, serverOptions);
+  server.store.put(service('one', '10.96.0.1'));
+  server.store.put(service('two', '10.96.0.2'));
+  const { recorder, source } = await connect(t, server.url, options);
+  source.start();
+  await until('the first list', () => recorder.syncedKinds.has('Service') && watching(source), recorder);
+  assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'service a/two 10.96.0.2', 'synced Service']);
+  return { server, recorder, source };
+}
+
+const watching = (source: ApiServerSource): boolean => source.status().Service?.watching === true;
+const watchRequests = (server: ApiServer): number =>
+  server.requests.filter(({ target }) => target.includes('watch=1')).length;
+const listRequests = (server: ApiServer): string[] =>
+  server.requests.map(({ target }) => target).filter((target) => !target.includes('watch=1'));
+
+let madeCertificates: CertificateSet | undefined;
+const certificates = (): CertificateSet => (madeCertificates ??= makeCertificates());
+
+function credentialsFor(server: ApiServer, more: Partial<ApiCredentials> = {}): ApiCredentials {
+  const { authority, clientCertificate, clientKey } = certificates();
+  return {
+    server: new URL(server.url),
+    proxy: undefined,
+    source: 'the test',
+    tls: () => Promise.resolve({ ca: Buffer.from(authority), cert: clientCertificate, key: clientKey }),
+    headers: () => Promise.resolve({}),
+    rejected: () => undefined,
+    ...more,
+  };
+}
+
+// ---------------------------------------------------------------- when all goes well
+
+for (const transport of ['http', 'https with HTTP/1.1', 'https with HTTP/2'] as const) {
+  for (const contentType of ['protobuf', 'json'] as const) {
+    for (const streamingLists of ['on', 'refused', 'invalid'] as const) {
+      test(`${transport}, ${contentType}, streaming lists ${streamingLists}: list, then follow`, async (t) => {
+        const server = await serve(t, {
+          streamingLists,
+          ...(transport === 'http'
+            ? {}
+            : { tls: certificates(), http2: transport === 'https with HTTP/2', clientCertificates: true }),
+        });
+        server.store.put(service('web', '10.96.0.1'));
+        server.store.put(service('headless', 'None'));
+        server.store.put(
+          service('foreign', '10.96.0.2', { labels: { 'service.kubernetes.io/service-proxy-name': '' } }),
+        );
+        server.store.put(slice('web-1', '10.0.0.1'));
+        for (const name of ['node-1', 'node-2']) {
+          server.store.put({
+            apiVersion: 'v1',
+            kind: 'Node',
+            metadata: { name, labels: { 'topology.kubernetes.io/zone': 'z1' } },
+          });
+        }
+        server.store.put({
+          apiVersion: 'networking.k8s.io/v1',
+          kind: 'ServiceCIDR',
+          metadata: { name: 'kubernetes' },
+          spec: { cidrs: ['10.96.0.0/12'] },
+        });
+        const { recorder, source } = await connect(
+          t,
+          server.url,
+          { contentType, kinds: ['Service', 'EndpointSlice', 'Node', 'ServiceCIDR'] },
+          transport === 'http' ? undefined : credentialsFor(server),
+        );
+        source.start();
+        await until(
+          'all kinds',
+          () =>
+            recorder.syncedKinds.size === 4 &&
+            Object.values(source.status()).every((status) => status.watching) &&
+            server.watches.length === 4,
+          recorder,
+        );
+        assert.deepEqual(recorder.take().sort(), [
+          'cidr kubernetes 10.96.0.0/12',
+          'node node-1 z1',
+          'service a/web 10.96.0.1',
+          'slice a/web-1 10.0.0.1',
+          'synced EndpointSlice',
+          'synced Node',
+          'synced Service',
+          'synced ServiceCIDR',
+        ]);
+        const asked = contentType === 'json' ? 'application/json' : 'application/vnd.kubernetes.protobuf';
+        assert.ok(server.requests.every(({ accept }) => accept.startsWith(asked)));
+        const version = transport === 'https with HTTP/2' ? '2.0' : '1.1';
+        assert.ok(server.requests.every(({ httpVersion }) => httpVersion === version));
+
+        server.store.put(slice('web-1', '10.0.0.2'));
+        await until('the change', () => recorder.calls.length >= 2, recorder);
+        assert.deepEqual(recorder.calls.splice(0), ['slice a/web-1 10.0.0.2', 'flush']);
+        // The label of another proxy makes the Service leave our selection.
+        server.store.put(
+          service('web', '10.96.0.1', { labels: { 'service.kubernetes.io/service-proxy-name': 'x' } }),
+        );
+        await until('the removal', () => recorder.calls.length >= 2, recorder);
+        assert.deepEqual(recorder.calls.splice(0), ['service a/web gone', 'flush']);
+        server.store.put(service('web', '10.96.0.3'));
+        await until('the return', () => recorder.calls.length >= 2, recorder);
+        assert.deepEqual(recorder.calls.splice(0), ['service a/web 10.96.0.3', 'flush']);
+        assert.deepEqual(recorder.errors(), []);
+        assert.equal(source.status().Service?.lastError, undefined);
+      });
+    }
+  }
+}
+
+test('all requests share one HTTP/2 connection', async (t) => {
+  const server = await serve(t, { tls: certificates(), streamingLists: 'refused' });
+  server.store.put(service('one', '10.96.0.1'));
+  const relay = await Relay.start(server.port);
+  t.after(() => relay.close());
+  const { recorder, source } = await connect(
+    t,
+    '',
+    { kinds: ['Service', 'EndpointSlice', 'Node', 'ServiceCIDR'] },
+    credentialsFor(server, { server: new URL(`https://127.0.0.1:${relay.port}`) }),
+  );
+  source.start();
+  await until('all watches', () => server.watches.length === 4, recorder);
+  assert.equal(relay.connections, 1);
+});
+
+test('small chunks and compressed lists', async (t) => {
+  const { server, recorder } = await setup(t, { streamingLists: 'refused', gzipFrom: 1, chunkBytes: 7 });
+  server.store.put(service('one', '10.96.0.9'));
+  await until('the change', () => recorder.calls.length >= 2, recorder);
+  assert.deepEqual(recorder.take(), ['service a/one 10.96.0.9']);
+});
+
+test('lists come in pages', async (t) => {
+  const server = await serve(t, { streamingLists: 'invalid' });
+  for (let i = 0; i < 7; i++) server.store.put(service(`s${i}`, `10.96.0.${i + 1}`));
+  const { recorder, source } = await connect(t, server.url, { pageSize: 3 });
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+  assert.equal(recorder.services.size, 7);
+  const lists = listRequests(server);
+  assert.equal(lists.length, 3);
+  assert.match(lists[0] ?? '', /limit=3&resourceVersion=0$/);
+  assert.match(lists[2] ?? '', /limit=3&continue=/);
+  assert.doesNotMatch(lists[2] ?? '', /resourceVersion/);
+});
+
+test('bookmarks move the version on, so that a later reconnect is cheap', async (t) => {
+  const { server, recorder, source } = await setup(t);
+  server.store.put(service('x', 'None'));
+  server.bookmark();
+  await until('the bookmark', () => recorder.calls.length >= 1, recorder);
+  server.endWatches();
+  await until('the next watch', () => watching(source) && watchRequests(server) === 2, recorder);
+  assert.match(server.requests.at(-1)?.target ?? '', new RegExp(`resourceVersion=${server.store.version}$`));
+  assert.deepEqual(recorder.take(), []);
+});
+
+// ---------------------------------------------------------------- servers that lack something
+
+test('a server that ignores the wish for initial events does not hang us', async (t) => {
+  const server = await serve(t, { streamingLists: 'ignored' });
+  server.store.put(service('one', '10.96.0.1'));
+  const { recorder, source } = await connect(t, server.url, { timings: { initialEventsStallMs: 60 } });
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1 && watching(source), recorder);
+  // Delivered by the watch, then found unchanged by the list.
+  assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'synced Service']);
+});
+
+test('a refusal of streaming lists is remembered for all kinds', async (t) => {
+  const { server, recorder, source } = await setup(t, { streamingLists: 'refused' });
+  server.compact(true);
+  await until('the new list', () => listRequests(server).length === 2 && watching(source), recorder);
+  assert.equal(server.requests.filter(({ target }) => target.includes('sendInitialEvents')).length, 1);
+});
+
+for (const protobuf of ['off', 'refused'] as const) {
+  test(`a server where protobuf is ${protobuf} is read in JSON`, async (t) => {
+    const { server, recorder } = await setup(t, { protobuf });
+    server.store.put(service('one', '10.96.0.9'));
+    await until('the change', () => recorder.calls.length >= 2, recorder);
+    assert.deepEqual(recorder.take(), ['service a/one 10.96.0.9']);
+  });
+}
+
+for (const status of [404, 403]) {
+  test(`service CIDRs that answer ${status} count as none`, async (t) => {
+    const server = await serve(t);
+    server.failNext({ status, count: 100, match: 'servicecidrs' });
+    const { recorder, source } = await connect(t, server.url, { kinds: ['ServiceCIDR'] });
+    source.start();
+    await until('synced', () => recorder.syncedKinds.has('ServiceCIDR'), recorder);
+    assert.deepEqual(recorder.errors(), []);
+    assert.equal(source.status().ServiceCIDR?.lastError, undefined);
+    assert.equal(recorder.lines.filter(({ message }) => message.includes('does not serve')).length, 1);
+  });
+}
+
+// ---------------------------------------------------------------- trouble in a watch
+
+test('a watch that is cut goes on where it was', async (t) => {
+  const { server, recorder, source } = await setup(t);
+  for (let i = 3; i < 6; i++) {
+    server.cutWatches();
+    server.store.put(service('one', `10.96.0.${i}`));
+    await until('the change', () => recorder.calls.some((call) => call.startsWith('service')), recorder);
+    assert.deepEqual(recorder.take(), [`service a/one 10.96.0.${i}`]);
+    await until('the watch', () => watching(source), recorder);
+  }
+  assert.deepEqual(listRequests(server), []);
+});
+
+test('all connections cut, HTTP/2', async (t) => {
+  const server = await serve(t, { tls: certificates() });
+  server.store.put(service('one', '10.96.0.1'));
+  const { recorder, source } = await connect(t, '', {}, credentialsFor(server));
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+  recorder.take();
+  server.cutConnections();
+  server.store.put(service('one', '10.96.0.2'));
+  await until('the change', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.2', recorder);
+  assert.deepEqual(recorder.take(), ['service a/one 10.96.0.2']);
+});
+
+for (const contentType of ['protobuf', 'json'] as const) {
+  test(`garbage in a watch, ${contentType}: reported with its position, then on from the last good version`, async (t) => {
+    const { server, recorder } = await setup(t, {}, { contentType });
+    server.store.put(service('one', '10.96.0.3'));
+    server.garbage('Service');
+    server.store.put(service('one', '10.96.0.4'));
+    await until('the change', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.4', recorder);
+    assert.deepEqual(recorder.take(), ['service a/one 10.96.0.3', 'service a/one 10.96.0.4']);
+    assert.match(recorder.errors()[0] ?? '', /\(byte \d+ of the response\)/);
+    assert.deepEqual(listRequests(server), []);
+  });
+}
+
+for (const way of ['as an ERROR event', 'as an HTTP status']) {
+  test(`410 ${way}: a new list brings only the differences`, async (t) => {
+    const { server, recorder } = await setup(t, { streamingLists: 'invalid' });
+    if (way === 'as an HTTP status') server.failNext({ status: 410, match: 'watch=1&allow' });
+    server.stall(true);
+    server.store.put(service('one', '10.96.0.3'));
+    server.store.delete(serviceKind, 'a/two');
+    server.store.put(service('three', '10.96.0.7'));
+    server.store.compact();
+    server.cutWatches();
+    server.stall(false);
+    await until(
+      'the changes',
+      () => recorder.services.has('a/three') && !recorder.services.has('a/two'),
+      recorder,
+    );
+    assert.deepEqual(recorder.take(), [
+      'service a/one 10.96.0.3',
+      'service a/three 10.96.0.7',
+      'service a/two gone',
+    ]);
+    // One version was lost: the list asks for what is newest, not for what is cached.
+    assert.doesNotMatch(listRequests(server).at(-1) ?? '', /resourceVersion/);
+  });
+}
+
+test('410 with streaming lists: the differences come in a new stream', async (t) => {
+  const { server, recorder } = await setup(t);
+  server.stall(true);
+  server.store.delete(serviceKind, 'a/two');
+  server.store.compact();
+  server.cutWatches();
+  server.stall(false);
+  await until('the removal', () => !recorder.services.has('a/two'), recorder);
+  assert.deepEqual(recorder.take(), ['service a/two gone']);
+});
+
+test('a server that was restored to an older version', async (t) => {
+  const old = await ApiServer.start({ streamingLists: 'invalid' });
+  for (let i = 0; i < 50; i++) old.store.put(service('one', '10.96.0.1'));
+  const { recorder, source } = await connect(t, old.url);
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1 && watching(source), recorder);
+  const { port } = old;
+  old.compact();
+  await old.close();
+  recorder.take();
+  const restored = await serve(t, { port, streamingLists: 'invalid' });
+  restored.failNext({ status: 410, match: 'watch=1&allow' });
+  restored.store.put(service('one', '10.96.0.1'));
+  restored.store.put(service('two', '10.96.0.2'));
+  await until('the new state', () => recorder.services.has('a/two'), recorder);
+  assert.equal(source.status().Service?.objects, 2);
+});
+
+test('a silent watch is opened anew', async (t) => {
+  const { server, recorder, source } = await setup(t, {}, { timings: { watchStallMs: 80 } });
+  server.stall(true);
+  await until('a second watch', () => watchRequests(server) >= 2, recorder);
+  server.stall(false);
+  server.store.put(service('one', '10.96.0.5'));
+  await until('the change', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.5', recorder);
+  assert.ok(source.status().Service !== undefined);
+  assert.deepEqual(listRequests(server), []);
+});
+
+test('a connection that is dead without a word is found by a ping', async (t) => {
+  const server = await serve(t, { tls: certificates() });
+  server.store.put(service('one', '10.96.0.1'));
+  const relay = await Relay.start(server.port);
+  t.after(() => relay.close());
+  const { recorder, source } = await connect(
+    t,
+    '',
+    { timeouts: { pingAfterMs: 60, pongMs: 60, connectMs: 200 } },
+    credentialsFor(server, { server: new URL(`https://127.0.0.1:${relay.port}`) }),
+  );
+  source.start();
+  await until('the list', () => watching(source), recorder);
+  // Pings are answered: nothing happens to a quiet connection.
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  const before = relay.connections;
+  assert.equal(before, 1);
+  relay.freeze(true);
+  await until('the loss', () => !watching(source), recorder);
+  relay.freeze(false);
+  server.store.put(service('one', '10.96.0.6'));
+  await until('the change', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.6', recorder);
+  assert.ok(relay.connections > before);
+  assert.ok(recorder.lines.some(({ fields }) => String(fields['err']).includes('did not answer a ping')));
+});
+
+test('a watch that outlives its time is ended by us', async (t) => {
+  const { server, recorder } = await setup(t, {}, { timings: { watchMinMs: 40, watchGraceMs: 20 } });
+  // The double ends watches after whole seconds only, so these limits are ours.
+  await until('a third watch', () => watchRequests(server) >= 3, recorder);
+  assert.deepEqual(listRequests(server), []);
+});
+
+// ---------------------------------------------------------------- trouble in a list
+
+test('a list that breaks in the middle is started over; nothing is delivered twice', async (t) => {
+  for (const contentType of ['protobuf', 'json'] as const) {
+    const server = await serve(t, { streamingLists: 'invalid' });
+    for (let i = 0; i < 20; i++) server.store.put(service(`s${i}`, `10.96.0.${i + 1}`));
+    server.cutNextBodies(1500, 2);
+    const { recorder, source } = await connect(t, server.url, { contentType });
+    source.start();
+    await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+    assert.equal(recorder.take().length, 21);
+    assert.ok(listRequests(server).length >= 3);
+  }
+});
+
+test('an expired continue token: the list starts over at the newest version', async (t) => {
+  const server = await serve(t, { streamingLists: 'invalid' });
+  for (let i = 0; i < 5; i++) server.store.put(service(`s${i}`, `10.96.0.${i + 1}`));
+  server.failNext({ status: 410, match: 'continue=' });
+  const { recorder, source } = await connect(t, server.url, { pageSize: 2 });
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+  assert.equal(recorder.take().length, 6);
+  assert.match(listRequests(server)[2] ?? '', /limit=2$/);
+});
+
+for (const contentType of ['json', 'protobuf'] as const) {
+  test(`an object that makes no sense is skipped by name, ${contentType}`, async (t) => {
+    const server = await serve(t, { streamingLists: 'invalid' });
+    const bad = (protocol: string): object => ({
+      ...service('bad', '10.96.0.2'),
+      spec: { clusterIP: '10.96.0.2', ports: [{ port: 80, protocol }] },
+    });
+    server.store.put(service('one', '10.96.0.1'));
+    server.store.put(bad('QUIC'));
+    server.store.put(service('two', '10.96.0.3'));
+    const { recorder, source } = await connect(t, server.url, { contentType });
+    source.start();
+    await until('the list', () => watching(source), recorder);
+    assert.deepEqual(recorder.take(), [
+      'service a/one 10.96.0.1',
+      'service a/two 10.96.0.3',
+      'synced Service',
+    ]);
+    assert.match(recorder.errors()[0] ?? '', /can not be read and is skipped: .*unknown protocol "QUIC"/);
+    assert.equal(recorder.lines.find(({ level }) => level === 'error')?.fields['object'], 'a/bad');
+    // It is taken in once it is repaired, and its last good state stays when it breaks again.
+    server.store.put(bad('UDP'));
+    server.store.put(bad('HTTP'));
+    server.store.put(service('three', '10.96.0.4'));
+    await until('the next object', () => recorder.services.has('a/three'), recorder);
+    assert.deepEqual(recorder.take(), ['service a/bad 10.96.0.2', 'service a/three 10.96.0.4']);
+    server.compact(true);
+    await until('the new list', () => listRequests(server).length === 2 && watching(source), recorder);
+    assert.ok(recorder.services.has('a/bad'));
+  });
+}
+
+// ---------------------------------------------------------------- a server that says no
+
+const refusals: readonly (readonly [number, string, RegExp])[] = [
+  [401, 'KUBE_UNAUTHORIZED', /does not accept our credentials from --master .*renew the token/],
+  [
+    403,
+    'KUBE_FORBIDDEN',
+    /does not let us watch services .*grant list and watch on it, as ClusterRole system:node-proxier/,
+  ],
+  [429, 'KUBE_API_STATUS', /answered 429 when asked to watch services: failed on command/],
+  [503, 'KUBE_API_STATUS', /answered 503/],
+];
+for (const [status, code, message] of refusals) {
+  test(`${status} is reported once, asked again with growing pauses, and forgotten after success`, async (t) => {
+    const server = await serve(t);
+    server.store.put(service('one', '10.96.0.1'));
+    server.failNext({ status, count: 4 });
+    const { recorder, source } = await connect(t, server.url);
+    source.start();
+    await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+    assert.equal(source.status().Service?.lastError?.code, code);
+    assert.match(source.status().Service?.lastError?.message ?? '', message);
+    await until('the list', () => watching(source), recorder);
+    assert.equal(source.status().Service?.lastError, undefined);
+    assert.equal(recorder.errors().length, 1);
+  });
+}
+
+test('Retry-After is honoured', async (t) => {
+  const server = await serve(t, { streamingLists: 'invalid' });
+  server.failNext({ status: 429, match: 'limit=', retryAfterSeconds: 1 });
+  const { recorder, source } = await connect(t, server.url);
+  source.start();
+  await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+  const at = Date.now();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+  assert.ok(Date.now() - at >= 900, `only ${Date.now() - at} ms`);
+});
+
+test('a watch that is refused again and again keeps its place, a list follows only now and then', async (t) => {
+  const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' });
+  server.failNext({ status: 500, count: 3 });
+  server.cutWatches();
+  await until('the watch', () => watching(source) && watchRequests(server) >= 5, recorder);
+  assert.equal(listRequests(server).length, 1);
+});
+
+test('a server that is not there, and then is', async (t) => {
+  const server = await ApiServer.start();
+  const { port, url } = server;
+  await server.close();
+  const { recorder, source } = await connect(t, url);
+  source.start();
+  await until(
+    'the failure',
+    () => source.status().Service?.lastError?.code === 'KUBE_CONNECT_REFUSED',
+    recorder,
+  );
+  assert.match(recorder.errors()[0] ?? '', /refuses the connection: check that it runs/);
+  const back = await serve(t, { port });
+  back.store.put(service('one', '10.96.0.1'));
+  await until('the list', () => recorder.services.size === 1, recorder);
+});
+
+test('a server that takes requests and never answers', async (t) => {
+  const server = await serve(t);
+  server.silence(true);
+  const { recorder, source } = await connect(t, server.url, { timeouts: { headersMs: 60 } });
+  source.start();
+  await until('the failure', () => source.status().Service?.lastError?.code === 'KUBE_TIMEOUT', recorder);
+  server.silence(false);
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+});
+
+test('something that is not an API server', async (t) => {
+  const { createServer } = await import('node:http');
+  const other = createServer((_request, response) => {
+    response.setHeader('content-type', 'text/html').end('<html>hello</html>');
+  });
+  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    other.closeAllConnections();
+    other.close();
+  });
+  const address = other.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  const { recorder, source } = await connect(t, `http://127.0.0.1:${address.port}`);
+  source.start();
+  await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+  assert.match(
+    recorder.errors()[0] ?? '',
+    /answered with text\/html, which is not what an API server sends: check the URL/,
+  );
+});
+
+// ---------------------------------------------------------------- TLS and credentials
+
+const tlsTroubles: readonly (readonly [string, string, (set: CertificateSet) => ApiServerOptions, object])[] =
+  [
+    ['another CA', 'KUBE_TLS_UNTRUSTED', () => ({ tls: makeCertificates() }), {}],
+    ['another name', 'KUBE_TLS_HOSTNAME', (set) => ({ tls: set }), { servername: 'elsewhere.example' }],
+    ['plain HTTP', 'KUBE_TLS_FAILED', () => ({}), {}],
+  ];
+for (const [name, code, options, material] of tlsTroubles) {
+  test(`TLS trouble: ${name}`, async (t) => {
+    const server = await serve(t, options(certificates()));
+    const url = new URL(server.url);
+    url.protocol = 'https:';
+    const { recorder, source } = await connect(
+      t,
+      '',
+      {},
+      credentialsFor(server, {
+        server: new URL(`https://${url.host}`),
+        tls: () => Promise.resolve({ ca: Buffer.from(certificates().authority), ...material }),
+      }),
+    );
+    source.start();
+    await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+    assert.equal(source.status().Service?.lastError?.code, code, source.status().Service?.lastError?.message);
+  });
+}
+
+test('TLS trouble: expired', async (t) => {
+  const expired = makeCertificates({ expired: true });
+  const server = await serve(t, { tls: expired });
+  const { recorder, source } = await connect(
+    t,
+    '',
+    {},
+    credentialsFor(server, { tls: () => Promise.resolve({ ca: Buffer.from(expired.authority) }) }),
+  );
+  source.start();
+  await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+  assert.equal(source.status().Service?.lastError?.code, 'KUBE_TLS_EXPIRED');
+});
+
+test('a name that does not resolve', async (t) => {
+  const { recorder, source } = await connect(t, 'http://no-such-host.invalid:1');
+  source.start();
+  await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+  assert.equal(source.status().Service?.lastError?.code, 'KUBE_DNS');
+});
+
+test('a token file is read again when the server refuses the old token', async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'token-'));
+  t.after(() => {
+    rmSync(folder, { recursive: true });
+  });
+  const server = await serve(t, { tokens: ['old'] });
+  server.store.put(service('one', '10.96.0.1'));
+  writeFileSync(path.join(folder, 'token'), 'old\n');
+  writeFileSync(
+    path.join(folder, 'config'),
+    JSON.stringify({
+      clusters: [{ name: 'c', cluster: { server: server.url } }],
+      users: [{ name: 'u', user: { tokenFile: 'token' } }],
+      contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+      'current-context': 'x',
+    }),
+  );
+  const credentials = await loadCredentials(
+    { kubeconfig: path.join(folder, 'config') },
+    new Recorder().logger,
+  );
+  const { recorder, source } = await connect(t, '', {}, credentials);
+  source.start();
+  await until('the list', () => watching(source), recorder);
+  assert.equal(server.requests.at(-1)?.authorization, 'Bearer old');
+  server.tokens = ['new'];
+  server.cutWatches();
+  await until(
+    'the refusal',
+    () => source.status().Service?.lastError?.code === 'KUBE_UNAUTHORIZED',
+    recorder,
+  );
+  writeFileSync(path.join(folder, 'token'), 'new\n');
+  await until('the watch', () => watching(source), recorder);
+  assert.equal(server.requests.at(-1)?.authorization, 'Bearer new');
+});
+
+test('after stop() nothing is delivered any more', async (t) => {
+  const { server, recorder, source } = await setup(t);
+  await source.stop();
+  recorder.take();
+  server.store.put(service('one', '10.96.0.9'));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual(recorder.calls, []);
+  await until('no watch left', () => server.watches.length === 0);
+});
+
+test('a sink that fails for one object does not lose the others', async (t) => {
+  const server = await serve(t);
+  server.store.put(service('one', '10.96.0.1'));
+  server.store.put(service('two', '10.96.0.2'));
+  const recorder = new Recorder();
+  const sink: ClusterSink = {
+    service: (key, object) => {
+      if (key === 'a/one') throw new KubeError('KUBE_OBJECT_BROKEN', 'not this one');
+      recorder.service(key, object);
+    },
+    endpointSlice: () => undefined,
+    node: () => undefined,
+    serviceCIDR: () => undefined,
+    synced: (kind) => {
+      recorder.synced(kind);
+    },
+    flush: () => undefined,
+  };
+  const connection = await loadCredentials({ master: server.url }, recorder.logger);
+  const source = new ApiServerSource(
+    { connection, nodeName: 'n', kinds: ['Service'] },
+    sink,
+    recorder.logger,
+  );
+  t.after(() => source.stop());
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+  assert.deepEqual(recorder.take(), ['service a/two 10.96.0.2', 'synced Service']);
+  assert.match(recorder.errors()[0] ?? '', /could not be taken over: not this one/);
+});
