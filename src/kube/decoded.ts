@@ -78,3 +78,11 @@ export const maxObjectBytes = 16 * 1024 * 1024;
 
 /** Shared by all empty lists of all trimmed objects. */
 export const emptyList: readonly never[] = Object.freeze([]);
+
+/**
+ * The list with one more item, in an array of exactly that size. An array that grows by push() reserves 17 places for
+ * its first item; most lists of trimmed objects hold one item for as long as the program runs.
+ */
+export function appended<T>(list: readonly T[], item: T): readonly T[] {
+  return list.length === 0 ? [item] : list.concat([item]);
+}

@@ -7,7 +7,7 @@
  *     hints:          1 forZones*: 1 name   2 forNodes*: 1 name
  *     EndpointPort:   1 name   2 protocol   3 port                 absent is not ''
  */
-import { emptyList } from '../decoded.js';
+import { appended, emptyList } from '../decoded.js';
 import type { EndpointSlice, EndpointSlicePort, Protocol, SliceEndpoint } from '../objects.js';
 import { readMetadata, type Metadata } from './metadata.js';
 import { readProtocol } from './service.js';
@@ -18,7 +18,7 @@ export function readEndpointSlice(reader: ProtoReader, meta: Metadata): Endpoint
   meta.clear();
   let addressType = '';
   let endpoints: SliceEndpoint[] | undefined;
-  let ports: EndpointSlicePort[] | undefined;
+  let ports: readonly EndpointSlicePort[] = emptyList;
   for (let field = reader.next(); field !== 0; field = reader.next()) {
     switch (field) {
       case 1:
@@ -28,7 +28,7 @@ export function readEndpointSlice(reader: ProtoReader, meta: Metadata): Endpoint
         (endpoints ??= []).push(readEndpoint(reader));
         break;
       case 3:
-        (ports ??= []).push(readPort(reader));
+        ports = appended(ports, readPort(reader));
         break;
       case 4:
         addressType = reader.shared();
@@ -43,8 +43,9 @@ export function readEndpointSlice(reader: ProtoReader, meta: Metadata): Endpoint
     serviceName: meta.serviceName,
     headless: meta.headless,
     addressType,
-    ports: ports ?? emptyList,
-    endpoints: endpoints ?? emptyList,
+    ports,
+    // Copied into an array of the exact size, see appended().
+    endpoints: endpoints?.slice() ?? emptyList,
     triggerTime: meta.triggerTime,
   };
 }
@@ -96,7 +97,7 @@ function readEndpoint(reader: ProtoReader): SliceEndpoint {
   return { address: address ?? '', ready, serving, terminating, nodeName, zoneHints, nodeHints };
 }
 
-/** Hints hold one name in nearly all clusters, so copying the list for every further one is cheap. */
+/** The list with the name of the ForZone or ForNode that the reader stands on. */
 function addName(reader: ProtoReader, names: readonly string[]): readonly string[] {
   let name = '';
   const outer = reader.open();
@@ -105,7 +106,7 @@ function addName(reader: ProtoReader, names: readonly string[]): readonly string
     else reader.skip();
   }
   reader.close(outer);
-  return [...names, name];
+  return appended(names, name);
 }
 
 function readPort(reader: ProtoReader): EndpointSlicePort {

@@ -6,7 +6,7 @@
  *     Time: 1 seconds   2 nanos
  */
 import { BrokenObjectError } from '../errors.js';
-import { joinKey } from '../strings.js';
+import { joinKey, type StringTable } from '../strings.js';
 import type { ProtoReader } from './wire.js';
 
 /** The parts of ObjectMeta that any kind needs. One record is used for all objects of a decoder. */
@@ -15,7 +15,8 @@ export class Metadata {
   namespace = '';
   uid = '';
   version = '';
-  created = '';
+  /** creationTimestamp, seconds since the epoch; 0 when unset. */
+  createdSeconds = 0;
   deleting = false;
   serviceProxyName: string | undefined;
   serviceName = '';
@@ -29,7 +30,7 @@ export class Metadata {
     this.namespace = '';
     this.uid = '';
     this.version = '';
-    this.created = '';
+    this.createdSeconds = 0;
     this.deleting = false;
     this.serviceProxyName = undefined;
     this.serviceName = '';
@@ -123,7 +124,7 @@ export function readMetadata(reader: ProtoReader, meta: Metadata): void {
         meta.version = reader.text();
         break;
       case 8:
-        meta.created = readTime(reader);
+        meta.createdSeconds = readSeconds(reader);
         break;
       case 9:
         meta.deleting = true;
@@ -163,8 +164,8 @@ function readEntry(reader: ProtoReader, meta: Metadata, keys: KeyMatcher): void 
   if (key !== undefined) meta.set(key, value);
 }
 
-/** meta/v1 Time as JSON has it: RFC 3339 in UTC, whole seconds. */
-function readTime(reader: ProtoReader): string {
+/** meta/v1 Time; it has whole seconds only. */
+function readSeconds(reader: ProtoReader): number {
   const outer = reader.open();
   let seconds = 0;
   for (let field = reader.next(); field !== 0; field = reader.next()) {
@@ -172,9 +173,13 @@ function readTime(reader: ProtoReader): string {
     else reader.skip();
   }
   reader.close(outer);
-  // Years 1970 to 9999; anything else is not a time that an API server hands out.
+  return seconds;
+}
+
+/** A time as JSON has it: RFC 3339 in UTC. '' for what is not between the years 1970 and 9999. */
+export function timeToText(seconds: number, strings: StringTable): string {
   if (seconds <= 0 || seconds > 253402300799) return '';
   const length = timeText.write(new Date(seconds * 1000).toISOString(), 0, 'latin1');
   timeText[length - 5] = 0x5a;
-  return reader.strings.fromBytes(timeText, 0, length - 4);
+  return strings.fromBytes(timeText, 0, length - 4);
 }

@@ -5,7 +5,7 @@
  *     NodeSpec:    1 podCIDR   5 taints*: 1 key   7 podCIDRs*
  *     NodeStatus:  5 addresses*: 1 type   2 address
  */
-import { emptyList } from '../decoded.js';
+import { appended, emptyList } from '../decoded.js';
 import type { Node, NodeAddress } from '../objects.js';
 import { readMetadata, type Metadata } from './metadata.js';
 import type { ProtoReader } from './wire.js';
@@ -14,9 +14,9 @@ import type { ProtoReader } from './wire.js';
 export function readNode(reader: ProtoReader, meta: Metadata): Node {
   meta.clear();
   let podCIDR = '';
-  let podCIDRs: string[] | undefined;
-  let taintKeys: string[] | undefined;
-  let addresses: NodeAddress[] | undefined;
+  let podCIDRs: readonly string[] = emptyList;
+  let taintKeys: readonly string[] = emptyList;
+  let addresses: readonly NodeAddress[] = emptyList;
   for (let field = reader.next(); field !== 0; field = reader.next()) {
     if (field === 1) {
       readMetadata(reader, meta);
@@ -24,15 +24,15 @@ export function readNode(reader: ProtoReader, meta: Metadata): Node {
       const outer = reader.open();
       for (let field = reader.next(); field !== 0; field = reader.next()) {
         if (field === 1) podCIDR = reader.text();
-        else if (field === 5) (taintKeys ??= []).push(readTaintKey(reader));
-        else if (field === 7) (podCIDRs ??= []).push(reader.text());
+        else if (field === 5) taintKeys = appended(taintKeys, readTaintKey(reader));
+        else if (field === 7) podCIDRs = appended(podCIDRs, reader.text());
         else reader.skip();
       }
       reader.close(outer);
     } else if (field === 3) {
       const outer = reader.open();
       for (let field = reader.next(); field !== 0; field = reader.next()) {
-        if (field === 5) (addresses ??= []).push(readAddress(reader));
+        if (field === 5) addresses = appended(addresses, readAddress(reader));
         else reader.skip();
       }
       reader.close(outer);
@@ -43,10 +43,10 @@ export function readNode(reader: ProtoReader, meta: Metadata): Node {
   return {
     name: meta.name,
     uid: meta.uid,
-    addresses: addresses ?? emptyList,
-    podCIDRs: podCIDRs ?? (podCIDR === '' ? emptyList : [podCIDR]),
+    addresses,
+    podCIDRs: podCIDRs.length > 0 || podCIDR === '' ? podCIDRs : [podCIDR],
     zone: meta.zone,
-    taintKeys: taintKeys ?? emptyList,
+    taintKeys,
     deleting: meta.deleting,
   };
 }

@@ -9,9 +9,9 @@
  *     sessionAffinityConfig: 1 clientIP: 1 timeoutSeconds
  *     ServiceStatus:  1 loadBalancer: 1 ingress*: 1 ip   3 ipMode
  */
-import { emptyList } from '../decoded.js';
+import { appended, emptyList } from '../decoded.js';
 import type { LoadBalancerIngress, Protocol, Service, ServicePortSpec } from '../objects.js';
-import { readMetadata, type Metadata } from './metadata.js';
+import { readMetadata, timeToText, type Metadata } from './metadata.js';
 import type { ProtoReader } from './wire.js';
 
 /** The reader spans one Service message. */
@@ -19,11 +19,11 @@ export function readService(reader: ProtoReader, meta: Metadata): Service {
   meta.clear();
   let type = '';
   let clusterIP = '';
-  let clusterIPs: string[] | undefined;
-  let ipFamilies: string[] | undefined;
-  let ports: ServicePortSpec[] | undefined;
-  let externalIPs: string[] | undefined;
-  let sourceRanges: string[] | undefined;
+  let clusterIPs: readonly string[] = emptyList;
+  let ipFamilies: readonly string[] = emptyList;
+  let ports: readonly ServicePortSpec[] = emptyList;
+  let externalIPs: readonly string[] = emptyList;
+  let sourceRanges: readonly string[] = emptyList;
   let ingress: readonly LoadBalancerIngress[] = emptyList;
   let sessionAffinity = '';
   let affinityTimeoutSeconds: number | undefined;
@@ -39,7 +39,7 @@ export function readService(reader: ProtoReader, meta: Metadata): Service {
       for (let field = reader.next(); field !== 0; field = reader.next()) {
         switch (field) {
           case 1:
-            (ports ??= []).push(readPort(reader));
+            ports = appended(ports, readPort(reader));
             break;
           case 3:
             // Of one Service, clusterIP and clusterIPs[0] are the same string.
@@ -49,13 +49,13 @@ export function readService(reader: ProtoReader, meta: Metadata): Service {
             type = reader.shared();
             break;
           case 5:
-            (externalIPs ??= []).push(reader.shared());
+            externalIPs = appended(externalIPs, reader.shared());
             break;
           case 7:
             sessionAffinity = reader.shared();
             break;
           case 9:
-            (sourceRanges ??= []).push(reader.shared());
+            sourceRanges = appended(sourceRanges, reader.shared());
             break;
           case 11:
             externalTrafficPolicy = reader.shared();
@@ -67,10 +67,10 @@ export function readService(reader: ProtoReader, meta: Metadata): Service {
             affinityTimeoutSeconds = readAffinityTimeout(reader);
             break;
           case 18:
-            (clusterIPs ??= []).push(reader.shared());
+            clusterIPs = appended(clusterIPs, reader.shared());
             break;
           case 19:
-            (ipFamilies ??= []).push(reader.shared());
+            ipFamilies = appended(ipFamilies, reader.shared());
             break;
           case 22:
             internalTrafficPolicy = reader.shared();
@@ -90,16 +90,16 @@ export function readService(reader: ProtoReader, meta: Metadata): Service {
     namespace: meta.namespace,
     name: meta.name,
     uid: meta.uid,
-    creationTimestamp: meta.created,
+    creationTimestamp: timeToText(meta.createdSeconds, reader.strings),
     serviceProxyName: meta.serviceProxyName,
     type,
     clusterIP,
-    clusterIPs: clusterIPs ?? emptyList,
-    ipFamilies: ipFamilies ?? emptyList,
-    ports: ports ?? emptyList,
-    externalIPs: externalIPs ?? emptyList,
+    clusterIPs,
+    ipFamilies,
+    ports,
+    externalIPs,
     loadBalancerIngress: ingress,
-    loadBalancerSourceRanges: sourceRanges ?? emptyList,
+    loadBalancerSourceRanges: sourceRanges,
     sessionAffinity,
     affinityTimeoutSeconds,
     internalTrafficPolicy,
@@ -164,13 +164,13 @@ function readAffinityTimeout(reader: ProtoReader): number | undefined {
 }
 
 function readStatus(reader: ProtoReader): readonly LoadBalancerIngress[] {
-  let ingress: LoadBalancerIngress[] | undefined;
+  let ingress: readonly LoadBalancerIngress[] = emptyList;
   const outer = reader.open();
   for (let field = reader.next(); field !== 0; field = reader.next()) {
     if (field === 1) {
       const inner = reader.open();
       for (let field = reader.next(); field !== 0; field = reader.next()) {
-        if (field === 1) (ingress ??= []).push(readIngress(reader));
+        if (field === 1) ingress = appended(ingress, readIngress(reader));
         else reader.skip();
       }
       reader.close(inner);
@@ -179,7 +179,7 @@ function readStatus(reader: ProtoReader): readonly LoadBalancerIngress[] {
     }
   }
   reader.close(outer);
-  return ingress ?? emptyList;
+  return ingress;
 }
 
 function readIngress(reader: ProtoReader): LoadBalancerIngress {
