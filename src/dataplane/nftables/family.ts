@@ -99,13 +99,13 @@ export class NftablesFamily implements Dataplane {
       return tally;
     }
     this.commit(tx, tally);
-    this.adopted = true;
 
     const steps: ServicePort[] = [...wanted];
     await this.inTransactions(steps, tally, (each, port) => {
       this.adoptServicePort(each, port, kernel);
     });
     await this.removeLeftovers(kernel, tally);
+    this.adopted = true;
     return tally;
   }
 
@@ -242,16 +242,18 @@ export class NftablesFamily implements Dataplane {
     tally.failures.push({ servicePort: only.key, key: only.key, error });
   }
 
-  /** Tells a refused service port from a table that is gone, in which case every other one would be refused too. */
+  /**
+   * Tells a refused service port from a table that is not as this process left it. Then a key is there that we did
+   * not write, or one is missing, and other changes would be refused, too.
+   */
   private assertTable(failure: unknown): void {
     if (!(failure instanceof NetlinkError)) return;
     if (failure.code === 'EPERM') throw failure;
-    if (failure.code !== 'ENOENT') return;
-    const found = readTable(this.connection, this.options, { elements: false });
-    if (found === 'absent' || found === 'foreign') {
-      throw new TableDamagedError(`table ${this.nft} ${tableName} was changed by another program`, {
-        cause: failure,
-      });
+    if (this.adopted && (failure.code === 'ENOENT' || failure.code === 'EEXIST')) {
+      throw new TableDamagedError(
+        `table ${this.nft} ${tableName} was changed by another program; comparing all of it: ${failure.message}`,
+        { cause: failure },
+      );
     }
   }
 

@@ -11,7 +11,6 @@ import {
 } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
-import { parseClassName } from './classes.js';
 import type { AffinityNumbers } from './footprint.js';
 import type { IntervalElement } from './intervals.js';
 import { addressText, hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from './keys.js';
@@ -58,8 +57,16 @@ export class KernelTable {
     else list.push(expressions);
   }
 
+  /** Begins a set, or begins it anew. */
   addSet(name: string): void {
     this.elements.set(name, new Map());
+    this.classElements = this.classElements.filter(({ map }) => map !== name);
+    if (name === sets.serviceCIDRs) this.intervals.length = 0;
+  }
+
+  /** Elements read so far; undefined for verdict maps. */
+  elementCount(set: string): number | undefined {
+    return set === maps.classes || set === maps.pickClasses ? undefined : this.elements.get(set)?.size;
   }
 
   addElement(set: string, key: string, value: string | undefined, end: boolean): void {
@@ -241,6 +248,14 @@ export class KernelTable {
 /** Stands for an endpoint that is no longer wanted; equal to none. */
 const hole: Endpoint = { ip: '', port: 0, local: false, nodeUnknown: false };
 
+/** A dump is right unless the kernel was just rearranging the hash table (rhashtable): then it is taken again. */
+const dumpAttempts = 20;
+const dumpPauseMs = 25;
+
+function pause(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
 /**
  * Reads our table of one family.
  * @returns 'absent', or 'foreign' when a table of our name is there that is laid out otherwise (upstream's, or one
@@ -249,23 +264,21 @@ const hole: Endpoint = { ip: '', port: 0, local: false, nodeUnknown: false };
 export function readTable(
   connection: NftablesConnection,
   options: DataplaneOptions,
-  { elements = true }: { readonly elements?: boolean } = {},
 ): KernelTable | 'absent' | 'foreign' {
   const family = nftFamily(options.family);
   if (!connection.listTables().some((table) => table.family === family && table.name === tableName))
     return 'absent';
 
   const found = connection.listSets(family, tableName);
-  const wantedSets = new Map(
-    baseObjects(options, []).sets.map((definition) => [definition.name, definition]),
-  );
+  const base = baseObjects(options, []);
+  const wantedSets = new Map(base.sets.map((definition) => [definition.name, definition]));
   for (const set of found) {
     const length = sourceRangePrefix(set.name);
     const wanted =
       length === undefined ? wantedSets.get(set.name) : sourceRangeSetDefinition(options.family, length);
     if (wanted === undefined || !sameSetDefinition(wanted, set)) return 'foreign';
   }
-  const wantedChains = new Map(baseObjects(options, []).chains.map((chain) => [chain.name, chain]));
+  const wantedChains = new Map(base.chains.map((chain) => [chain.name, chain]));
   const table = new KernelTable();
   table.exists = true;
   for (const chain of connection.listChains(family, tableName)) {
@@ -275,27 +288,56 @@ export function readTable(
       wanted?.priority === chain.base?.priority &&
       wanted?.type === chain.base?.type;
     if (!same || chain.base?.policy === 'drop') return 'foreign';
-    if (
-      !wantedChains.has(chain.name) &&
-      parseClassName(chain.name) === undefined &&
-      chain.name.includes('/')
-    ) {
-      return 'foreign';
-    }
+    // Upstream's chains of Services have a slash in their names, ours never.
+    if (chain.name.includes('/')) return 'foreign';
     table.addChain(chain.name);
   }
   for (const rule of connection.listRules(family, tableName)) table.addRule(rule.chain, rule.expressions);
   for (const set of found) {
-    table.addSet(set.name);
-    if (!elements || set.name === maps.affinity) continue;
-    connection.listElements(family, tableName, set.name, (key, value, meta) => {
-      const keyText = key.toString('latin1');
-      if (value !== undefined && isVerdict(value)) {
-        if ('chain' in value) table.addClass(set.name, readHostUint32(keyText), value.chain);
-        return;
-      }
-      table.addElement(set.name, keyText, value?.toString('latin1'), meta.intervalEnd);
-    });
+    if (set.name === maps.affinity) table.addSet(set.name);
+    else readElements(connection, family, table, set.name);
   }
   return table;
+}
+
+/**
+ * Shortly after many additions the kernel moves a hash set to a larger table, and a dump may show some elements twice
+ * and others not at all. The first is a sign of the second.
+ */
+function readElements(
+  connection: NftablesConnection,
+  family: 'ip' | 'ip6',
+  table: KernelTable,
+  set: string,
+): void {
+  for (let attempt = 1; ; attempt++) {
+    table.addSet(set);
+    let delivered = 0;
+    const before = connection.getSet(family, tableName, set)?.count;
+    connection.listElements(
+      family,
+      tableName,
+      set,
+      (key, value, info) => {
+        delivered++;
+        const keyText = key.toString('latin1');
+        if (value !== undefined && isVerdict(value)) {
+          if ('chain' in value) table.addClass(set, readHostUint32(keyText), value.chain);
+          return;
+        }
+        table.addElement(set, keyText, value?.toString('latin1'), info.intervalEnd);
+      },
+      {
+        onRestart: () => {
+          delivered = 0;
+          table.addSet(set);
+        },
+      },
+    );
+    const distinct = table.elementCount(set);
+    if (set === sets.serviceCIDRs || distinct === undefined) return;
+    if (distinct === delivered && (before === undefined || before <= distinct)) return;
+    if (attempt === dumpAttempts) return;
+    pause(dumpPauseMs);
+  }
 }
