@@ -182,29 +182,39 @@ export class Lab {
   async #awaitSentinel(patience: number): Promise<void> {
     const port = 20_000 + (this.#generation % 10_000);
     const backend = this.#backend();
+    const deadline = Date.now() + patience;
     await Promise.all(
-      this.#options.families.map(async (family) => {
-        const { reached, last } = await this.topology.agent('local-clients').request({
-          op: 'until',
-          probe: {
-            protocol: 'TCP',
-            source: findActor('PA')![family],
-            sourcePort: 0,
-            target: sentinelAddress[family],
-            port,
-            timeout: 60,
-          },
-          answeredBy: `${findActor('L1')![family]} ${backend}`,
-          patience,
-        });
-        if (!reached) {
-          const state = this.proxy.running ? 'is running' : 'has ended';
-          throw new ProxyError(
-            `the proxy (${state}) did not serve [${sentinelAddress[family]}]:${port} within ${patience} ms, last: ${JSON.stringify(last)}; log ${this.proxy.log} ends with:\n${this.proxy.tail()}`,
-          );
-        }
-      }),
+      this.#options.families.map((family) => this.#pollSentinel(family, port, backend, deadline)),
     );
+  }
+
+  /** In rounds, so that a proxy that has ended is noticed soon. */
+  async #pollSentinel(family: Family, port: number, backend: number, deadline: number): Promise<void> {
+    for (;;) {
+      const { reached, last } = await this.topology.agent('local-clients').request({
+        op: 'until',
+        probe: {
+          protocol: 'TCP',
+          source: findActor('PA')![family],
+          sourcePort: 0,
+          target: sentinelAddress[family],
+          port,
+          timeout: 60,
+        },
+        answeredBy: `${findActor('L1')![family]} ${backend}`,
+        patience: 500,
+      });
+      if (reached) return;
+      if (!this.proxy.running) {
+        throw new ProxyError(
+          `the proxy has ended; its log ${this.proxy.log} ends with: ${this.proxy.tail()}`,
+        );
+      }
+      if (Date.now() < deadline) continue;
+      throw new ProxyError(
+        `the proxy does not serve [${sentinelAddress[family]}]:${port}, a new service of the harness, last: ${JSON.stringify(last)}; its log ${this.proxy.log} ends with: ${this.proxy.tail()}`,
+      );
+    }
   }
 
   /** Adds or removes addresses of alder, on its loopback interface. */

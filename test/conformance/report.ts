@@ -63,7 +63,8 @@ export class Report {
     }
     section.failed++;
     const { id, row } = result.test;
-    console.log(`FAILED ${result.test.section} ${id} (${row.title}): ${result.problem}`);
+    const given = row.given === undefined ? '' : `; given ${JSON.stringify(row.given)}`;
+    console.log(`FAILED ${result.test.section} ${id} (${row.title}${given}): ${result.problem}`);
   }
 
   get passed(): number {

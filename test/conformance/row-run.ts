@@ -24,8 +24,13 @@ import { addressPart } from './protocol.js';
 
 /** How long a packet may take whose arrival is recorded, but that nobody answers. */
 const arrivalPatience = 300;
-/** Where an answer is expected, silence is only believed after this long. */
-const answerPatience = 2000;
+/**
+ * How long an answer may take. Shorter than the second after which TCP sends a lost SYN again: a connection whose first
+ * packet was lost counts as failed.
+ */
+const answerPatience = 950;
+/** A refused connection may need that second SYN: see silence() in judge.ts. */
+const refusalPatience = 2500;
 /** Connections in which every endpoint of a set must show up: at least the first, at most the second. */
 const leastConnections = 12;
 const mostConnections = 96;
@@ -287,7 +292,12 @@ export class RowRun {
 
   async #observe(packet: Packet, step: Step, outcome: Outcome): Promise<readonly Observation[]> {
     const agent = this.#lab.topology.agent(packet.place);
-    const patience = outcome.kind === 'DROP' ? silence(packet.protocol, packet.target) : answerPatience;
+    const patience =
+      outcome.kind === 'DROP'
+        ? silence(packet.protocol, packet.target)
+        : outcome.kind === 'REJECT'
+          ? refusalPatience
+          : answerPatience;
     if (packet.protocol === 'ICMP') {
       const answer = await agent.request({
         op: 'echo',
