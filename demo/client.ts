@@ -22,15 +22,30 @@ export interface Report {
 
 const workers = 8;
 const pauseMs = 12;
-const timeoutMs = 2000;
+const timeoutMs = 5000;
 const reportEveryMs = 100;
+
+/**
+ * Each request takes the next source port, and none is used twice. A connection that the dead pod cut with a reset stays
+ * in the kernel's connection tracking for 10 s (nf_conntrack_tcp_timeout_close), and a new one from the same port in
+ * that time would follow it to the dead pod, whatever the rules say by then.
+ */
+const sourcePorts = { first: 20_000, last: 59_999 } as const;
+let sourcePort: number = sourcePorts.first;
+
+function nextSourcePort(): number {
+  const port = sourcePort;
+  sourcePort = port === sourcePorts.last ? sourcePorts.first : port + 1;
+  return port;
+}
 
 /** Finer than Date.now(), on the same clock. */
 const now = (): number => performance.timeOrigin + performance.now();
 
 function ask(url: string): Promise<Omit<Outcome, 'startedAt'>> {
   return new Promise((resolve) => {
-    const call = request(url, { agent: false, timeout: timeoutMs }, (response) => {
+    const options = { agent: false, timeout: timeoutMs, localPort: nextSourcePort() };
+    const call = request(url, options, (response) => {
       let pod = '';
       response.setEncoding('utf8');
       response.on('data', (text: string) => (pod += text));

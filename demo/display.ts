@@ -82,7 +82,7 @@ export class Display {
     env: Readonly<Record<string, string | undefined>> = process.env,
     private readonly now: () => number = Date.now,
   ) {
-    this.colour = palette(stage.isTTY && (env['NO_COLOR'] ?? '') === '' && env['TERM'] !== 'dumb');
+    this.colour = palette(stage.isTTY && (env['NO_COLOR'] ?? '') === '');
     if (stage.isTTY) stage.write('\x1b[?25l');
   }
 

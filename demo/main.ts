@@ -18,10 +18,12 @@ function complain(error: unknown): void {
 
 async function inside(): Promise<number> {
   const { stdout } = process;
+  // A dumb terminal can not move its cursor.
+  const isTTY = stdout.isTTY && process.env['TERM'] !== 'dumb';
   const display = new Display({
-    isTTY: stdout.isTTY,
+    isTTY,
     get columns() {
-      return stdout.isTTY ? stdout.columns : 80;
+      return isTTY ? stdout.columns : 80;
     },
     write: (text) => void stdout.write(text),
   });

@@ -46,6 +46,39 @@ status:
       status: "True"
 `;
 
+/** How much else there is in the cluster, later in the story. */
+export const others = { services: 5000, endpointsEach: 10 } as const;
+
+/** Services with an EndpointSlice each. Nobody asks them anything: the addresses lead nowhere. */
+function otherManifests(): string {
+  const items: object[] = [];
+  for (let n = 0; n < others.services; n++) {
+    const name = `other-${n}`;
+    const [high, low] = [n >> 8, n & 255];
+    const endpoints = Array.from({ length: others.endpointsEach }, (_, at) => ({
+      addresses: [`10.${128 + high}.${low}.${at + 1}`],
+      conditions: { ready: true },
+    }));
+    items.push(
+      {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name },
+        spec: { clusterIP: `10.100.${high}.${low}`, ports: [{ port: service.port }] },
+      },
+      {
+        apiVersion: 'discovery.k8s.io/v1',
+        kind: 'EndpointSlice',
+        metadata: { name, labels: { 'kubernetes.io/service-name': name } },
+        addressType: 'IPv4',
+        ports: [{ name: '', protocol: 'TCP', port: service.targetPort }],
+        endpoints,
+      },
+    );
+  }
+  return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
+}
+
 /** A folder of manifests. Every change is one step: the reader never sees half a file. */
 export class ManifestFolder {
   constructor(readonly path: string) {
@@ -62,6 +95,10 @@ export class ManifestFolder {
 
   removePod(pod: Sandbox): void {
     rmSync(join(this.path, `${pod.name}.yaml`));
+  }
+
+  putOthers(): void {
+    this.put('others.json', otherManifests());
   }
 
   private put(name: string, text: string): void {

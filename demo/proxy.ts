@@ -32,7 +32,7 @@ const linesKept = 5;
 
 export const now = (): number => performance.timeOrigin + performance.now();
 
-export class Proxy {
+export class KubeProxy {
   private readonly child: ChildProcess;
   private readonly lastLines: string[] = [];
   private commit: (commit: Commit) => void = () => undefined;

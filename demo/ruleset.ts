@@ -13,7 +13,8 @@ export interface Exhibit {
 const table = ['ip', 'kube-proxy'] as const;
 
 function nft(kind: 'map' | 'chain' | 'table', name: readonly string[]): string | undefined {
-  const args = ['list', kind, ...table, ...name];
+  // A table is listed without the elements of its maps.
+  const args = [...(kind === 'table' ? ['--terse'] : []), 'list', kind, ...table, ...name];
   const { error, status, stdout, stderr } = spawnSync('nft', args, { encoding: 'utf8' });
   if (error !== undefined) return undefined;
   if (status !== 0) throw new DemoError('SETUP_FAILED', `nft ${args.join(' ')} failed: ${stderr.trim()}`);

@@ -1,33 +1,35 @@
-/** The story of the demo, chapter by chapter. Every claim it prints has been checked on the packets; a false one ends it. */
+/** The story of the demo, chapter by chapter. Every claim it prints is checked on the packets first; a false one ends it. */
 import type { ChildProcess } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Display } from './display.js';
 import { DemoError } from './errors.js';
-import { ManifestFolder, service } from './manifests.js';
+import { ManifestFolder, others, service } from './manifests.js';
 import { count, draw, percent, type PodView } from './picture.js';
-import { now, Proxy, type Commit } from './proxy.js';
+import { now, KubeProxy, type Commit } from './proxy.js';
 import { chainCount, exhibits } from './ruleset.js';
-import { buildNode, buildSandbox, node, startPod } from './topology.js';
+import { buildNode, buildSandbox, node, startPod, type Sandbox } from './topology.js';
 import { isFair, Traffic, type Tally } from './traffic.js';
 
 const url = `http://${service.ip}`;
+const manifests = '/run/manifests';
+/** As printed, a line each. */
 const proxyArguments = [
-  ['--manifests', '/run/manifests'],
-  ['--hostname-override', node.name],
-  ['--cluster-cidr', node.podCidr],
-  ['--bind-address', node.ip],
+  ['--manifests', manifests, '--hostname-override', node.name],
+  ['--cluster-cidr', node.podCidr, '--bind-address', node.ip],
   ['--healthz-bind-address', '127.0.0.1:10256'],
   ['--metrics-bind-address', '127.0.0.1:10249'],
-  ['--logging-format', 'json'],
-  ['--v', '2'],
-];
+  ['--logging-format', 'json', '--v', '2'],
+] as const;
 
-/** Long enough to see, and for some 1,500 requests. */
-const watchMs = 3000;
-/** How long the cluster takes to notice a dead pod, here. */
-const unnoticedMs = 700;
+/** Long enough to see, and for more than 1,000 requests. */
+const watchMs = 2500;
+/** How long nobody notices the dead pod. */
+const unnoticedMs = 1000;
 const withoutProxyMs = 1500;
 const frameMs = 100;
+/** Reports of the client come a little late: the newest moments are not complete yet. */
+const lateMs = 200;
+const recentMs = 1000;
 
 /** A line of the last table. */
 interface Timing {
@@ -52,6 +54,8 @@ class Story {
   private readonly pods: Pod[] = [];
   private readonly timings: Timing[] = [];
   private chapter = 0;
+  /** Failed requests that were started before the kernel knew of the dead pod. */
+  private failedInTime = 0;
 
   constructor(
     private readonly display: Display,
@@ -69,129 +73,111 @@ class Story {
     await this.balance(traffic);
     await this.losePod(traffic, folder, proxy);
     await this.gainPod(traffic, folder, proxy);
-    await this.restartProxy(traffic, proxy);
+    this.showRules();
+    const successor = await this.restartProxy(traffic, proxy);
+    await this.growCluster(traffic, folder, successor);
     clearInterval(frames);
     this.display.keepPicture();
-    this.showRules();
     this.showTimings();
     this.end(traffic, started);
   }
 
+  // ---- chapters
+
   private title(): void {
-    const { bold, dim } = this.display.colour;
+    const { bold, dim, green } = this.display.colour;
+    const address = `${service.ip}:${service.port}`;
+    const way = (text: string): string => text.padEnd(53);
+    const pod = (fork: string, name: string): string => `${fork}─▶ ${green('●')} ${name}`;
     this.display.say(
       '',
-      `  ${bold('kube-proxy-ts')}: real packets, balanced by the kernel, without a cluster`,
+      `  ${bold('kube-proxy-ts')}: real packets, balanced by the kernel, and no cluster needed`,
       '',
-      `    client ──▶ ${bold(`${service.ip}:${service.port}`)} ──▶ demo-node ──┬─▶ my-app-1`,
-      `    ${dim('a pod      a virtual address, the kernel')}  ├─▶ my-app-2`,
-      `    ${dim('           which no machine has')}         └─▶ my-app-3`,
+      way(`    client ──▶ ${address} ──▶ kernel of ${node.name} ─`) + pod('┬', 'my-app-1'),
+      dim(way('               a virtual address')) + pod('├', 'my-app-2'),
+      dim(way('               that no machine has')) + pod('└', 'my-app-3'),
     );
   }
 
-  private async buildNetwork(): Promise<ReturnType<typeof buildSandbox>> {
-    this.heading('A node, three pods with a web server each, and a client');
+  private async buildNetwork(): Promise<Sandbox> {
+    this.heading('A node, a client, and three pods with a web server each');
     const start = now();
     buildNode();
     const client = buildSandbox('client', '10.244.0.100');
-    await Promise.all([1, 2, 3].map((number) => this.startPod(number)));
-    this.pods.sort((a, b) => a.name.localeCompare(b.name));
-    this.note(`every one in a network namespace of its own, made in ${ms(now() - start)}`);
+    for (const number of [1, 2, 3]) await this.startPod(number);
+    this.note(`network namespaces of their own, made in ${ms(now() - start)}`);
     return client;
   }
 
   private writeManifests(): ManifestFolder {
     this.heading(`The Service ${service.name} and its pods, as the cluster would describe them`);
-    const folder = new ManifestFolder('/run/manifests');
+    const folder = new ManifestFolder(manifests);
     folder.putService();
     for (const pod of this.pods) folder.putPod(pod);
     this.note(
-      `service.yaml: clusterIP ${service.ip}, port ${service.port}, targetPort ${service.targetPort}, selector app=${service.name}`,
-      ...this.pods.map((pod) => `${pod.name}.yaml: label app=${service.name}, podIP ${pod.ip}`),
+      `service.yaml   clusterIP ${service.ip}, port ${service.port} -> ${service.targetPort}, selector app: ${service.name}`,
+      ...this.pods.map((pod) => `${pod.name}.yaml  podIP ${pod.ip}, label app: ${service.name}`),
     );
     return folder;
   }
 
-  private async startProxy(): Promise<Proxy> {
+  private async startProxy(): Promise<KubeProxy> {
     this.heading('kube-proxy starts on the node');
-    const [first, ...others] = proxyArguments.map((option) => option.join(' '));
-    this.note(`bin/kube-proxy ${first ?? ''} \\`);
-    for (let at = 0; at < others.length; at += 2) {
-      const last = at + 2 >= others.length;
-      this.note(`               ${others.slice(at, at + 2).join(' ')}${last ? '' : ' \\'}`);
-    }
+    const lines = proxyArguments.map((line) => line.join(' '));
+    this.note(...`bin/kube-proxy ${lines.join(' \\\n    ')}`.split('\n'));
     const start = now();
-    const proxy = new Proxy(proxyArguments.flat(), this.fail);
+    const proxy = new KubeProxy(proxyArguments.flat(), this.fail);
     const commit = await proxy.nextCommit();
-    this.keepTiming(`start, ${service.name} with 3 endpoints`, start, commit);
+    this.keepTiming(`start: ${service.name}, 3 endpoints`, start, commit);
     this.success(`the Service is in the kernel ${ms(commit.at - start)} after the start of the program`);
     return proxy;
   }
 
   private async balance(traffic: Traffic): Promise<void> {
+    this.heading(`The client asks ${url} again and again`);
     const from = now();
-    this.heading(`The client asks ${url}`);
     const tally = await this.watch(traffic, from, watchMs);
-    this.expectFlawless(tally, this.living());
+    this.expectFlawless(tally);
     this.success(`${count(tally.answered)} requests, none failed, shared evenly:`, this.shares(tally));
   }
 
-  private async losePod(traffic: Traffic, folder: ManifestFolder, proxy: Proxy): Promise<void> {
+  private async losePod(traffic: Traffic, folder: ManifestFolder, proxy: KubeProxy): Promise<void> {
     const pod = this.pods[1];
     if (pod === undefined) throw new DemoError('SETUP_FAILED', 'there is no second pod');
     this.heading(`${pod.name} dies: kill -9 of its server`);
-    const killed = now();
     pod.process.removeAllListeners('exit');
     pod.process.kill('SIGKILL');
     pod.alive = false;
+    this.note('nobody has noticed: its share of the connections is refused');
     await sleep(unnoticedMs);
-    this.note(
-      'nobody has noticed yet, and connections to it are refused; now the cluster does: rm its manifest',
-    );
-    const commit = await this.change(proxy, `${pod.name} is gone`, () => {
+    this.note(`the cluster notices: rm ${pod.name}.yaml`);
+    const commit = await this.change(proxy, `${pod.name} removed`, () => {
       folder.removePod(pod);
     });
-    const before = await this.watch(traffic, killed, 0, commit.at);
     const after = await this.watch(traffic, commit.at, watchMs);
-    this.note(`${count(before.failed)} requests failed before the kernel knew`);
-    this.expectFlawless(after, this.living());
-    this.success(`${count(after.answered)} requests since then, none failed:`, this.shares(after));
+    this.failedInTime = traffic.between(0, commit.at).failed;
+    this.expectFlawless(after);
+    this.success(
+      `${count(this.failedInTime)} requests failed before the kernel knew, and none of ${count(after.answered)} after:`,
+      this.shares(after),
+    );
   }
 
-  private async gainPod(traffic: Traffic, folder: ManifestFolder, proxy: Proxy): Promise<void> {
-    this.heading('A new pod takes its place: my-app-4');
-    const pod = await this.startPod(4);
-    const commit = await this.change(proxy, `${pod.name} is new`, () => {
+  private async gainPod(traffic: Traffic, folder: ManifestFolder, proxy: KubeProxy): Promise<void> {
+    const number = this.pods.length + 1;
+    this.heading(`A new pod takes its place: ${service.name}-${number}`);
+    const pod = await this.startPod(number);
+    const commit = await this.change(proxy, `${pod.name} added`, () => {
       folder.putPod(pod);
     });
     const tally = await this.watch(traffic, commit.at, watchMs);
-    this.expectFlawless(tally, this.living());
-    this.success(`${count(tally.answered)} requests since then, none failed:`, this.shares(tally));
-  }
-
-  private async restartProxy(traffic: Traffic, proxy: Proxy): Promise<void> {
-    this.heading('kube-proxy itself dies (kill -9), and comes back');
-    const killed = now();
-    await proxy.kill();
-    const without = await this.watch(traffic, killed, withoutProxyMs);
-    this.expectFlawless(without, this.living());
-    this.success(`${count(without.answered)} requests without it, none failed: the kernel does the work`);
-    const start = now();
-    const commit = await new Proxy(proxyArguments.flat(), this.fail).nextCommit();
-    this.keepTiming('restart, nothing to change', start, commit);
-    this.expectFlawless(await this.watch(traffic, start, withoutProxyMs), this.living());
-    if (commit.transactions > 0) {
-      throw new DemoError(
-        'TRAFFIC_WRONG',
-        `the restart wrote ${commit.transactions} transactions to a kernel that held everything already`,
-      );
-    }
-    this.success('started again: it read the kernel, found everything right, and wrote nothing');
+    this.expectFlawless(tally);
+    this.success(`it takes its share of ${count(tally.answered)} requests, none failed:`, this.shares(tally));
   }
 
   private showRules(): void {
     const { dim, cyan } = this.display.colour;
-    this.heading('What the kernel holds');
+    this.heading('What the kernel holds for it, in the order a packet meets it');
     const shown = exhibits();
     if (shown === undefined) {
       this.note('not shown: the command nft is missing (package nftables)');
@@ -201,37 +187,94 @@ class Story {
       this.display.say(
         `    ${explanation}`,
         `      ${dim(`# ${command}`)}`,
-        ...lines.map((line) => `      ${cyan(line)}`),
+        ...lines.flatMap(fold).map((line) => `      ${cyan(line)}`),
       );
     }
-    this.note(`${chainCount() ?? 0} chains in the table: more Services mean more elements, not more chains`);
+  }
+
+  private async restartProxy(traffic: Traffic, proxy: KubeProxy): Promise<KubeProxy> {
+    this.heading('kube-proxy itself dies (kill -9), and comes back');
+    const killed = now();
+    await proxy.kill();
+    const without = await this.watch(traffic, killed, withoutProxyMs);
+    this.expectFlawless(without);
+    this.success(`none of ${count(without.answered)} requests failed without it: the kernel does the work`);
+    const start = now();
+    const successor = new KubeProxy(proxyArguments.flat(), this.fail);
+    const commit = await successor.nextCommit();
+    this.keepTiming('restart, nothing to change', start, commit);
+    this.expectFlawless(await this.watch(traffic, start, withoutProxyMs));
+    if (commit.transactions > 0) {
+      throw new DemoError(
+        'TRAFFIC_WRONG',
+        `the restart wrote ${commit.transactions} transactions, though the kernel held everything already`,
+      );
+    }
+    this.success(`back after ${ms(commit.at - start)}: it read the kernel, found all right, wrote nothing`);
+    return successor;
+  }
+
+  private async growCluster(traffic: Traffic, folder: ManifestFolder, proxy: KubeProxy): Promise<void> {
+    const services = count(others.services);
+    const endpoints = count(others.services * others.endpointsEach);
+    this.heading(`The cluster grows: ${services} more Services with ${endpoints} endpoints, all at once`);
+    const from = now();
+    const chainsBefore = chainCount();
+    await this.change(proxy, `${services} Services added`, () => {
+      folder.putOthers();
+    });
+    const chains = chainCount();
+    if (chainsBefore !== undefined && chains !== undefined) {
+      this.note(`the table has ${chains} chains now, and had ${chainsBefore}: Services are elements of maps`);
+    }
+    const pod = await this.startPod(this.pods.length + 1);
+    this.note(`and one more pod: ${pod.name}`);
+    const commit = await this.change(proxy, `${pod.name} added among them`, () => {
+      folder.putPod(pod);
+    });
+    const after = await this.watch(traffic, commit.at, watchMs);
+    this.expectFlawless(after);
+    const meanwhile = traffic.between(from, commit.at);
+    this.success(
+      `none of ${count(meanwhile.answered)} requests failed meanwhile, and none of ${count(after.answered)} after:`,
+      this.shares(after),
+    );
   }
 
   private showTimings(): void {
     const { bold, dim } = this.display.colour;
     this.heading('How long each change took, in milliseconds');
     const row = (change: string, ...columns: readonly string[]): string =>
-      `    ${change.padEnd(33)}${columns.map((column) => column.padStart(14)).join('')}`;
+      `    ${change.padEnd(28)}${columns.map((column) => column.padStart(12)).join('')}`;
+    const elements = ({ added, deleted }: Commit): string =>
+      added + deleted === 0
+        ? 'none'
+        : [`+${count(added)}`, `-${count(deleted)}`].filter((n) => n !== '-0').join(' ');
     this.display.say(
-      dim(row('', 'elements', 'end to end', 'inside kernel')),
-      ...this.timings.map(({ change, wholeMs, commit }) =>
-        row(
-          change,
-          commit.added + commit.deleted === 0 ? 'none' : `+${commit.added} -${commit.deleted}`,
-          wholeMs.toFixed(1),
-          bold(commit.kernelMs.toFixed(2).padStart(14)),
-        ),
+      dim(row('', 'elements', 'end to end', 'kube-proxy', 'kernel')),
+      ...this.timings.map(
+        ({ change, wholeMs, commit }) =>
+          row(change, elements(commit), wholeMs.toFixed(1), commit.totalMs.toFixed(1)) +
+          bold(commit.kernelMs.toFixed(2).padStart(12)),
       ),
     );
-    this.note('end to end: from the manifest, or from the start of the program, to the acknowledgement');
+    this.note(
+      '',
+      'end to end   from the file, or the start of the program, to the acknowledgement',
+      '             (this waits 20 ms for more files, and reads all of them again)',
+      'kube-proxy   from the change that was read to the acknowledgement',
+      'kernel       inside the kernel',
+    );
   }
 
   private end(traffic: Traffic, started: number): void {
-    const { failed, answered } = traffic.between(0, now());
+    const total = traffic.between(0, now());
+    if (total.failed > this.failedInTime) this.expectNoFailure(total);
+    const seconds = Math.round((now() - started) / 1000);
     this.display.say(
       '',
-      `  ${count(answered)} answers, ${count(failed)} failures, all of these before the kernel was told.`,
-      `  ${((now() - started) / 1000).toFixed(0)} s; nothing is left behind: the namespaces end with this program.`,
+      `  ${count(total.answered)} answers in ${seconds} s, and ${count(total.failed)} failures, all before the kernel knew of the dead pod.`,
+      '  Nothing is left behind: the namespaces end with this program.',
       '',
     );
   }
@@ -244,28 +287,22 @@ class Story {
   }
 
   private note(...lines: readonly string[]): void {
-    this.display.say(...lines.map((line) => this.display.colour.dim(`    ${line}`)));
+    const { dim } = this.display.colour;
+    this.display.say(...lines.map((line) => (line === '' ? '' : dim(`    ${line}`))));
   }
 
-  private success(...lines: readonly string[]): void {
+  private success(first: string, ...more: readonly string[]): void {
     const { green } = this.display.colour;
-    this.display.say(...lines.map((line, index) => `    ${index === 0 ? green('✔') : ' '} ${line}`));
+    this.display.say(`    ${green('✔')} ${first}`, ...more.map((line) => `      ${line}`));
   }
 
   private drawFrames(traffic: Traffic): NodeJS.Timeout {
-    // Reports come a little late: the newest moments are not complete yet.
-    const recentMs = 1000;
-    const lateMs = 200;
     return setInterval(() => {
       const until = now() - lateMs;
+      const total = traffic.between(0, until);
       const recent = traffic.between(until - recentMs, until);
-      const { lines, plain } = draw(
-        this.display.colour,
-        this.pods,
-        traffic.between(0, until),
-        recent,
-        recentMs,
-      );
+      if (total.answered + total.failed === 0) return;
+      const { lines, plain } = draw(this.display.colour, this.pods, total, recent, recentMs);
       this.display.show(lines, plain);
     }, frameMs);
   }
@@ -294,7 +331,7 @@ class Story {
   }
 
   /** Makes a change and waits until the kernel has it. */
-  private async change(proxy: Proxy, what: string, make: () => void): Promise<Commit> {
+  private async change(proxy: KubeProxy, what: string, make: () => void): Promise<Commit> {
     const acknowledged = proxy.nextCommit();
     const written = now();
     make();
@@ -309,19 +346,26 @@ class Story {
   }
 
   /** Lets time pass, then counts the requests that were started since `from`. */
-  private async watch(traffic: Traffic, from: number, forMs: number, to?: number): Promise<Tally> {
+  private async watch(traffic: Traffic, from: number, forMs: number): Promise<Tally> {
     await sleep(forMs);
-    const until = to ?? now();
+    const until = now();
     await traffic.settled(until);
     return traffic.between(from, until);
   }
 
-  private expectFlawless(tally: Tally, pods: readonly string[]): void {
+  // ---- checking
+
+  private expectNoFailure(tally: Tally): void {
+    if (tally.failed === 0) return;
+    const errors = [...tally.errors].map(([error, times]) => `${error} ${times} times`).join(', ');
+    throw new DemoError('TRAFFIC_WRONG', `requests failed that should not (${errors})`);
+  }
+
+  /** No failure, and each living pod has its share. */
+  private expectFlawless(tally: Tally): void {
+    this.expectNoFailure(tally);
+    const pods = this.living();
     const wrong = (message: string): DemoError => new DemoError('TRAFFIC_WRONG', message);
-    if (tally.failed > 0) {
-      const errors = [...tally.errors].map(([error, times]) => `${error} ${times} times`).join(', ');
-      throw wrong(`${tally.failed} requests failed that should not (${errors})`);
-    }
     for (const pod of tally.answers.keys()) {
       if (!pods.includes(pod)) throw wrong(`${pod} answered, though it is not an endpoint any more`);
     }
@@ -332,6 +376,14 @@ class Story {
       throw wrong(`the requests are not shared evenly: ${this.shares(tally)} of ${tally.answered}`);
     }
   }
+}
+
+/** Long rules go on in a second line. */
+function fold(line: string): string[] {
+  return line
+    .replaceAll(/(.{1,72})(?:\s|$)/g, '$1\n  ')
+    .trimEnd()
+    .split('\n');
 }
 
 function ms(duration: number): string {
