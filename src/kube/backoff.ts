@@ -37,8 +37,4 @@ export class Backoff {
     this.#lastAt = now;
     return Math.max(base, atLeastMs) * (1 + this.#random());
   }
-
-  reset(): void {
-    this.#step = 0;
-  }
 }

@@ -4,7 +4,7 @@
  * lists, resource versions); where this differs, a comment says why.
  */
 import type { Logger } from '../log/logger.js';
-import { Backoff, type BackoffOptions } from './backoff.js';
+import { Backoff, defaultBackoff, type BackoffOptions } from './backoff.js';
 import type {
   ApiStatus,
   BrokenObject,
@@ -39,7 +39,7 @@ export interface ReflectorTimings {
 }
 
 export const defaultReflectorTimings: ReflectorTimings = {
-  backoff: { firstMs: 800, maxMs: 30_000, resetMs: 120_000 },
+  backoff: defaultBackoff,
   watchMinMs: 300_000,
   watchGraceMs: 15_000,
   watchStallMs: 180_000,
@@ -49,14 +49,33 @@ export const defaultReflectorTimings: ReflectorTimings = {
   absentRetryMs: 300_000,
 };
 
+/** A failure that lasts is logged again after this time. */
+const remindMs = 60_000;
+
 /** What was learned about the server; shared by the reflectors of all kinds. */
 export class ServerTraits {
   /** performance.now() until which streaming lists are not tried. */
   streamingRefusedUntil = -Infinity;
   contentType: ContentType;
+  /** Failures that were logged as errors, and when: all kinds usually fail for the same reason. */
+  readonly #reported = new Map<string, number>();
 
   constructor(contentType: ContentType) {
     this.contentType = contentType;
+  }
+
+  /** Whether this failure is to be logged as an error; then it counts as told for a while. */
+  isNews(message: string): boolean {
+    const now = performance.now();
+    if (now - (this.#reported.get(message) ?? -Infinity) < remindMs) return false;
+    if (this.#reported.size > 100) this.#reported.clear();
+    this.#reported.set(message, now);
+    return true;
+  }
+
+  /** Something works again: the next failure is news. */
+  forgetReports(): void {
+    this.#reported.clear();
   }
 }
 
@@ -144,6 +163,8 @@ export class Reflector<T> {
   #lastError: KubeError | undefined;
   #lastContact = 0;
   #failuresInRow = 0;
+  /** A failure was logged that is not over yet. */
+  #complained = false;
   /** How long the last watch was open. */
   #livedMs = 0;
   #absent = false;
@@ -198,6 +219,11 @@ export class Reflector<T> {
   }
 
   #succeeded(): void {
+    if (this.#complained) {
+      this.#complained = false;
+      this.#options.traits.forgetReports();
+      this.#log.info('Data from the API server again', { kind: this.#resource.kind });
+    }
     this.#failuresInRow = 0;
     this.#lastError = undefined;
     this.#absent = false;
@@ -230,7 +256,6 @@ export class Reflector<T> {
             cause: error,
           });
     const kind = this.#resource.kind;
-    const repeated = this.#lastError?.message === failure.message;
     this.#lastError = failure;
     this.#failuresInRow++;
     if (
@@ -262,9 +287,12 @@ export class Reflector<T> {
     const retryAfter = failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0;
     const wait = this.#backoff.next(retryAfter);
     const fields = { kind, code: failure.code, retryInSeconds: Math.round(wait / 100) / 10 };
-    if (repeated)
+    this.#complained = true;
+    if (this.#options.traits.isNews(failure.message)) {
+      this.#log.error('No data from the API server', failure, fields);
+    } else {
       this.#log.debug(2, 'Still no data from the API server', { ...fields, err: failure.message });
-    else this.#log.error('No data from the API server', failure, fields);
+    }
     return wait;
   }
 
@@ -561,7 +589,7 @@ export class Reflector<T> {
     const signal = limit === undefined ? this.#abort.signal : AbortSignal.any([this.#abort.signal, limit]);
     for (;;) {
       const asked = traits.contentType;
-      const response = await client.get({
+      const response = await client.request({
         target,
         accept: accept(this.#resource.codec(asked, strings)),
         gzip,

@@ -1,6 +1,8 @@
 /** The source against the API server double: what the sink sees when things go well, and when they do not. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { connect as connectTcp, type Socket } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -298,6 +300,76 @@ test('bookmarks move the version on, so that a later reconnect is cheap', async 
   await until('the next watch', () => watching(source) && watchRequests(server) === 2, recorder);
   assert.match(server.requests.at(-1)?.target ?? '', new RegExp(`resourceVersion=${server.store.version}$`));
   assert.deepEqual(recorder.take(), []);
+});
+
+test('GOAWAY: the open watch goes on, the next request uses a new connection', async (t) => {
+  const server = await serve(t, { tls: certificates() });
+  server.store.put(service('one', '10.96.0.1'));
+  const relay = await Relay.start(server.port);
+  t.after(() => relay.close());
+  const { recorder, source } = await connect(
+    t,
+    '',
+    {},
+    credentialsFor(server, { server: new URL(`https://127.0.0.1:${relay.port}`) }),
+  );
+  source.start();
+  await until('the watch', () => watching(source), recorder);
+  server.goAway();
+  server.store.put(service('one', '10.96.0.2'));
+  await until('the change', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.2', recorder);
+  assert.equal(relay.connections, 1);
+  server.endWatches();
+  await until('the next watch', () => watching(source) && watchRequests(server) === 2, recorder);
+  assert.equal(relay.connections, 2);
+  assert.deepEqual(recorder.errors(), []);
+});
+
+test('through an HTTP proxy', async (t) => {
+  const server = await serve(t, { tls: certificates() });
+  server.store.put(service('one', '10.96.0.1'));
+  const asked: string[] = [];
+  const proxy = createServer();
+  proxy.on('connect', (request, client: Socket) => {
+    asked.push(`${request.url ?? ''} ${request.headers['proxy-authorization'] ?? ''}`);
+    const upstream = connectTcp(server.port, '127.0.0.1', () => {
+      client.write('HTTP/1.1 200 Connection established\r\n\r\n');
+      client.pipe(upstream).pipe(client);
+    });
+    client.on('error', () => upstream.destroy());
+    upstream.on('error', () => client.destroy());
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    proxy.closeAllConnections();
+    proxy.close();
+  });
+  const address = proxy.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  const { recorder, source } = await connect(
+    t,
+    '',
+    {},
+    credentialsFor(server, { proxy: new URL(`http://me:pass@127.0.0.1:${address.port}`) }),
+  );
+  source.start();
+  await until('the list', () => recorder.services.size === 1, recorder);
+  assert.deepEqual(asked, [`127.0.0.1:${server.port} Basic ${Buffer.from('me:pass').toString('base64')}`]);
+});
+
+test('the same trouble of all kinds is one line in the log, and its end is told', async (t) => {
+  const server = await ApiServer.start();
+  const { port, url } = server;
+  await server.close();
+  const { recorder, source } = await connect(t, url, { kinds: ['Service', 'EndpointSlice', 'Node'] });
+  source.start();
+  const failed = (): boolean =>
+    Object.values(source.status()).every((status) => status.lastError?.code === 'KUBE_CONNECT_REFUSED');
+  await until('the failures', failed, recorder);
+  assert.equal(recorder.errors().length, 1);
+  await serve(t, { port });
+  await until('all kinds', () => recorder.syncedKinds.size === 3, recorder);
+  assert.ok(recorder.lines.some(({ message }) => message === 'Data from the API server again'));
 });
 
 // ---------------------------------------------------------------- servers that lack something
@@ -613,7 +685,6 @@ test('a server that takes requests and never answers', async (t) => {
 });
 
 test('something that is not an API server', async (t) => {
-  const { createServer } = await import('node:http');
   const other = createServer((_request, response) => {
     response.setHeader('content-type', 'text/html').end('<html>hello</html>');
   });

@@ -2,6 +2,7 @@
 import type { Logger } from '../log/logger.js';
 import type { ApiCredentials } from './credentials.js';
 import { ApiClient, defaultTimeouts, type ClientTimeouts } from './http/client.js';
+import { EventRecorder, type ClusterEvent } from './events.js';
 import type { ClusterSink, ResourceKind } from './objects.js';
 import {
   defaultReflectorTimings,
@@ -52,6 +53,7 @@ interface Running {
 export class ApiServerSource {
   readonly #client: ApiClient;
   readonly #reflectors: readonly Running[];
+  readonly #events: EventRecorder;
 
   constructor(options: ApiSourceOptions, sink: ClusterSink, log: Logger) {
     const client = new ApiClient(options.connection, options.userAgent ?? 'kube-proxy-ts', {
@@ -59,6 +61,7 @@ export class ApiServerSource {
       ...options.timeouts,
     });
     this.#client = client;
+    this.#events = new EventRecorder(client, options.nodeName, log);
     const traits = new ServerTraits(options.contentType ?? 'protobuf');
     const strings = new StringTable();
     const reflect = <T>(
@@ -122,7 +125,13 @@ export class ApiServerSource {
   /** Afterwards the sink is not called any more. */
   async stop(): Promise<void> {
     await Promise.all(this.#reflectors.map((reflector) => reflector.stop()));
+    this.#events.close();
     this.#client.close();
+  }
+
+  /** Tells the cluster's users of something; on a best effort. */
+  record(event: ClusterEvent): void {
+    this.#events.record(event);
   }
 
   status(): SourceStatus {

@@ -68,6 +68,9 @@ export async function handleControl(
       case 'end':
         server.endWatches();
         break;
+      case 'go-away':
+        server.goAway();
+        break;
       case 'cut-bodies':
         server.cutNextBodies(number('after', 1000), number('count', 1));
         break;

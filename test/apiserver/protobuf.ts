@@ -154,27 +154,66 @@ class Writer {
     this.varint(value);
   }
 
+  /** A nested message: its length is known only after `write`, and put in front of it then. */
+  nested(field: number, write: () => void): void {
+    this.varint(field * 8 + 2);
+    const start = this.#length;
+    this.varint(0);
+    write();
+    const size = this.#length - start - 1;
+    const more = sizeOfVarint(size) - 1;
+    if (more > 0) {
+      this.#reserve(more);
+      this.#buffer.copyWithin(start + 1 + more, start + 1, this.#length);
+    }
+    const end = this.#length + more;
+    this.#length = start;
+    this.varint(size);
+    this.#length = end;
+  }
+
+  clear(): void {
+    this.#length = 0;
+  }
+
+  /** A copy of what was written. */
   done(): Buffer {
     return Buffer.from(this.#buffer.subarray(0, this.#length));
   }
+}
+
+function sizeOfVarint(value: number): number {
+  let size = 1;
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 128)) size++;
+  return size;
 }
 
 type Json = Readonly<Record<string, unknown>>;
 const isObject = (value: unknown): value is Json =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-function encodeFields(fields: Fields, value: Json): Buffer {
-  const writer = new Writer();
-  for (const [name, field] of Object.entries(fields)) {
+function writeFields(writer: Writer, fields: readonly (readonly [string, Field])[], value: Json): void {
+  for (const [name, field] of fields) {
     const content = value[name];
     if (content === undefined || content === null) continue;
-    for (const item of Array.isArray(content) ? (content as unknown[]) : [content])
-      encodeField(writer, field, item);
+    if (Array.isArray(content)) for (const item of content as unknown[]) writeField(writer, field, item);
+    else writeField(writer, field, content);
   }
-  return writer.done();
 }
 
-function encodeField(writer: Writer, field: Field, value: unknown): void {
+/** Object.entries() of a table, made once. */
+const entries = new Map<Fields, readonly (readonly [string, Field])[]>();
+
+function entriesOf(fields: Fields): readonly (readonly [string, Field])[] {
+  let list = entries.get(fields);
+  if (list === undefined) {
+    list = Object.entries(fields);
+    entries.set(fields, list);
+  }
+  return list;
+}
+
+function writeField(writer: Writer, field: Field, value: unknown): void {
   switch (field.type) {
     case 'text':
       writer.text(field.number, String(value));
@@ -185,40 +224,45 @@ function encodeField(writer: Writer, field: Field, value: unknown): void {
     case 'boolean':
       writer.integer(field.number, value === true ? 1 : 0);
       return;
-    case 'time': {
-      const seconds = new Writer();
-      seconds.integer(1, Math.floor(Date.parse(String(value)) / 1000));
-      seconds.integer(2, 0);
-      writer.bytes(field.number, seconds.done());
+    case 'time':
+      writer.nested(field.number, () => {
+        writer.integer(1, Math.floor(Date.parse(String(value)) / 1000));
+        writer.integer(2, 0);
+      });
       return;
-    }
     case 'textMap':
       if (!isObject(value)) return;
       for (const [key, content] of Object.entries(value)) {
-        const entry = new Writer();
-        entry.text(1, key);
-        entry.text(2, String(content));
-        writer.bytes(field.number, entry.done());
+        writer.nested(field.number, () => {
+          writer.text(1, key);
+          writer.text(2, String(content));
+        });
       }
       return;
-    case 'intOrString': {
-      const either = new Writer();
-      either.integer(1, typeof value === 'number' ? 0 : 1);
-      if (typeof value === 'number') either.integer(2, value);
-      else either.text(3, String(value));
-      writer.bytes(field.number, either.done());
+    case 'intOrString':
+      writer.nested(field.number, () => {
+        writer.integer(1, typeof value === 'number' ? 0 : 1);
+        if (typeof value === 'number') writer.integer(2, value);
+        else writer.text(3, String(value));
+      });
       return;
-    }
     case 'message':
-      if (isObject(value)) writer.bytes(field.number, encodeFields(field.fields, value));
+      if (!isObject(value)) return;
+      writer.nested(field.number, () => {
+        writeFields(writer, entriesOf(field.fields), value);
+      });
   }
 }
+
+const shared = new Writer();
 
 /** The raw object, without an envelope. */
 export function encodeObject(kind: string, value: Json): Buffer {
   const fields = messages[kind];
   if (fields === undefined) throw new Error(`no protobuf table for ${kind}`);
-  return encodeFields(fields, value);
+  shared.clear();
+  writeFields(shared, entriesOf(fields), value);
+  return shared.done();
 }
 
 const magic = Buffer.from([0x6b, 0x38, 0x73, 0x00]);

@@ -232,6 +232,11 @@ export class ApiServer {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  /** Ask HTTP/2 clients to move to a new connection; what is open goes on. */
+  goAway(): void {
+    for (const session of this.#sessions) session.goaway();
+  }
+
   /** Put bytes that are no event into all open watches of a kind. */
   garbage(kind: string, bytes: Buffer = Buffer.from('\xff\xff\xff\xffgarbage\n', 'latin1')): void {
     for (const watch of this.#watches) if (watch.request.kind.kind === kind) watch.garbage(bytes);

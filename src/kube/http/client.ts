@@ -33,6 +33,8 @@ export const defaultTimeouts: ClientTimeouts = {
 export interface ApiRequest {
   /** Path and query. */
   readonly target: string;
+  /** JSON to send with POST; a GET when absent. */
+  readonly post?: Buffer;
   readonly accept: string;
   /** Let the server compress the body. */
   readonly gzip: boolean;
@@ -88,20 +90,23 @@ export class ApiClient {
   }
 
   /** @throws KubeError; an answer of any status is an answer */
-  async get(request: ApiRequest): Promise<ApiResponse> {
+  async request(request: ApiRequest): Promise<ApiResponse> {
     if (this.#closed) throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
     const headers: Headers = {
       ...(await this.credentials.headers()),
       accept: request.accept,
       'user-agent': this.#userAgent,
       ...(request.gzip ? { 'accept-encoding': 'gzip' } : {}),
+      ...(request.post === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': String(request.post.length) }),
     };
     const session = await this.#connected();
     const target = this.#prefix + request.target;
     const raw =
       session === 'http/1.1'
-        ? await this.#get1(target, headers, request.signal)
-        : await this.#get2(session, target, headers, request.signal);
+        ? await this.#send1(target, headers, request)
+        : await this.#send2(session, target, headers, request);
     if (raw.status === 401) {
       this.credentials.rejected();
       // A renewed client certificate only counts on a new connection.
@@ -131,6 +136,11 @@ export class ApiClient {
 
   /** All requests wait for the same attempt; after a failed one the next request tries again. */
   #connected(): Promise<http2.ClientHttp2Session | 'http/1.1'> {
+    // It ended, but its events are still on their way.
+    if (this.#openedSession?.closed === true || this.#openedSession?.destroyed === true) {
+      this.#openedSession = undefined;
+      this.#session = undefined;
+    }
     if (this.#session === undefined) {
       const attempt = this.#connect();
       this.#session = attempt;
@@ -224,18 +234,21 @@ export class ApiClient {
     });
   }
 
-  async #get2(
+  async #send2(
     session: http2.ClientHttp2Session,
     target: string,
     headers: Headers,
-    signal: AbortSignal,
+    { signal, post }: ApiRequest,
   ): Promise<RawResponse> {
     if (session.destroyed || session.closed) {
-      if (this.#openedSession === session) this.#openedSession = undefined;
-      this.#session = undefined;
       throw new KubeError('KUBE_CONNECTION_LOST', `connection to API server ${this.server} was closed`);
     }
-    const stream = session.request({ ':method': 'GET', ':path': target, ...headers }, { endStream: true });
+    const method = post === undefined ? 'GET' : 'POST';
+    const stream = session.request(
+      { ':method': method, ':path': target, ...headers },
+      { endStream: post === undefined },
+    );
+    if (post !== undefined) stream.end(post);
     const cancel = (): void => {
       stream.close(http2.constants.NGHTTP2_CANCEL);
     };
@@ -250,12 +263,14 @@ export class ApiClient {
     };
   }
 
-  async #get1(target: string, headers: Headers, signal: AbortSignal, retried = false): Promise<RawResponse> {
+  async #send1(target: string, headers: Headers, what: ApiRequest, retried = false): Promise<RawResponse> {
+    const { signal, post } = what;
     const request = http.request({
       ...(this.#agent === undefined ? {} : { agent: this.#agent }),
       // The agent dials; host and port only name the pool and the Host header.
       host: this.credentials.server.hostname.replace(/^\[|\]$/g, ''),
       port: this.credentials.server.port || (this.credentials.server.protocol === 'https:' ? 443 : 80),
+      method: post === undefined ? 'GET' : 'POST',
       path: target,
       headers: { host: this.credentials.server.host, ...headers },
     });
@@ -265,7 +280,7 @@ export class ApiClient {
     try {
       const answer = await this.#answer<http.IncomingMessage>(request, signal, cancel, (resolve) => {
         request.once('response', resolve);
-        request.end();
+        request.end(post);
       });
       return {
         status: answer.statusCode ?? 0,
@@ -276,7 +291,7 @@ export class ApiClient {
     } catch (error) {
       // The server closed a kept connection at the moment we used it: not a failure, ask again on a new one.
       if (request.reusedSocket && !retried && !signal.aborted && error instanceof KubeError) {
-        if (error.code === 'KUBE_CONNECTION_LOST') return this.#get1(target, headers, signal, true);
+        if (error.code === 'KUBE_CONNECTION_LOST') return this.#send1(target, headers, what, true);
       }
       throw error;
     }
