@@ -4,7 +4,6 @@
  */
 import type { RequestListener, Server } from 'node:http';
 import type { HealthCheckPort, IPFamily } from '../model/types.js';
-import type { Logger } from '../log/logger.js';
 import { listen } from './listen.js';
 
 interface Entry {
@@ -12,6 +11,7 @@ interface Entry {
   servers: Server[];
   /** A failed or running bind; the next sync tries again. */
   state: 'closed' | 'opening' | 'open';
+  reported: boolean;
 }
 
 export interface NodePortHealthOptions {
@@ -19,7 +19,8 @@ export interface NodePortHealthOptions {
   /** 'all': the wildcard address; else one listener per address. */
   readonly addresses: 'all' | readonly string[];
   readonly proxyHealthy: () => boolean;
-  readonly log: Logger;
+  /** A listener could not be opened; told once until it can. */
+  readonly onFailure: (check: HealthCheckPort, error: unknown) => void;
 }
 
 export class NodePortHealth {
@@ -31,7 +32,8 @@ export class NodePortHealth {
     const entry = this.entries.get(check.service);
     if (entry !== undefined && entry.check.port !== check.port) this.remove(check.service);
     const kept = this.entries.get(check.service);
-    if (kept === undefined) this.entries.set(check.service, { check, servers: [], state: 'closed' });
+    if (kept === undefined)
+      this.entries.set(check.service, { check, servers: [], state: 'closed', reported: false });
     else kept.check = check;
   }
 
@@ -64,13 +66,12 @@ export class NodePortHealth {
     } catch (error) {
       closeAll(servers);
       entry.state = 'closed';
-      this.options.log.error('Failed to start the health check node port of a Service', error, {
-        service: entry.check.service,
-        port: entry.check.port,
-      });
+      if (!entry.reported) this.options.onFailure(entry.check, error);
+      entry.reported = true;
       return;
     }
     entry.state = 'open';
+    entry.reported = false;
     entry.servers = servers;
     // Removed or moved to another port while it was being opened.
     if (this.entries.get(entry.check.service) !== entry) closeAll(servers);

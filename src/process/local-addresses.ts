@@ -42,7 +42,7 @@ export class LocalAddresses {
   }
 
   stop(): void {
-    this.subscription?.close();
+    void this.subscription?.close();
   }
 
   private refresh(): void {

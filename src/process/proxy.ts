@@ -10,6 +10,7 @@ import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { Health } from '../health/health.js';
 import { listenWithRetry, listen } from '../health/listen.js';
 import { NodePortHealth } from '../health/node-ports.js';
+import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
 import { createLogger, errorText, type Logger } from '../log/logger.js';
 import { createMetrics, type Metrics } from '../metrics/metrics.js';
@@ -22,7 +23,7 @@ import {
   selectNodePortIPs,
   type NodePortAddresses,
 } from '../model/nodeport-addresses.js';
-import type { IPFamily, ModelChanges } from '../model/types.js';
+import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js';
 import { ClusterState } from './cluster-state.js';
 import { exitCodes, FatalError } from './exit-codes.js';
 import { healthEndpoints, metricsEndpoints } from './http-endpoints.js';
@@ -203,10 +204,33 @@ class Proxy {
     clearTimeout(this.nodeTimer);
     this.starting = true;
     try {
-      this.running = new Running(this.config, this.log, this.state, this.health, this.metrics, (error) => {
-        this.fail(error);
-      });
+      const record = (event: ClusterEvent): void => this.source?.record(event);
+      this.running = new Running(
+        this.config,
+        this.log,
+        this.state,
+        this.health,
+        this.metrics,
+        record,
+        (error) => {
+          this.fail(error);
+        },
+      );
       this.running.start();
+      const { nodeName } = this.config;
+      record({
+        type: 'Normal',
+        reason: 'Starting',
+        action: 'StartKubeProxy',
+        regarding: {
+          apiVersion: 'v1',
+          kind: 'Node',
+          namespace: '',
+          name: nodeName,
+          uid: this.state.ownNode?.uid ?? '',
+        },
+        note: '',
+      });
     } catch (error) {
       this.fail(error);
     }
@@ -232,6 +256,7 @@ class Running {
     private readonly state: ClusterState,
     health: Health,
     private readonly metrics: Metrics,
+    private readonly record: (event: ClusterEvent) => void,
     private readonly fail: (error: unknown) => void,
   ) {
     const families = usableFamilies();
@@ -282,7 +307,9 @@ class Running {
           family,
           addresses: this.nodePortAddresses(family),
           proxyHealthy: () => health.healthy,
-          log: log.named('healthcheck'),
+          onFailure: (check, error) => {
+            this.healthCheckFailed(check, error);
+          },
         }),
       );
       this.reconcilers.set(
@@ -372,6 +399,17 @@ class Running {
 
   private maintain(): void {
     this.program('housekeeping', (dataplane) => dataplane.maintain());
+  }
+
+  private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {
+    this.log.error('A health check node port is not up; tried again at every sync', error, { service, port });
+    this.record({
+      type: 'Warning',
+      reason: 'FailedToStartServiceHealthcheck',
+      action: 'Listen',
+      regarding: { apiVersion: 'v1', kind: 'Service', namespace, name, uid: '' },
+      note: `node ${this.config.nodeName} failed to start healthcheck "${service}" on port ${port}: ${errorText(error)}`,
+    });
   }
 
   /** A small change beside the service ports; should the kernel refuse it, the whole table is compared again. */

@@ -1,6 +1,7 @@
 /** Where the cluster's objects come from: the API server, or manifest files. */
 import { setInterval as every } from 'node:timers';
 import type { Config } from '../config/config.js';
+import type { ClusterEvent } from '../kube/events.js';
 import { KubeError, type KubeErrorCode } from '../kube/errors.js';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
 import type { ApiServerSource } from '../kube/source.js';
@@ -11,6 +12,8 @@ export interface Source {
   /** @throws FatalError */
   start(): void;
   stop(): Promise<void>;
+  /** Tells the cluster's users of something. Nobody listens where there is no API server. */
+  record(event: ClusterEvent): void;
 }
 
 /**
@@ -43,9 +46,11 @@ async function manifestSource(config: Config, sink: ClusterSink, log: Logger): P
         throw new FatalError(exitCodes.manifests, error.message, { cause: error });
       }
     },
-    stop: async () => {
-      await Promise.resolve(source.stop());
+    stop: () => {
+      source.stop();
+      return Promise.resolve();
     },
+    record: () => undefined,
   };
 }
 
@@ -108,6 +113,9 @@ async function apiSource(
     stop: async () => {
       stopWatching.now();
       await source.stop();
+    },
+    record: (event) => {
+      source.record(event);
     },
   };
 }
