@@ -11,7 +11,7 @@ import net from 'node:net';
 import readline from 'node:readline';
 import type { Answer, Call, ListenAddress, Probe, ProbeResult, Replies, Request, Tally } from './protocol.js';
 import { resultKey } from './protocol.js';
-import { echo, sendSctpInit, sendStraySegment } from './rawpackets.js';
+import { echo, forgetConnections, sendSctpInit, sendStraySegment } from './rawpackets.js';
 
 const place = process.argv[2] ?? 'unnamed';
 const servers = new Map<string, { close(): void }>();
@@ -408,6 +408,9 @@ async function carryOut(request: Request): Promise<Replies[Request['op']]> {
       return echo(request.source, request.target, request.timeout);
     case 'sctp-init':
       sendSctpInit({ address: request.source, port: 36412 }, { address: request.target, port: request.port });
+      return null;
+    case 'forget-connections':
+      forgetConnections();
       return null;
     case 'stray-segment': {
       const { probe, localPort } = heldConversation(request.id);

@@ -3,7 +3,9 @@
  * kube-proxy-compatible command reaches it with `--master http://127.0.0.1:PORT`: LIST, WATCH with bookmarks, label and
  * field selectors, and events. JSON only, over HTTP/1.1. Controlled by the runner with JSON lines on standard input.
  *
- * It is deliberately independent of the proxy's own code and test doubles: the cases judge other proxies as well.
+ * Objects are served as they were written, without an API server's validation and defaults: some rows are about fields
+ * that a real server would fill in. Apart from that it shares nothing with the proxy's own code and test doubles, because
+ * the cases judge other proxies as well.
  */
 import http from 'node:http';
 import readline from 'node:readline';

@@ -1,4 +1,4 @@
-/** Runs the system's own tools (ip, nft, conntrack). */
+/** Runs the system's own tools (ip, nft). */
 import { spawn } from 'node:child_process';
 
 export class CommandError extends Error {
@@ -16,7 +16,10 @@ export function run(command: string, args: readonly string[], input = ''): Promi
     child.stdin.on('error', () => undefined);
     child.on('error', (error) => {
       reject(
-        new CommandError(`cannot run ${command}: ${error.message}. Is the tool installed?`, { cause: error }),
+        new CommandError(
+          `cannot run ${command}: ${error.message}. It comes with Debian's packages iproute2 (ip) and nftables (nft).`,
+          { cause: error },
+        ),
       );
     });
     child.on('close', (status) => {

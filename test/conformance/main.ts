@@ -9,11 +9,12 @@ import { parseArgs } from 'node:util';
 import type { Family } from './addresses.js';
 import type { Column, Test, TransportName } from './cases.js';
 import { CaseFileError, loadSections, needsApi, testsOf } from './cases.js';
+import { CommandError } from './commands.js';
 import { NotationError } from './notation.js';
 import { Report, selects } from './report.js';
 import { destroyLabs, runGroups } from './runner.js';
 import { groupByConfiguration } from './schedule.js';
-import { removeStale } from './topology.js';
+import { checkTools, removeStale } from './topology.js';
 
 const usage = `usage: conformance --program '<command line>' [options]
 
@@ -123,6 +124,7 @@ async function main(): Promise<number> {
       void destroyLabs().then(() => process.exit(130));
     });
   }
+  await checkTools();
   await removeStale();
   const started = Date.now();
   try {
@@ -158,7 +160,10 @@ main().then(
   (status) => process.exit(status),
   (error: unknown) => {
     const foreseen =
-      error instanceof CaseFileError || error instanceof UsageError || error instanceof NotationError;
+      error instanceof CaseFileError ||
+      error instanceof UsageError ||
+      error instanceof NotationError ||
+      error instanceof CommandError;
     console.error(foreseen ? `conformance: ${error.message}` : error);
     process.exit(2);
   },

@@ -84,6 +84,7 @@ export type Request =
     }
   | { readonly op: 'echo'; readonly source: string; readonly target: string; readonly timeout: number }
   | { readonly op: 'sctp-init'; readonly source: string; readonly target: string; readonly port: number }
+  | { readonly op: 'forget-connections' }
   /** A TCP segment outside the window of the held connection `id`, marked with DSCP 42. */
   | { readonly op: 'stray-segment'; readonly id: string };
 
@@ -102,6 +103,7 @@ export interface Replies {
   http: HttpAnswer | { readonly error: string };
   echo: 'answered' | 'refused' | 'silent';
   'sctp-init': null;
+  'forget-connections': null;
   'stray-segment': null;
 }
 

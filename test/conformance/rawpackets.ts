@@ -1,6 +1,6 @@
 /**
- * Packets that Node has no socket for: ICMP echo, a bare SCTP INIT, a TCP segment outside its connection's window.
- * Uses the C library through koffi; all sockets are non-blocking or send only.
+ * What Node has no socket for: ICMP echo, a bare SCTP INIT, a TCP segment outside its connection's window, and the
+ * netlink request that empties the connection tracking table. Uses the C library through koffi; all sockets are non-blocking or send only.
  */
 import koffi from 'koffi';
 import { v6ToNumber } from './addresses.js';
@@ -34,6 +34,13 @@ const IP_TOS = 1;
 const IPV6_TCLASS = 67;
 const EAGAIN = 11;
 const ECONNREFUSED = 111;
+
+/** <linux/netlink.h>, <linux/netfilter/nfnetlink_conntrack.h> */
+const AF_NETLINK = 16;
+const NETLINK_NETFILTER = 12;
+const NLM_F_REQUEST_AND_ACK = 0x05;
+const NLMSG_ERROR = 2;
+const CTNETLINK_DELETE = (1 << 8) | 2;
 
 /** DSCP 42, the mark that the recorders of the topology look for, as the whole traffic class byte. */
 const strayTrafficClass = 42 << 2;
@@ -181,4 +188,22 @@ export function sendStraySegment(source: Endpoint, target: Endpoint): void {
   tail.writeUInt16BE(segment.length, 2);
   segment.writeUInt16BE(internetChecksum(Buffer.concat([ends, tail, segment])), 16);
   sendRaw(IPPROTO_TCP, source.address, target.address, segment, strayTrafficClass);
+}
+
+/** A delete request that names no connection deletes all of this namespace, of both families. */
+export function forgetConnections(): void {
+  const fd = check(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER) as number, 'socket(netlink)');
+  try {
+    const request = Buffer.alloc(20);
+    request.writeUInt32LE(request.length, 0);
+    request.writeUInt16LE(CTNETLINK_DELETE, 4);
+    request.writeUInt16LE(NLM_F_REQUEST_AND_ACK, 6);
+    check(sendTo(fd, request, request.length, 0, null, 0) as number, 'send(netlink)');
+    const reply = Buffer.alloc(128);
+    check(receive(fd, reply, reply.length, 0) as number, 'recv(netlink)');
+    const status = reply.readUInt16LE(4) === NLMSG_ERROR ? reply.readInt32LE(16) : 0;
+    if (status !== 0) throw new Error(`connection tracking refused to forget: errno ${-status}`);
+  } finally {
+    close(fd);
+  }
 }

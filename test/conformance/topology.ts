@@ -218,7 +218,7 @@ export class Topology {
 
   /** Forgets every connection that alder tracks, so that the next packet of each is the first of a new one. */
   async forgetConnections(): Promise<void> {
-    await this.exec('alder', 'conntrack', ['-F']).catch(() => undefined);
+    await this.agent('alder').request({ op: 'forget-connections' });
   }
 
   async forgetArrivals(): Promise<void> {
@@ -361,6 +361,12 @@ function isAlive(pid: number): boolean {
   } catch {
     return false;
   }
+}
+
+/** @throws CommandError naming the tool that is not installed */
+export async function checkTools(): Promise<void> {
+  await run('ip', ['-V']);
+  await run('nft', ['--version']);
 }
 
 /** Removes what runs left behind that were killed too hard to clean up: their process no longer exists. */

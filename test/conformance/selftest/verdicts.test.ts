@@ -97,6 +97,14 @@ describe('what the harness tells apart', { skip: process.getuid?.() !== 0 ? 'nee
       }
     }
   }
+
+  it('forgets every connection on request', async () => {
+    const count = async (): Promise<number> =>
+      Number(await topology.exec('alder', 'cat', ['/proc/sys/net/netfilter/nf_conntrack_count']));
+    assert.ok((await count()) > 0);
+    await topology.forgetConnections();
+    assert.equal(await count(), 0);
+  });
 });
 
 async function holdAgainstAll(
