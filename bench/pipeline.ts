@@ -23,6 +23,7 @@ import { SyncLoop } from '../src/process/sync-loop.js';
 import { clusterObjects } from '../test/apiserver/generate.js';
 import { encodeObject, envelope, watchFrame } from '../test/apiserver/protobuf.js';
 import { bareBatch } from './netlink-batch.js';
+import { percentile } from './percentile.js';
 
 export interface PipelineResult {
   readonly services: number;
@@ -49,7 +50,7 @@ type Json = Readonly<Record<string, unknown>>;
 /** A watch frame as the API server sends it. */
 function frame(type: string, object: Json): { kind: string; bytes: Buffer } {
   const kind = String(object['kind']);
-  const raw = encodeObject(kind, object as Parameters<typeof encodeObject>[1]);
+  const raw = encodeObject(kind, object);
   return { kind, bytes: watchFrame(type, envelope(String(object['apiVersion']), kind, raw)) };
 }
 
@@ -184,10 +185,8 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     await settle(before + 1);
     latencies.push(acknowledged - read);
   }
-  latencies.sort((a, b) => a - b);
   await loop.stop();
   dataplane.close();
-  const at = (share: number): number => latencies[Math.floor(latencies.length * share)] ?? 0;
   return {
     services: serviceCount,
     endpoints: endpointCount,
@@ -195,9 +194,9 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     coldKernelMs: cold.kernelMs,
     transactions: cold.transactions,
     elements: cold.elementsAdded,
-    bareMs: bare.sort((a, b) => a - b)[1] ?? 0,
-    changeP50: at(0.5),
-    changeP99: at(0.99),
+    bareMs: percentile(bare, 0.5),
+    changeP50: percentile(latencies, 0.5),
+    changeP99: percentile(latencies, 0.99),
     changeTransactions: (report.transactions - cold.transactions) / changes,
   };
 }
