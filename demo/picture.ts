@@ -56,7 +56,7 @@ export function draw(
       '',
       ...rows,
       row(failed > 0 ? colour.red(noAnswer) : colour.dim(noAnswer), failed, total.failed, colour.red),
-      colour.dim(`    ${rate}, a new connection each; bars: the last second, numbers: all so far`),
+      colour.dim(`    ${rate}, each a new connection (bars: last second, numbers: all)`),
     ],
     plain: `    ${[
       ...pods.map((pod) => `${pod.name} ${percent(shareOf(recent.answers.get(pod.name) ?? 0))}`),

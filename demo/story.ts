@@ -87,7 +87,7 @@ class Story {
   private title(): void {
     const { bold, dim, green } = this.display.colour;
     const address = `${service.ip}:${service.port}`;
-    const way = (text: string): string => text.padEnd(53);
+    const way = (text: string): string => text.padEnd(54);
     const pod = (fork: string, name: string): string => `${fork}─▶ ${green('●')} ${name}`;
     this.display.say(
       '',
@@ -260,8 +260,8 @@ class Story {
     );
     this.note(
       '',
-      'end to end   from the file, or the start of the program, to the acknowledgement',
-      '             (this waits 20 ms for more files, and reads all of them again)',
+      'end to end   from the file, or the start of the program, until it is there;',
+      '             this waits 20 ms for more files, and reads all of them again',
       'kube-proxy   from the change that was read to the acknowledgement',
       'kernel       inside the kernel',
     );
@@ -273,7 +273,7 @@ class Story {
     const seconds = Math.round((now() - started) / 1000);
     this.display.say(
       '',
-      `  ${count(total.answered)} answers in ${seconds} s, and ${count(total.failed)} failures, all before the kernel knew of the dead pod.`,
+      `  ${count(total.answered)} answers in ${seconds} s; ${count(total.failed)} failures, all before the kernel knew.`,
       '  Nothing is left behind: the namespaces end with this program.',
       '',
     );
