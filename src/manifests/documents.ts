@@ -57,18 +57,48 @@ export function readManifest(file: string): readonly ManifestObject[] {
     );
   }
   const json = /^\s*\{/.test(text) ? parseJson(text) : undefined;
-  if (json !== undefined) {
-    // The slow parser is needed only to say where something stands.
-    let parsed: ParsedYaml | undefined;
-    return objectsOf(json, (at) => {
-      parsed ??= parseYaml(file, text);
-      return parsed.place(0, at);
-    });
-  }
-  const parsed = parseYaml(file, text);
-  return parsed.values.flatMap((value, i) =>
-    value === null || value === undefined ? [] : objectsOf(value, (at) => parsed.place(i, at)),
+  const values = json === undefined ? parseYaml(file, text).values : [json];
+  // The syntax tree is large and only tells where something stands: made again for the few times that this matters.
+  let tree: ParsedYaml | undefined;
+  return values.flatMap((value, i) =>
+    value === null || value === undefined
+      ? []
+      : objectsOf(value, (at) => {
+          tree ??= parseYaml(file, text);
+          return tree.place(i, at);
+        }),
   );
+}
+
+interface ReadFile {
+  readonly signature: string;
+  readonly objects: readonly ManifestObject[];
+}
+
+/** Files that did not change since they were last read are not read again. */
+export class ManifestFiles {
+  #files: ReadonlyMap<string, ReadFile> = new Map();
+
+  /**
+   * All objects of a file or folder.
+   * @throws ManifestError MANIFEST_PATH, MANIFEST_SYNTAX, MANIFEST_INVALID
+   */
+  read(root: string): { readonly files: number; readonly objects: readonly ManifestObject[] } {
+    const read = new Map<string, ReadFile>();
+    for (const file of manifestFiles(root)) {
+      const signature = fileSignature(file);
+      const known = this.#files.get(file);
+      read.set(file, known?.signature === signature ? known : { signature, objects: readManifest(file) });
+    }
+    this.#files = read;
+    return { files: read.size, objects: [...read.values()].flatMap(({ objects }) => objects) };
+  }
+}
+
+/** Differs when the content may differ; symbolic links are followed. '' for a file that is not there. */
+export function fileSignature(file: string): string {
+  const status = statSync(file, { bigint: true, throwIfNoEntry: false });
+  return status === undefined ? '' : `${status.ino} ${status.size} ${status.mtimeNs} ${status.ctimeNs}`;
 }
 
 function parseJson(text: string): unknown {

@@ -2,7 +2,7 @@
 import { BrokenObjectError } from '../kube/errors.js';
 import type { EndpointSlice, Node, Service, ServiceCIDR } from '../kube/objects.js';
 import { StringTable } from '../kube/strings.js';
-import { manifestFiles, readManifest, type ManifestObject } from './documents.js';
+import { ManifestFiles, type ManifestObject } from './documents.js';
 import { selects, slicesFromPods } from './endpoints.js';
 import { ManifestError, placeText } from './errors.js';
 import {
@@ -35,16 +35,15 @@ export interface ManifestSet {
 /**
  * Read the file or folder.
  * @param nodeName the Node objects of other nodes are left out
+ * @param source keep it from one load to the next, so that only changed files are read
  * @throws ManifestError for the first thing that is wrong
  */
-export function loadManifests(root: string, nodeName: string): ManifestSet {
-  const files = manifestFiles(root);
+export function loadManifests(root: string, nodeName: string, source = new ManifestFiles()): ManifestSet {
+  const { files, objects } = source.read(root);
   const collector = new Collector(nodeName);
-  for (const file of files) {
-    for (const object of readManifest(file)) collector.add(object);
-  }
-  if (files.length === 0) collector.warnings.push(`${root} holds no .yaml, .yml or .json file`);
-  return collector.finish(files.length);
+  for (const object of objects) collector.add(object);
+  if (files === 0) collector.warnings.push(`${root} holds no .yaml, .yml or .json file`);
+  return collector.finish(files);
 }
 
 class Collector {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
 import type { Logger } from '../log/logger.js';
-import { manifestFiles } from './documents.js';
+import { fileSignature, ManifestFiles, manifestFiles } from './documents.js';
 import { ManifestError } from './errors.js';
 import { loadManifests, type ManifestSet } from './load.js';
 
@@ -35,6 +35,7 @@ export class ManifestSource {
   readonly #sink: ClusterSink;
   readonly #log: Logger;
   readonly #options: Required<ManifestSourceOptions>;
+  readonly #files = new ManifestFiles();
   #current = nothing;
   #signature = '';
   #reported = '';
@@ -63,7 +64,7 @@ export class ManifestSource {
    */
   start(): void {
     this.#signature = this.#look();
-    const set = loadManifests(this.#root, this.#options.nodeName);
+    const set = loadManifests(this.#root, this.#options.nodeName, this.#files);
     this.#notify(set);
     this.#apply(set);
     for (const kind of kinds) this.#sink.synced(kind);
@@ -125,14 +126,11 @@ export class ManifestSource {
     }, ms);
   }
 
-  /** Which files there are and when they last changed; symbolic links are followed. */
+  /** Which files there are and when they last changed. */
   #look(): string {
     try {
       return manifestFiles(this.#root)
-        .map((file) => {
-          const { ino, size, mtimeNs } = statSync(file, { bigint: true });
-          return `${file} ${ino} ${size} ${mtimeNs}`;
-        })
+        .map((file) => `${file} ${fileSignature(file)}`)
         .join('\n');
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -145,7 +143,7 @@ export class ManifestSource {
     if (signature === this.#signature) return;
     let set: ManifestSet;
     try {
-      set = loadManifests(this.#root, this.#options.nodeName);
+      set = loadManifests(this.#root, this.#options.nodeName, this.#files);
     } catch (error) {
       if (!(error instanceof ManifestError)) throw error;
       this.#broken(error, signature);
