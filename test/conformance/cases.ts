@@ -100,7 +100,8 @@ const stepSchema = z.strictObject({
   'service-cidrs': z.array(z.string()).optional(),
   hold: z.string().optional(),
   again: z.string().optional(),
-  'source-port': z.number().optional(),
+  /** The server sees the same source address and port as when the connection or flow was opened. */
+  unbroken: z.boolean().optional(),
   steady: z.string().optional(),
   'steady-end': z.string().optional(),
   proxy: z.enum(['terminate', 'kill', 'start', 'cleanup']).optional(),

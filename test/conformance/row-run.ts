@@ -35,7 +35,7 @@ const refusalPatience = 2500;
 const leastConnections = 12;
 const mostConnections = 96;
 
-export class TestFailure extends Error {
+export class RowFailure extends Error {
   readonly code = 'ERR_CONFORMANCE_FAILED';
 }
 
@@ -69,7 +69,7 @@ export class RowRun {
   /** What each client reached in a step with `as`. */
   readonly #remembered = new Map<string, Map<string, string>>();
   readonly #occupied: ListenAddress[] = [];
-  readonly #held = new Map<string, { place: Place; packet: Packet }>();
+  readonly #held = new Map<string, { place: Place; packet: Packet; saw?: string }>();
 
   constructor(lab: Lab, test: Test, expectations: Expectations) {
     this.#lab = lab;
@@ -92,7 +92,7 @@ export class RowRun {
       } catch (error) {
         const where = this.#test.steps.length === 1 ? '' : `step ${index + 1}: `;
         const message = error instanceof Error ? error.message : String(error);
-        throw new TestFailure(`${where}${message}`, { cause: error });
+        throw new RowFailure(`${where}${message}`, { cause: error });
       }
     }
   }
@@ -197,14 +197,14 @@ export class RowRun {
 
   #firstService(): [string, ServiceSpec] {
     const first = [...this.#services][0] ?? [...this.#test.services][0];
-    if (first === undefined) throw new TestFailure('the row has no service');
+    if (first === undefined) throw new RowFailure('the row has no service');
     return first;
   }
 
   #resolve(spec: PacketSpec): Packet {
     const family = this.#test.family;
     const firstActor = findActor(spec.from[0] ?? '');
-    if (firstActor === undefined) throw new TestFailure(`nobody is called ${spec.from[0] ?? ''}`);
+    if (firstActor === undefined) throw new RowFailure(`nobody is called ${spec.from[0] ?? ''}`);
     const { target, port } = this.#resolveTarget(spec, family);
     const targetFamily = familyOf(target);
     const addressed = this.#servicePort(target, port, spec.protocol);
@@ -234,7 +234,7 @@ export class RowRun {
       spec.service === ''
         ? this.#firstService()
         : [spec.service, this.#services.get(spec.service) ?? this.#test.services.get(spec.service)];
-    if (service === undefined) throw new TestFailure(`the row has no service ${spec.service}`);
+    if (service === undefined) throw new RowFailure(`the row has no service ${spec.service}`);
     const ports = portsOf(service);
     if (spec.kind === 'NP') {
       return {
@@ -244,7 +244,7 @@ export class RowRun {
     }
     const addresses = { CIP: service.cip, VIP: service.vip, XIP: service.xip }[spec.kind] ?? [];
     const address = (addresses[spec.ordinal - 1] ?? '').trim().split(' ')[0] ?? '';
-    if (address === '') throw new TestFailure(`the service has no ${spec.kind}`);
+    if (address === '') throw new RowFailure(`the service has no ${spec.kind}`);
     return { target: address, port: spec.port ?? ports[0]?.port ?? 0 };
   }
 
@@ -269,11 +269,11 @@ export class RowRun {
     return undefined;
   }
 
-  #probe(packet: Packet, source: string, timeout: number, sourcePort = 0): Probe {
+  #probe(packet: Packet, source: string, timeout: number): Probe {
     return {
       protocol: packet.protocol as Protocol,
       source,
-      sourcePort,
+      sourcePort: 0,
       target: packet.target,
       port: packet.port,
       timeout,
@@ -355,7 +355,7 @@ export class RowRun {
 
   async #send(step: Step, text: string): Promise<void> {
     const expected = expectationOf(step, this.#expectations);
-    if (expected === undefined) throw new TestFailure(`no expectation for ${text}`);
+    if (expected === undefined) throw new RowFailure(`no expectation for ${text}`);
     const packet = this.#resolve(parsePacket(text));
     const outcome = parseOutcome(this.#substitute(expected), packet.family);
     if (outcome.kind === 'endpoints' && outcome.quantity === 'arrives') {
@@ -375,7 +375,7 @@ export class RowRun {
         return;
       }
       if (Date.now() >= deadline) {
-        throw new TestFailure(
+        throw new RowFailure(
           `${text} (${packet.protocol} to ${packet.target} port ${packet.port}): expected ${expected}, got ${describe(observations, circumstances)} (${problem})`,
         );
       }
@@ -403,7 +403,7 @@ export class RowRun {
           probes: [this.#probe(packet, source, arrivalPatience)],
         });
         if (result?.kind === 'answered') {
-          throw new TestFailure(`${text}: expected ${expected}, but it was answered by ${result.by}`);
+          throw new RowFailure(`${text}: expected ${expected}, but it was answered by ${result.by}`);
         }
       }
     }
@@ -422,7 +422,7 @@ export class RowRun {
       );
       if (!right) {
         const seen = arrivals.map((one) => `${one.source} -> ${one.target} port ${one.port}`).join(', ');
-        throw new TestFailure(`${text}: expected ${expected}, arrived: ${seen === '' ? 'nothing' : seen}`);
+        throw new RowFailure(`${text}: expected ${expected}, arrived: ${seen === '' ? 'nothing' : seen}`);
       }
     }
   }
@@ -496,7 +496,7 @@ export class RowRun {
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
       return;
     }
-    throw new TestFailure(`a step without a verb: ${JSON.stringify(step)}`);
+    throw new RowFailure(`a step without a verb: ${JSON.stringify(step)}`);
   }
 
   async #change(step: Step): Promise<void> {
@@ -523,20 +523,25 @@ export class RowRun {
     const packet = this.#resolve(parsePacket(step.send ?? ''));
     const id = `${this.#test.slug}/${name}`;
     this.#held.set(id, { place: packet.place, packet });
-    const probe = this.#probe(packet, packet.sources[0] ?? '', answerPatience, step['source-port'] ?? 0);
+    const probe = this.#probe(packet, packet.sources[0] ?? '', answerPatience);
     const result = await this.#lab.topology.agent(packet.place).request({ op: 'hold', id, probe });
+    if (result.kind === 'answered') this.#held.set(id, { place: packet.place, packet, saw: result.saw });
     this.#judgeHeld(step, packet, result);
   }
 
   async #again(step: Step, name: string): Promise<void> {
     const id = `${this.#test.slug}/${name}`;
     const held = this.#held.get(id);
-    if (held === undefined) throw new TestFailure(`nothing is held as ${name}`);
+    if (held === undefined) throw new RowFailure(`nothing is held as ${name}`);
     const deadline = Date.now() + (step.within ?? 0) * 1000;
     for (;;) {
       const result = await this.#lab.topology.agent(held.place).request({ op: 'again', id, timeout: 500 });
       try {
         this.#judgeHeld(step, held.packet, result);
+        const saw = result.kind === 'answered' ? result.saw : result.kind;
+        if (step.unbroken === true && saw !== held.saw) {
+          throw new RowFailure(`${name} is broken: its server saw ${held.saw ?? 'nothing'}, now ${saw}`);
+        }
         return;
       } catch (error) {
         if (Date.now() >= deadline) throw error;
@@ -561,7 +566,7 @@ export class RowRun {
           )
         : judge(outcome, observations, circumstances, undefined);
     if (problem !== undefined) {
-      throw new TestFailure(
+      throw new RowFailure(
         `${step.send ?? step.again ?? ''}: expected ${expected}, got ${describe(observations, circumstances)} (${problem})`,
       );
     }
@@ -579,7 +584,7 @@ export class RowRun {
   async #steadyEnd(step: Step, name: string): Promise<void> {
     const id = `${this.#test.slug}/${name}`;
     const held = this.#held.get(id);
-    if (held === undefined) throw new TestFailure(`nothing is steady as ${name}`);
+    if (held === undefined) throw new RowFailure(`nothing is steady as ${name}`);
     this.#held.delete(id);
     const report = await this.#lab.topology.agent(held.place).request({ op: 'steady-end', id });
     const expected = expectationOf(step, this.#expectations) ?? '';
@@ -588,7 +593,7 @@ export class RowRun {
     const circumstances = this.#circumstances(held.packet);
     const problem = judge(parseOutcome(expected, held.packet.family), observations, circumstances, undefined);
     if (problem !== undefined) {
-      throw new TestFailure(
+      throw new RowFailure(
         `of ${report.attempts} connections without a pause: expected ${expected}, got ${describe(observations, circumstances)} (${problem})`,
       );
     }
@@ -611,7 +616,7 @@ export class RowRun {
 
   async #api(withheld: boolean): Promise<void> {
     if (this.#lab.source.withholdSlices === undefined) {
-      throw new TestFailure(
+      throw new RowFailure(
         'this object source cannot withhold EndpointSlices; run the row with --source api',
       );
     }
@@ -629,7 +634,7 @@ export class RowRun {
     const [program = '', ...args] = command.split(' ');
     const output = await this.#lab.topology.exec('alder', program, args);
     if (!new RegExp(matches).test(output))
-      throw new TestFailure(`${command} shows no /${matches}/ but: ${output.trim()}`);
+      throw new RowFailure(`${command} shows no /${matches}/ but: ${output.trim()}`);
   }
 
   /**
@@ -677,7 +682,7 @@ export class RowRun {
       });
       const problem = httpProblem(answer, this.#answerOf(step));
       if (problem === undefined) return;
-      if (Date.now() >= deadline) throw new TestFailure(`${step.method ?? 'GET'} ${url}: ${problem}`);
+      if (Date.now() >= deadline) throw new RowFailure(`${step.method ?? 'GET'} ${url}: ${problem}`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
@@ -688,7 +693,7 @@ export class RowRun {
 
   async #everyCopy(step: Step, name: string): Promise<void> {
     const spec = this.#services.get(name);
-    if (spec === undefined) throw new TestFailure(`the row has no service ${name}`);
+    if (spec === undefined) throw new RowFailure(`the row has no service ${name}`);
     const first = this.#resolve(parsePacket(`PA -> ${name}.CIP`));
     const source = first.sources[0] ?? '';
     const outcome = parseOutcome(expectationOf(step, this.#expectations) ?? '', first.family);
@@ -701,7 +706,7 @@ export class RowRun {
       const observations = [{ source, result, count: 1 }];
       const problem = judge(outcome, observations, circumstances, undefined);
       if (problem !== undefined) {
-        throw new TestFailure(
+        throw new RowFailure(
           `copy ${index} at ${circumstances.target}: ${describe(observations, circumstances)} (${problem})`,
         );
       }
@@ -711,20 +716,20 @@ export class RowRun {
   async #event(reason: string): Promise<void> {
     const { source } = this.#lab;
     if (source.events === undefined)
-      throw new TestFailure('this object source takes no events; run the row with --source api');
+      throw new RowFailure('this object source takes no events; run the row with --source api');
     const deadline = Date.now() + 5000;
     while (Date.now() < deadline) {
       if ((await source.events()).some((body) => body.includes(reason))) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    throw new TestFailure(`no event with reason ${reason} was posted`);
+    throw new RowFailure(`no event with reason ${reason} was posted`);
   }
 
   /** Sends a segment outside the window of a held connection, and sees whether it reaches the endpoint. */
   async #stray(step: Step, name: string): Promise<void> {
     const id = `${this.#test.slug}/${name}`;
     const held = this.#held.get(id);
-    if (held === undefined) throw new TestFailure(`nothing is held as ${name}`);
+    if (held === undefined) throw new RowFailure(`nothing is held as ${name}`);
     const { topology } = this.#lab;
     await topology.forgetArrivals();
     await topology.agent(held.place).request({ op: 'stray-segment', id });
@@ -735,7 +740,7 @@ export class RowRun {
     ];
     const expected = expectationOf(step, this.#expectations);
     if (arrivals.length > 0 !== (expected === 'PASS')) {
-      throw new TestFailure(`the stray segment: expected ${expected ?? ''}, ${arrivals.length} arrived`);
+      throw new RowFailure(`the stray segment: expected ${expected ?? ''}, ${arrivals.length} arrived`);
     }
   }
 }
