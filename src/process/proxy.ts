@@ -7,6 +7,7 @@ import type { Config, HostPort } from '../config/config.js';
 import { UdpReconciler } from '../conntrack/udp-reconciler.js';
 import type { Dataplane } from '../dataplane/dataplane.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
+import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
 import { Health } from '../health/health.js';
 import { listenWithRetry, listen } from '../health/listen.js';
 import { NodePortHealth } from '../health/node-ports.js';
@@ -242,6 +243,7 @@ class Running {
   readonly loop: SyncLoop;
   private readonly model: ServiceModel;
   private readonly dataplanes: readonly Dataplane[];
+  private readonly watch: TableWatch;
   private readonly nodePortHealth = new Map<IPFamily, NodePortHealth>();
   private readonly reconcilers = new Map<IPFamily, UdpReconciler>();
   private readonly localAddresses: LocalAddresses;
@@ -290,16 +292,29 @@ class Running {
       externalIPs: config.externalIPs,
     });
     state.attach(this.model);
-    this.dataplanes = families.map(
-      (family) =>
-        new NftablesFamily(openNftables(), {
-          family,
-          masqueradeMark: 1 << config.masqueradeBit,
-          masqueradeAll: config.masqueradeAll,
-          detector: detectors[family],
-          nodePortAddresses: this.nodePortAddresses(family),
-        }),
-    );
+    const programs = families.map((family) => {
+      const connection = openNftables();
+      const dataplane = new NftablesFamily(connection, {
+        family,
+        masqueradeMark: 1 << config.masqueradeBit,
+        masqueradeAll: config.masqueradeAll,
+        detector: detectors[family],
+        nodePortAddresses: this.nodePortAddresses(family),
+      });
+      return { connection, dataplane };
+    });
+    const observer = openNftables();
+    this.watch = new TableWatch({
+      families,
+      ownPortIds: new Set(programs.map(({ connection }) => connection.portId)),
+      generation: () => observer.getGeneration().id,
+      onForeignChange: (family) => {
+        this.loop.requestAdoption(family);
+      },
+      log: log.named('watch'),
+    });
+    const { watch } = this;
+    this.dataplanes = programs.map(({ dataplane }) => new WatchedDataplane(dataplane, watch));
     for (const family of families) {
       this.nodePortHealth.set(
         family,
@@ -350,6 +365,7 @@ class Running {
 
   async stop(): Promise<void> {
     clearInterval(this.maintenance);
+    await this.watch.close();
     await this.loop.stop();
     for (const health of this.nodePortHealth.values()) health.close();
     for (const reconciler of this.reconcilers.values()) reconciler.close();

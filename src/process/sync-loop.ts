@@ -44,6 +44,7 @@ export class SyncLoop {
   private stopped = false;
   private lastEnd = -Infinity;
   private retryMs = firstRetryMs;
+  private readonly startedAt = Date.now();
   private retryAt: number | undefined;
 
   constructor(private readonly options: SyncLoopOptions) {
@@ -131,16 +132,23 @@ export class SyncLoop {
         else log.error('Failed to program the kernel; the rules in force stay', error, again);
       }
     }
-    for (const time of changes.triggerTimes) {
-      const seconds = (Date.now() - time) / 1000;
-      for (const { dataplane } of this.runs)
-        metrics.programmingDuration.observe({ ip_family: dataplane.family }, seconds);
-    }
+    this.observeLatency(changes);
     if (failed) {
       this.retryAt = performance.now() + this.retryMs;
       this.retryMs = Math.min(this.retryMs * 2, this.options.syncPeriodMs);
     } else {
       this.retryMs = firstRetryMs;
+    }
+  }
+
+  /** From the change of an endpoint to now; changes older than this process tell nothing. */
+  private observeLatency({ triggerTimes, families }: ModelChanges): void {
+    for (const time of triggerTimes) {
+      if (time < this.startedAt) continue;
+      for (const { family, upserted } of families) {
+        if (upserted.length === 0) continue;
+        this.options.metrics.programmingDuration.observe({ ip_family: family }, (Date.now() - time) / 1000);
+      }
     }
   }
 

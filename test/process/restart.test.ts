@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { Batch, NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
 import {
   type Child,
   manifest,
@@ -103,18 +103,59 @@ describe('life of the process and its rules', { skip }, () => {
     proxy = await startProxy();
   });
 
-  test('somebody deletes the table: the next change, or a restart, brings everything back', async () => {
-    const { Batch } = await import('../../src/netlink/nftables/index.js');
+  const foreign = (change: (batch: Batch) => void): void => {
     const connection = NftablesConnection.open();
     const batch = new Batch('ip', 'kube-proxy');
-    batch.deleteTable();
+    change(batch);
     connection.commit(batch);
     connection.close();
+  };
+  const repairs: [name: string, change: (batch: Batch) => void][] = [
+    [
+      'the table',
+      (batch) => {
+        batch.deleteTable();
+      },
+    ],
+    [
+      'the endpoints',
+      (batch) => {
+        batch.flushSet('endpoints');
+      },
+    ],
+    [
+      'the rules of a chain',
+      (batch) => {
+        batch.flushChain('services');
+      },
+    ],
+  ];
+  for (const [name, change] of repairs) {
+    test(`somebody deletes ${name}: noticed and repaired within a second, without any event`, async () => {
+      proxy.kill('SIGKILL');
+      await proxy.end();
+      proxy = await startProxy();
+      foreign(change);
+      const deleted = performance.now();
+      await proxy.waitFor('Another program changed our table', 1000);
+      await proxy.waitFor(/"Another program[\s\S]*"Kernel state compared and completed" family="IPv4"/, 1000);
+      const took = performance.now() - deleted;
+      const traffic = await node.traffic(serviceIP, 80);
+      assert.equal((await result(traffic)).newFailed, 0);
+      assert.ok(took < 1000, `${took.toFixed(0)} ms`);
+    });
+  }
+
+  test('a change while the table is gone, and not watched, brings everything back too', async () => {
+    proxy.kill('SIGSTOP');
+    foreign((batch) => {
+      batch.deleteTable();
+    });
     writeFileSync(file, manifest.replace('31050', '31051'));
-    await proxy.waitFor('was changed by another program');
-    await proxy.waitFor(
-      /Kernel state compared and completed" family="IPv4".*[\s\S]*Kernel state compared and completed" family="IPv4"/,
-    );
+    proxy.kill('SIGCONT');
+    const deadline = Date.now() + 5000;
+    const programmed = (): boolean => run('nft', 'list', 'ruleset').includes('tcp . 31051');
+    while (!programmed() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
     const traffic = await node.traffic(nodeIP, 31051);
     assert.equal((await result(traffic)).newFailed, 0);
     writeFileSync(file, manifest);
@@ -124,10 +165,9 @@ describe('life of the process and its rules', { skip }, () => {
     proxy.kill('SIGTERM');
     await proxy.end();
     const connection = NftablesConnection.open();
-    const { Batch } = await import('../../src/netlink/nftables/index.js');
-    const foreign = new Batch('ip', 'somebody-else');
-    foreign.addTable();
-    connection.commit(foreign);
+    const other = new Batch('ip', 'somebody-else');
+    other.addTable();
+    connection.commit(other);
     const cleanup = start(program, '--cleanup');
     assert.equal(await cleanup.end(), 0);
     assert.match(
