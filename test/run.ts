@@ -180,7 +180,7 @@ function table(outcomes: readonly Outcome[]): string {
 
 async function main(): Promise<number> {
   const bin = (name: string): string => join(root, 'node_modules', '.bin', name);
-  const all = [...findTests(join(dist, 'src')), ...findTests(join(dist, 'test'))];
+  const all = ['src', 'demo', 'test'].flatMap((folder) => findTests(join(dist, folder)));
   const pure = all.filter((file) => !file.endsWith('.kernel.test.js') && file.startsWith(join(dist, 'src')));
   const current = Number(process.versions.node.split('.')[0]);
   const outcomes: Outcome[] = [

@@ -28,8 +28,7 @@ type Severity = 'I' | 'W' | 'E';
 
 /** One line for people from anything that was thrown: message chain, no stack. */
 export function errorText(error: unknown): string {
-  if (!(error instanceof Error))
-    return typeof error === 'string' ? error : JSON.stringify(error ?? null);
+  if (!(error instanceof Error)) return typeof error === 'string' ? error : JSON.stringify(error ?? null);
   const cause = error.cause instanceof Error ? error.cause.message : undefined;
   return cause === undefined || error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
 }
