@@ -204,6 +204,8 @@ class Proxy {
   private begin(): void {
     clearTimeout(this.nodeTimer);
     this.starting = true;
+    // Manifests need not describe the node; then nothing speaks against it.
+    if (this.config.manifests !== '' && this.state.ownNode === undefined) this.health.setNodeEligible(true);
     try {
       const record = (event: ClusterEvent): void => this.source?.record(event);
       this.running = new Running(
