@@ -25,6 +25,7 @@ import {
   type Footprint,
   type ServicePortState,
 } from './footprint.js';
+import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { addressBytes, hostUint32 } from './keys.js';
 import { intervalElements } from './intervals.js';
 import { KernelTable, readTable } from './kernel-table.js';
@@ -38,6 +39,8 @@ import { Transaction } from './transaction.js';
  * (measured: 20 ms).
  */
 const transactionBytes = 1 << 20;
+/** Steps between two turns of the event loop also when they have nothing to write. */
+const stepsPerTurn = 4096;
 
 interface Step {
   readonly key: string;
@@ -101,7 +104,15 @@ export class NftablesFamily implements Dataplane {
     this.commit(tx, tally);
 
     const steps: ServicePort[] = [...wanted];
+    let current: Transaction | undefined;
     await this.inTransactions(steps, tally, (each, port) => {
+      if (each !== current) {
+        current = each;
+        kernel.checkpoint();
+        each.onFailure(() => {
+          kernel.rollBack();
+        });
+      }
       this.adoptServicePort(each, port, kernel);
     });
     await this.removeLeftovers(kernel, tally);
@@ -206,7 +217,7 @@ export class NftablesFamily implements Dataplane {
       let to = from;
       let failure: unknown;
       try {
-        while (to < steps.length && tx.batch.byteLength < transactionBytes) {
+        while (to < steps.length && to - from < stepsPerTurn && tx.batch.byteLength < transactionBytes) {
           const step = steps[to];
           if (step !== undefined) build(tx, step);
           to++;
@@ -524,16 +535,15 @@ export class NftablesFamily implements Dataplane {
       this.ensure(tx, kernel, element);
     }
     for (const block of now.blocks.values()) {
-      const isNew = !kernel.hasSlots(block.set, block.prefix);
-      block.slots.forEach((endpoint, slot) => {
-        if (isNew) tx.addSlot(block, slot, endpoint);
-        else
-          this.ensure(tx, kernel, {
-            set: block.set,
-            key: slotKey(block.prefix, slot),
-            value: slotValue(block, endpoint),
-          });
-      });
+      const { set, slots } = block;
+      for (let slot = 0; slot < slots.length; slot++) {
+        const endpoint = slots[slot];
+        if (endpoint === undefined) continue;
+        const element = slotElement(block, slot, endpoint);
+        const found = kernel.take(set, element.key, element.value);
+        if (found === 'absent') tx.addBytes(set, element);
+        if (found === 'different') tx.replaceBytes(set, element);
+      }
     }
     for (const element of now.shared) {
       if (this.countShared(tx, `${element.set}\0${element.key}`, 1) === 1) this.ensure(tx, kernel, element);
@@ -567,13 +577,8 @@ export class NftablesFamily implements Dataplane {
     kernel: KernelTable,
     element: { set: string; key: string; value?: string | undefined; comment?: string | undefined },
   ): void {
-    const before = kernel.found(element.set, element.key);
-    const state = kernel.take(element.set, element.key, element.value);
-    if (before !== undefined) {
-      tx.onFailure(() => {
-        kernel.giveBack(element.set, element.key, before);
-      });
-    }
+    const value = element.value === undefined ? undefined : valueBytes(element.value);
+    const state = kernel.take(element.set, keyBytes(element.key), value);
     if (state === 'absent') tx.addRaw(element.set, element.key, element.value, element.comment);
     if (state === 'different') tx.replace(element.set, element.key, element.value, element.comment);
   }

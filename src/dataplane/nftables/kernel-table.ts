@@ -11,6 +11,8 @@ import {
 } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
+import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
+import { ElementTable } from './element-table.js';
 import type { AffinityNumbers } from './footprint.js';
 import type { IntervalElement } from './intervals.js';
 import { addressText, hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from './keys.js';
@@ -18,32 +20,23 @@ import { baseObjects, nftFamily, sourceRangeSetDefinition, type RuleDefinition }
 import { chains, maps, sets, sourceRangePrefix, tableName } from './names.js';
 import { endpointKey } from './slots.js';
 
-/** Maps whose key ends in a slot, by the map. */
-const slotMaps: readonly string[] = [
-  maps.endpoints,
-  maps.endpointsLocal,
-  maps.nodePortEndpoints,
-  maps.nodePortEndpointsLocal,
-  maps.affinitySlots,
-  maps.affinitySlotsLocal,
-];
-
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
 const notOurs = new Set<string>([maps.affinity, maps.classes, maps.pickClasses, sets.serviceCIDRs]);
 
-const noElements: ReadonlyMap<string, string> = new Map();
+const noValue = Buffer.alloc(0);
 
 export class KernelTable {
   exists = false;
   private readonly chainNames = new Set<string>();
   private readonly rules = new Map<string, (readonly Expression[])[]>();
-  /** Elements not yet taken, by set; the value is '' in sets. */
-  private readonly elements = new Map<string, Map<string, string>>();
+  /** By set. What is wanted is taken off. */
+  private readonly elements = new Map<string, ElementTable>();
+  /** What was taken since checkpoint(): tables, and records in them. */
+  private readonly takenFrom: ElementTable[] = [];
+  private readonly takenRecords: number[] = [];
   /** Elements of the verdict maps not yet taken. */
   private classElements: { map: string; id: number; chain: string }[] = [];
   private readonly intervals: IntervalElement[] = [];
-  /** Values by slot, by `set + '\0' + prefix`. */
-  private readonly slots = new Map<string, string[]>();
   /** Endpoint numbers by affinity service number: value → number. */
   private readonly affinityEndpoints = new Map<number, Map<string, number>>();
 
@@ -59,7 +52,7 @@ export class KernelTable {
 
   /** Begins a set, or begins it anew. */
   addSet(name: string): void {
-    this.elements.set(name, new Map());
+    this.elements.set(name, new ElementTable());
     this.classElements = this.classElements.filter(({ map }) => map !== name);
     if (name === sets.serviceCIDRs) this.intervals.length = 0;
   }
@@ -69,22 +62,17 @@ export class KernelTable {
     return set === maps.classes || set === maps.pickClasses ? undefined : this.elements.get(set)?.size;
   }
 
-  addElement(set: string, key: string, value: string | undefined, end: boolean): void {
+  /** @param key and value: views will do */
+  addElement(set: string, key: Buffer, value: Buffer | undefined, end: boolean): void {
     if (set === sets.serviceCIDRs) {
-      this.intervals.push({ key, end });
+      this.intervals.push({ key: key.toString('latin1'), end });
       return;
     }
-    this.elements.get(set)?.set(key, value ?? '');
-    if (slotMaps.includes(set) && value !== undefined) {
-      const prefix = `${set}\0${key.slice(0, -4)}`;
-      const list = this.slots.get(prefix) ?? [];
-      list[readHostUint32(key, key.length - 4)] = value;
-      this.slots.set(prefix, list);
-    }
+    this.elements.get(set)?.set(key, value ?? noValue);
     if ((set === maps.affinityEndpoints || set === maps.affinityEndpointsLocal) && value !== undefined) {
-      const number = readHostUint32(key);
+      const number = readHostUint32(key.toString('latin1'));
       const byValue = this.affinityEndpoints.get(number >>> 16) ?? new Map<string, number>();
-      byValue.set(value, number & 0xffff);
+      byValue.set(value.toString('latin1'), number & 0xffff);
       this.affinityEndpoints.set(number >>> 16, byValue);
     }
   }
@@ -144,34 +132,38 @@ export class KernelTable {
   }
 
   /** Takes an element off. 'different': the key is there with another value. */
-  take(set: string, key: string, value: string | undefined): 'same' | 'absent' | 'different' {
+  take(set: string, key: Buffer, value: Buffer | undefined): 'same' | 'absent' | 'different' {
     const elements = this.elements.get(set);
-    const found = elements?.get(key);
-    if (elements === undefined || found === undefined) return 'absent';
-    elements.delete(key);
-    return found === (value ?? '') ? 'same' : 'different';
+    const record = elements?.find(key) ?? -1;
+    if (elements === undefined || record < 0) return 'absent';
+    elements.take(record);
+    this.takenFrom.push(elements);
+    this.takenRecords.push(record);
+    return elements.hasValue(record, value ?? noValue) ? 'same' : 'different';
   }
 
-  /** Undoes take(), for a transaction that failed. */
-  giveBack(set: string, key: string, value: string): void {
-    this.elements.get(set)?.set(key, value);
+  /** What has been taken so far stays so. */
+  checkpoint(): void {
+    this.takenFrom.length = 0;
+    this.takenRecords.length = 0;
   }
 
-  found(set: string, key: string): string | undefined {
-    return (this.elements.get(set) ?? noElements).get(key);
+  /** Undoes every take() since checkpoint(), for a transaction that failed. */
+  rollBack(): void {
+    this.takenFrom.forEach((elements, i) => {
+      elements.giveBack(this.takenRecords[i] ?? 0);
+    });
+    this.checkpoint();
   }
 
   *leftovers(): Iterable<{ key: string; set: string; element: string }> {
     for (const [set, elements] of this.elements) {
       if (notOurs.has(set)) continue;
-      for (const element of elements.keys())
-        yield { key: `${set} ${Buffer.from(element, 'latin1').toString('hex')}`, set, element };
+      for (const record of elements.rest()) {
+        const key = elements.key(record);
+        yield { key: `${set} ${key.toString('hex')}`, set, element: key.toString('latin1') };
+      }
     }
-  }
-
-  /** Some slot of this address is in the map. */
-  hasSlots(set: string, prefix: string): boolean {
-    return this.slots.has(`${set}\0${prefix}`);
   }
 
   /** Endpoints by slot of the list that an address of this service port draws from. */
@@ -182,9 +174,11 @@ export class KernelTable {
   ): readonly Endpoint[] {
     const wanted = list === 'cluster' ? port.clusterEndpoints : port.localEndpoints;
     if (wanted.length === 0) return [];
-    const values =
-      affinity === undefined ? this.addressSlots(port, list) : this.affinitySlots(affinity.service, list);
-    if (values === undefined) return [];
+    const block =
+      affinity === undefined ? this.addressBlock(port, list) : this.affinityBlock(affinity.service, list);
+    if (block === undefined) return [];
+    const { elements, prefix } = block;
+    if (affinity === undefined && holds(block, wanted)) return wanted;
     const byValue = new Map(
       wanted.map((endpoint) => [
         affinity === undefined
@@ -196,13 +190,18 @@ export class KernelTable {
       ]),
     );
     // A slot of an endpoint that is gone is a hole, which assignSlots fills as it fills the holes of removed ones.
-    return Array.from(values, (value) => byValue.get(value) ?? hole);
+    const found: Endpoint[] = [];
+    for (;;) {
+      const record = elements.find(slotKeyBytes(prefix, found.length));
+      if (record < 0) return found;
+      found.push(byValue.get(elements.value(record).toString('latin1')) ?? hole);
+    }
   }
 
-  private addressSlots(port: ServicePort, list: 'cluster' | 'local'): readonly string[] | undefined {
+  private addressBlock(port: ServicePort, list: 'cluster' | 'local'): FoundBlock | undefined {
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
-      const key = onNode
+      const prefix = onNode
         ? nodePortKey(port.protocol, address.port)
         : serviceKey(address.ip, port.protocol, address.port);
       const set = onNode
@@ -212,15 +211,23 @@ export class KernelTable {
         : list === 'cluster'
           ? maps.endpoints
           : maps.endpointsLocal;
-      const found = this.slots.get(`${set}\0${key}`);
+      const found = this.block(set, prefix);
       if (found !== undefined) return found;
     }
     return undefined;
   }
 
-  private affinitySlots(service: number, list: 'cluster' | 'local'): readonly string[] | undefined {
+  private affinityBlock(service: number, list: 'cluster' | 'local'): FoundBlock | undefined {
     const set = list === 'cluster' ? maps.affinitySlots : maps.affinitySlotsLocal;
-    return this.slots.get(`${set}\0${hostUint32((service << 16) >>> 0)}`);
+    return this.block(set, hostUint32((service << 16) >>> 0));
+  }
+
+  /** undefined when slot 0 is not there. */
+  private block(set: string, prefix: string): FoundBlock | undefined {
+    const elements = this.elements.get(set);
+    return elements === undefined || elements.find(slotKeyBytes(prefix, 0)) < 0
+      ? undefined
+      : { elements, prefix };
   }
 
   /** The numbers under which clients are remembered for this service port. */
@@ -230,9 +237,10 @@ export class KernelTable {
       const key = onNode
         ? nodePortKey(port.protocol, address.port)
         : serviceKey(address.ip, port.protocol, address.port);
-      const value = this.found(onNode ? maps.affinityNodePorts : maps.affinityIPs, key);
-      if (value === undefined) continue;
-      const service = readHostUint32(value) >>> 16;
+      const elements = this.elements.get(onNode ? maps.affinityNodePorts : maps.affinityIPs);
+      const record = elements?.find(keyBytes(key)) ?? -1;
+      if (elements === undefined || record < 0) continue;
+      const service = readHostUint32(elements.value(record).toString('latin1')) >>> 16;
       const endpoints = new Map<string, number>();
       for (const [target, number] of this.affinityEndpoints.get(service) ?? []) {
         const addressBytes = target.length - 4;
@@ -243,6 +251,22 @@ export class KernelTable {
     }
     return undefined;
   }
+}
+
+/** The slots of one list of one address. */
+interface FoundBlock {
+  readonly elements: ElementTable;
+  /** latin1 */
+  readonly prefix: string;
+}
+
+/** The slots hold exactly these endpoints, in this order: the rule for services that never changed. */
+function holds({ elements, prefix }: FoundBlock, endpoints: readonly Endpoint[]): boolean {
+  for (const [slot, endpoint] of endpoints.entries()) {
+    const record = elements.find(slotKeyBytes(prefix, slot));
+    if (record < 0 || !elements.hasValue(record, targetValueBytes(endpoint))) return false;
+  }
+  return elements.find(slotKeyBytes(prefix, endpoints.length)) < 0;
 }
 
 /** Stands for an endpoint that is no longer wanted; equal to none. */
@@ -320,12 +344,11 @@ function readElements(
       set,
       (key, value, info) => {
         delivered++;
-        const keyText = key.toString('latin1');
         if (value !== undefined && isVerdict(value)) {
-          if ('chain' in value) table.addClass(set, readHostUint32(keyText), value.chain);
+          if ('chain' in value) table.addClass(set, readHostUint32(key.toString('latin1')), value.chain);
           return;
         }
-        table.addElement(set, keyText, value?.toString('latin1'), info.intervalEnd);
+        table.addElement(set, key, value, info.intervalEnd);
       },
       {
         onRestart: () => {
