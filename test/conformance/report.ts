@@ -59,6 +59,7 @@ export class Report {
     section.tests++;
     if (result.problem === undefined) {
       section.passed++;
+      for (const note of result.notes) console.log(`noted ${result.test.section} ${result.test.id}: ${note}`);
       return;
     }
     section.failed++;

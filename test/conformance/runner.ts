@@ -11,6 +11,7 @@ export interface Result {
   readonly test: Test;
   /** undefined: passed. */
   readonly problem: string | undefined;
+  readonly notes: readonly string[];
 }
 
 export interface RunOptions extends Omit<LabOptions, 'job'> {
@@ -54,10 +55,10 @@ async function runGroup(lab: Lab, group: Group, options: RunOptions): Promise<vo
   for (const batch of batches(group.tests)) {
     const started = Date.now();
     const done = new Set<Test>();
-    const report = (test: Test, problem: string | undefined): void => {
+    const report = (test: Test, problem: string | undefined, notes: readonly string[] = []): void => {
       if (done.has(test)) return;
       done.add(test);
-      options.onResult({ test, problem });
+      options.onResult({ test, problem, notes });
     };
     try {
       await lab.configure(batch[0]!.proxy, batch[0]!.cluster);
@@ -76,7 +77,7 @@ async function runBatch(
   lab: Lab,
   batch: readonly Test[],
   expectations: Expectations,
-  report: (test: Test, problem: string | undefined) => void,
+  report: (test: Test, problem: string | undefined, notes: readonly string[]) => void,
 ): Promise<void> {
   const runs = batch.map((test) => ({ test, run: new RowRun(lab, test, expectations) }));
   try {
@@ -91,7 +92,7 @@ async function runBatch(
           () => undefined,
           (error: unknown) => (error instanceof Error ? error.message : String(error)),
         );
-        report(test, problem);
+        report(test, problem, run.notes);
       }
     };
     await Promise.all(Array.from({ length: width }, lane));
