@@ -50,7 +50,7 @@ type Json = Readonly<Record<string, unknown>>;
 const children = new Set<ChildProcess>();
 
 function start(file: string, args: readonly string[]): ChildProcess {
-  const child = spawn(process.execPath, [file, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   children.add(child);
   child.once('exit', () => children.delete(child));
   return child;
@@ -161,7 +161,7 @@ async function main(services: number, endpoints: number): Promise<ProgramResult>
   const versionMs = await versionTime();
 
   const size = ['--services', String(services), '--endpoints', String(endpoints)];
-  const api = start(apiServer, size);
+  const api = start(process.execPath, [apiServer, ...size]);
   const url = await line(api, 'stdout', /^http/);
   const writer = new Writer(url);
   await writer.create('/api/v1/nodes', {
