@@ -16,6 +16,8 @@ const lastMinor = 0xffff;
 /** Hands out numbers of service ports; a released one is reused as late as possible. */
 export class AffinityServiceNumbers {
   private readonly used = new Set<number>();
+  /** Found in the kernel, and likely to be claimed. */
+  private reserved: ReadonlySet<number> = new Set();
   private next = firstAffinityServiceMajor;
 
   take(): number {
@@ -23,11 +25,22 @@ export class AffinityServiceNumbers {
     if (this.used.size >= size) {
       throw new RangeError(`more than ${size} service ports with session affinity ClientIP in one family`);
     }
+    // Reserved ones only when nothing else is left.
+    for (let i = 0; i < size && (this.used.has(this.next) || this.reserved.has(this.next)); i++)
+      this.advance();
     while (this.used.has(this.next)) this.advance();
     const number = this.next;
     this.used.add(number);
     this.advance();
     return number;
+  }
+
+  /**
+   * Keeps take() from numbers that service ports have in the kernel but have not claimed yet: else one newcomer would
+   * make them all change their numbers, and their clients would be forgotten.
+   */
+  reserve(numbers: Iterable<number>): void {
+    this.reserved = new Set(numbers);
   }
 
   /** Takes a number found in the kernel. @returns false when somebody has it. */

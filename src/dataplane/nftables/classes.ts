@@ -65,7 +65,9 @@ export function parseClassName(name: string): ServiceClass | undefined {
   const match = /^([a-z-]+)-(\d+)(?:-affinity-(\d+))?$/.exec(name);
   const kind = kinds.find((candidate) => candidate === match?.[1]);
   if (match === null || kind === undefined) return undefined;
-  return { kind, endpoints: Number(match[2]), affinitySeconds: Number(match[3] ?? 0) };
+  const of = { kind, endpoints: Number(match[2]), affinitySeconds: Number(match[3] ?? 0) };
+  // Others may have named a chain nearly like one of ours.
+  return of.endpoints >= 1 && of.endpoints <= maxEndpoints && className(of) === name ? of : undefined;
 }
 
 /** The verdict map that leads to the chains of a kind. */
@@ -81,17 +83,13 @@ export const maxEndpoints = 0xffff;
  */
 export class ClassNumbers {
   private readonly affinityMajors = new Map<string, number>();
-  private nextMajor = firstAffinityMajor;
 
   idOf(of: ServiceClass): number {
     if (of.affinitySeconds === 0) return classId(1 + kinds.indexOf(of.kind), of.endpoints);
     const pair = `${of.kind} ${of.affinitySeconds}`;
     let major = this.affinityMajors.get(pair);
     if (major === undefined) {
-      if (this.nextMajor >= firstAffinityServiceMajor) {
-        throw new RangeError('more than 28672 different session affinity timeouts on one node');
-      }
-      major = this.nextMajor++;
+      major = this.freeMajor();
       this.affinityMajors.set(pair, major);
     }
     return classId(major, of.endpoints);
@@ -105,9 +103,17 @@ export class ClassNumbers {
       if (!this.affinityMajors.has(pair)) {
         if ([...this.affinityMajors.values()].includes(major)) return false;
         this.affinityMajors.set(pair, major);
-        this.nextMajor = Math.max(this.nextMajor, major + 1);
       }
     }
     return this.idOf(of) === id;
+  }
+
+  private freeMajor(): number {
+    const used = new Set(this.affinityMajors.values());
+    for (let major = firstAffinityMajor; major < firstAffinityServiceMajor; major++) {
+      if (!used.has(major)) return major;
+    }
+    const limit = firstAffinityServiceMajor - firstAffinityMajor;
+    throw new RangeError(`more than ${limit} pairs of a kind of address and a session affinity timeout`);
   }
 }

@@ -11,6 +11,8 @@ export class ElementTable {
   private keyLength = 0;
   private valueLength = 0;
   private bytes = Buffer.alloc(0);
+  /** By record: a checksum of its comment, 0 without. */
+  private comments = new Uint32Array(0);
   /** By record: 1 when it was taken. */
   private taken = new Uint8Array(0);
   /** Open addressing, a power of two; record number + 1, 0: free. */
@@ -23,7 +25,7 @@ export class ElementTable {
   }
 
   /** A key that is there already gets the new value. @param value empty in sets */
-  set(key: Uint8Array, value: Uint8Array): void {
+  set(key: Uint8Array, value: Uint8Array, comment?: string): void {
     if (this.records === 0) {
       this.keyLength = key.length;
       this.valueLength = value.length;
@@ -40,6 +42,7 @@ export class ElementTable {
       copy(key, this.bytes, at);
     }
     copy(value, this.bytes, at + this.keyLength);
+    this.comments[record] = checksum(comment);
   }
 
   /** Number of the record with this key, unless it was taken; -1: none. */
@@ -64,6 +67,10 @@ export class ElementTable {
   hasValue(record: number, value: Uint8Array): boolean {
     if (value.length !== this.valueLength) return false;
     return equal(this.bytes, record * (this.keyLength + this.valueLength) + this.keyLength, value);
+  }
+
+  hasComment(record: number, comment: string | undefined): boolean {
+    return this.comments[record] === checksum(comment);
   }
 
   take(record: number): void {
@@ -101,6 +108,9 @@ export class ElementTable {
     const taken = new Uint8Array(capacity);
     taken.set(this.taken);
     this.taken = taken;
+    const comments = new Uint32Array(capacity);
+    comments.set(this.comments);
+    this.comments = comments;
     const mask = capacity * 2 - 1;
     const index = new Uint32Array(capacity * 2);
     for (let record = 0; record < this.records; record++) {
@@ -118,6 +128,14 @@ function hash(bytes: Uint8Array, start: number, end: number): number {
   for (let i = start; i < end; i++) value = Math.imul(value ^ (bytes[i] as number), 0x01000193);
   value = Math.imul(value ^ (value >>> 15), 0x2c1b3c6d);
   return (value ^ (value >>> 13)) >>> 0;
+}
+
+/** FNV-1a over the characters; comments are for people, so a clash in 2^32 does no harm. */
+function checksum(comment: string | undefined): number {
+  if (comment === undefined) return 0;
+  let value = 0x811c9dc5;
+  for (let i = 0; i < comment.length; i++) value = Math.imul(value ^ comment.charCodeAt(i), 0x01000193);
+  return value >>> 0;
 }
 
 function equal(bytes: Uint8Array, at: number, other: Uint8Array): boolean {

@@ -44,6 +44,7 @@ const stepsPerTurn = 4096;
 
 interface Step {
   readonly key: string;
+  readonly name: string;
   readonly next: ServicePort | undefined;
 }
 
@@ -53,6 +54,14 @@ class Tally {
   elementsDeleted = 0;
   kernelMs = 0;
   readonly failures: ProgrammingFailure[] = [];
+
+  /** Failures excepted. */
+  add(other: Tally): void {
+    this.transactions += other.transactions;
+    this.elementsAdded += other.elementsAdded;
+    this.elementsDeleted += other.elementsDeleted;
+    this.kernelMs += other.kernelMs;
+  }
 }
 
 export class NftablesFamily implements Dataplane {
@@ -69,7 +78,9 @@ export class NftablesFamily implements Dataplane {
   private readonly sourceRangeLengths = new Set<number>();
   private serviceCIDRs: readonly Cidr[] = [];
   private nodePortAddresses: readonly string[];
-  /** The table is as wanted; until then settings are only remembered. */
+  /** Base chains and sets are in the kernel; until then settings are only remembered. */
+  private baseWritten = false;
+  /** The table is as wanted. */
   private adopted = false;
 
   constructor(
@@ -82,28 +93,25 @@ export class NftablesFamily implements Dataplane {
   }
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
-    this.adopted = false;
-    this.forget();
+    this.adopted = this.baseWritten = false;
     const tally = new Tally();
     const found = readTable(this.connection, this.options);
-    const tx = this.begin();
-    // A table that is not laid out as ours (upstream's, or damaged) is replaced in one transaction with everything
-    // in it, so that no packet meets a table that is half built.
-    const replace = found === 'foreign';
-    if (replace) tx.batch.deleteTable();
-    const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
-    this.writeBase(tx, kernel);
-    this.adoptClasses(tx, kernel);
-
-    if (replace) {
-      for (const port of wanted) this.adoptServicePort(tx, port, kernel);
-      this.commit(tx, tally);
-      this.adopted = true;
+    const steps: ServicePort[] = [...wanted];
+    if (found === 'foreign' && this.replaceTable(steps, tally)) {
+      this.adopted = this.baseWritten = true;
       return tally;
     }
-    this.commit(tx, tally);
 
-    const steps: ServicePort[] = [...wanted];
+    this.forget();
+    const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
+    const tx = this.begin();
+    if (found === 'foreign') tx.batch.deleteTable();
+    this.writeBase(tx, kernel);
+    const unknownChains = this.adoptClasses(tx, kernel);
+    this.affinityNumbers.reserve(kernel.affinityServiceNumbers());
+    this.commit(tx, tally);
+    this.baseWritten = true;
+
     let current: Transaction | undefined;
     await this.inTransactions(steps, tally, (each, port) => {
       if (each !== current) {
@@ -115,7 +123,12 @@ export class NftablesFamily implements Dataplane {
       }
       this.adoptServicePort(each, port, kernel);
     });
+    this.affinityNumbers.reserve([]);
     await this.removeLeftovers(kernel, tally);
+    this.removeChains(
+      unknownChains.filter((name) => !this.classUse.has(name)),
+      tally,
+    );
     this.adopted = true;
     return tally;
   }
@@ -134,7 +147,7 @@ export class NftablesFamily implements Dataplane {
       list.map((cidr) => `${cidr.ip}/${cidr.prefixLength}`).join();
     if (text(this.serviceCIDRs) === text(cidrs)) return tally;
     this.serviceCIDRs = cidrs;
-    if (!this.adopted) return tally;
+    if (!this.baseWritten) return tally;
     const tx = this.begin();
     tx.batch.flushSet(sets.serviceCIDRs);
     this.writeServiceCIDRs(tx, cidrs);
@@ -147,7 +160,7 @@ export class NftablesFamily implements Dataplane {
     if (this.options.nodePortAddresses === 'all') return tally;
     const before = this.nodePortAddresses;
     this.nodePortAddresses = addresses;
-    if (!this.adopted) return tally;
+    if (!this.baseWritten) return tally;
     const tx = this.begin();
     for (const ip of before) {
       if (!addresses.includes(ip)) tx.delete(sets.nodePortIPs, addressBytes(ip));
@@ -167,12 +180,7 @@ export class NftablesFamily implements Dataplane {
     if (remove.length === 0) return tally;
     const tx = this.begin();
     for (const name of remove) this.deleteClass(tx, name);
-    try {
-      this.commit(tx, tally);
-    } catch (error) {
-      // Kernels before 6.2 release the reference of a deleted map element late (EBUSY): the next round does it.
-      if (!(error instanceof NetlinkError)) throw error;
-    }
+    this.commitUnlessBusy(tx, tally);
     return tally;
   }
 
@@ -202,11 +210,20 @@ export class NftablesFamily implements Dataplane {
     tally.elementsDeleted += tx.deleted;
   }
 
+  /** For the deletion of chains. Kernels before 6.2 release the reference of a deleted map element late: another time. */
+  private commitUnlessBusy(tx: Transaction, tally: Tally): void {
+    try {
+      this.commit(tx, tally);
+    } catch (error) {
+      if (!(error instanceof NetlinkError && error.code === 'EBUSY')) throw error;
+    }
+  }
+
   /**
    * Runs `steps` in as few transactions of bounded size as possible, a step never split. A transaction that the
    * kernel refuses is halved until the culprit stands alone; it is reported, and all others go in.
    */
-  private async inTransactions<T extends { readonly key: string }>(
+  private async inTransactions<T extends { readonly key: string; readonly name: string }>(
     steps: readonly T[],
     tally: Tally,
     build: (tx: Transaction, step: T) => void,
@@ -215,26 +232,32 @@ export class NftablesFamily implements Dataplane {
     while (from < steps.length) {
       const tx = this.begin();
       let to = from;
-      let failure: unknown;
+      let built = false;
       try {
         while (to < steps.length && to - from < stepsPerTurn && tx.batch.byteLength < transactionBytes) {
           const step = steps[to];
           if (step !== undefined) build(tx, step);
           to++;
         }
+        built = true;
         this.commit(tx, tally);
       } catch (error) {
         tx.rollBack();
-        failure = error;
-        to = Math.max(to, from + 1);
+        if (built) {
+          await this.isolate(steps.slice(from, to), error, tally, build);
+        } else {
+          // The step at `to` can't be put into bytes; those before it can.
+          await this.inTransactions(steps.slice(from, to), tally, build);
+          this.refused(steps[to], error, tally);
+          to++;
+        }
       }
-      if (failure !== undefined) await this.isolate(steps.slice(from, to), failure, tally, build);
       from = to;
       if (from < steps.length) await nextTurn();
     }
   }
 
-  private async isolate<T extends { readonly key: string }>(
+  private async isolate<T extends { readonly key: string; readonly name: string }>(
     steps: readonly T[],
     failure: unknown,
     tally: Tally,
@@ -247,10 +270,18 @@ export class NftablesFamily implements Dataplane {
       await this.inTransactions(steps.slice(middle), tally, build);
       return;
     }
-    if (only === undefined) return;
     this.assertTable(failure);
+    this.refused(only, failure, tally);
+  }
+
+  private refused(
+    step: { readonly key: string; readonly name: string } | undefined,
+    failure: unknown,
+    tally: Tally,
+  ): void {
+    if (step === undefined) return;
     const error = failure instanceof Error ? failure : new Error(String(failure));
-    tally.failures.push({ servicePort: only.key, key: only.key, error });
+    tally.failures.push({ servicePort: step.name, key: step.key, error });
   }
 
   /**
@@ -260,7 +291,8 @@ export class NftablesFamily implements Dataplane {
   private assertTable(failure: unknown): void {
     if (!(failure instanceof NetlinkError)) return;
     if (failure.code === 'EPERM') throw failure;
-    if (this.adopted && (failure.code === 'ENOENT' || failure.code === 'EEXIST')) {
+    // Which of the last two it is for a key with another value depends on the kernel's age.
+    if (this.adopted && ['ENOENT', 'EEXIST', 'EBUSY'].includes(failure.code)) {
       throw new TableDamagedError(
         `table ${this.nft} ${tableName} was changed by another program; comparing all of it: ${failure.message}`,
         { cause: failure },
@@ -275,19 +307,23 @@ export class NftablesFamily implements Dataplane {
    * So an address is never deleted after its new owner has added it, also when they land in different transactions.
    */
   private stepsOf(changes: FamilyChanges): Step[] {
-    const steps: Step[] = changes.removed.map((key) => ({ key, next: undefined }));
+    const steps: Step[] = changes.removed.map((key) => ({
+      key,
+      name: this.states.get(key)?.port.name ?? key,
+      next: undefined,
+    }));
     for (const port of changes.upserted) {
       const before = this.states.get(port.key);
       if (before === undefined) continue;
-      const name = (a: { kind: string; ip: string; port: number }): string =>
+      const id = (a: { kind: string; ip: string; port: number }): string =>
         a.kind === 'NodePort' ? `:${a.port}` : `${a.ip} ${a.port}`;
-      const after = new Set(port.addresses.map(name));
-      const kept = before.port.addresses.filter((address) => after.has(name(address)));
+      const after = new Set(port.addresses.map(id));
+      const kept = before.port.addresses.filter((address) => after.has(id(address)));
       if (kept.length < before.port.addresses.length) {
-        steps.push({ key: port.key, next: { ...before.port, addresses: kept } });
+        steps.push({ key: port.key, name: port.name, next: { ...before.port, addresses: kept } });
       }
     }
-    for (const port of changes.upserted) steps.push({ key: port.key, next: port });
+    for (const port of changes.upserted) steps.push({ key: port.key, name: port.name, next: port });
     return steps;
   }
 
@@ -451,6 +487,27 @@ export class NftablesFamily implements Dataplane {
 
   // ---- adoption
 
+  /**
+   * A table that is not laid out as ours (upstream's, or damaged) is replaced in one transaction with everything in
+   * it, so that no packet meets a table that is half built.
+   * @returns false when the kernel refused: a service port is to blame, and has to be found one by one
+   */
+  private replaceTable(ports: readonly ServicePort[], tally: Tally): boolean {
+    this.forget();
+    const kernel = new KernelTable();
+    const tx = this.begin();
+    try {
+      tx.batch.deleteTable();
+      this.writeBase(tx, kernel);
+      for (const port of ports) this.adoptServicePort(tx, port, kernel);
+      this.commit(tx, tally);
+      return true;
+    } catch (error) {
+      if (ports.length === 0) throw error;
+      return false;
+    }
+  }
+
   private forget(): void {
     this.states.clear();
     this.sharedCounts.clear();
@@ -479,13 +536,16 @@ export class NftablesFamily implements Dataplane {
       for (const rule of chain.rules) tx.batch.addRule(chain.name, rule.expressions);
     }
     for (const fixed of base.classes) {
-      if (!kernel.takeClass(fixed.id, fixed.chain)) {
+      const found = kernel.takeClass(maps.classes, fixed.id, fixed.chain);
+      if (found === 'different') tx.delete(maps.classes, hostUint32(fixed.id));
+      if (found !== 'same') {
         tx.batch.addElement(maps.classes, Buffer.from(hostUint32(fixed.id), 'latin1'), goTo(fixed.chain));
       }
     }
     if (this.options.nodePortAddresses !== 'all') {
       for (const ip of this.nodePortAddresses)
         this.ensure(tx, kernel, { set: sets.nodePortIPs, key: addressBytes(ip) });
+      for (const key of kernel.leftoversOf(sets.nodePortIPs)) tx.delete(sets.nodePortIPs, key);
     }
     const wanted = intervalElements(this.serviceCIDRs);
     if (!kernel.takeIntervals(sets.serviceCIDRs, wanted)) {
@@ -500,8 +560,11 @@ export class NftablesFamily implements Dataplane {
     }
   }
 
-  /** Class chains of an earlier process: kept when they say what we would say, else written anew or removed. */
-  private adoptClasses(tx: Transaction, kernel: KernelTable): void {
+  /**
+   * Class chains of an earlier process: kept when they say what we would say, else written anew.
+   * @returns chains that are nobody's, now empty
+   */
+  private adoptClasses(tx: Transaction, kernel: KernelTable): string[] {
     for (const { map, id, chain } of kernel.classes()) {
       const of = parseClassName(chain);
       if (
@@ -520,10 +583,9 @@ export class NftablesFamily implements Dataplane {
       }
       this.classUse.set(chain, 0);
     }
-    for (const chain of kernel.unknownChains([...this.classUse.keys()])) {
-      tx.batch.flushChain(chain);
-      tx.batch.deleteChain(chain);
-    }
+    const unknown = kernel.unknownChains([...this.classUse.keys()]);
+    for (const chain of unknown) tx.batch.flushChain(chain);
+    return unknown;
   }
 
   private adoptServicePort(tx: Transaction, port: ServicePort, kernel: KernelTable): void {
@@ -578,15 +640,29 @@ export class NftablesFamily implements Dataplane {
     element: { set: string; key: string; value?: string | undefined; comment?: string | undefined },
   ): void {
     const value = element.value === undefined ? undefined : valueBytes(element.value);
-    const state = kernel.take(element.set, keyBytes(element.key), value);
+    const state = kernel.take(element.set, keyBytes(element.key), value, element.comment);
     if (state === 'absent') tx.addRaw(element.set, element.key, element.value, element.comment);
     if (state === 'different') tx.replace(element.set, element.key, element.value, element.comment);
   }
 
   private async removeLeftovers(kernel: KernelTable, tally: Tally): Promise<void> {
-    const leftovers = [...kernel.leftovers()];
-    await this.inTransactions(leftovers, tally, (tx, { set, element }) => {
+    const leftovers = Array.from(kernel.leftovers(), (leftover) => ({ ...leftover, name: leftover.key }));
+    const own = new Tally();
+    await this.inTransactions(leftovers, own, (tx, { set, element }) => {
       tx.delete(set, element);
     });
+    tally.add(own);
+    const [failure] = own.failures;
+    if (failure === undefined) return;
+    throw new TableDamagedError(
+      `table ${this.nft} ${tableName} was changed by another program while it was read; comparing it again: ${failure.error.message}`,
+      { cause: failure.error },
+    );
+  }
+
+  private removeChains(names: readonly string[], tally: Tally): void {
+    const tx = this.begin();
+    for (const name of names) tx.batch.deleteChain(name);
+    this.commitUnlessBusy(tx, tally);
   }
 }

@@ -192,7 +192,8 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
 
   for (const address of port.addresses) putAddress(address);
 
-  if (affinity !== undefined) {
+  // The addresses lead to the number: without any, nobody could find it, after a restart not even we.
+  if (affinity !== undefined && port.addresses.length > 0) {
     const service = hostUint32(classId(affinity.service, 0));
     const numberOf = (endpoint: Endpoint): string =>
       hostUint32(classId(affinity.service, affinity.endpoints.get(endpointKey(endpoint)) ?? 0));

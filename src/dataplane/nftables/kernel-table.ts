@@ -21,7 +21,13 @@ import { chains, maps, sets, sourceRangePrefix, tableName } from './names.js';
 import { endpointKey } from './slots.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
-const notOurs = new Set<string>([maps.affinity, maps.classes, maps.pickClasses, sets.serviceCIDRs]);
+const notOurs = new Set<string>([
+  maps.affinity,
+  maps.classes,
+  maps.pickClasses,
+  sets.serviceCIDRs,
+  sets.nodePortIPs,
+]);
 
 const noValue = Buffer.alloc(0);
 
@@ -39,6 +45,8 @@ export class KernelTable {
   private readonly intervals: IntervalElement[] = [];
   /** Endpoint numbers by affinity service number: value → number. */
   private readonly affinityEndpoints = new Map<number, Map<string, number>>();
+  /** Numbers that addresses lead to. */
+  private readonly affinityServices = new Set<number>();
 
   addChain(name: string): void {
     this.chainNames.add(name);
@@ -63,12 +71,14 @@ export class KernelTable {
   }
 
   /** @param key and value: views will do */
-  addElement(set: string, key: Buffer, value: Buffer | undefined, end: boolean): void {
+  addElement(set: string, key: Buffer, value: Buffer | undefined, end: boolean, comment?: string): void {
     if (set === sets.serviceCIDRs) {
       this.intervals.push({ key: key.toString('latin1'), end });
       return;
     }
-    this.elements.get(set)?.set(key, value ?? noValue);
+    this.elements.get(set)?.set(key, value ?? noValue, comment);
+    if ((set === maps.affinityIPs || set === maps.affinityNodePorts) && value !== undefined)
+      this.affinityServices.add(readHostUint32(value.toString('latin1')) >>> 16);
     if ((set === maps.affinityEndpoints || set === maps.affinityEndpointsLocal) && value !== undefined) {
       const number = readHostUint32(key.toString('latin1'));
       const byValue = this.affinityEndpoints.get(number >>> 16) ?? new Map<string, number>();
@@ -77,6 +87,7 @@ export class KernelTable {
     }
   }
 
+  /** @param chain '' for a verdict that is no goto */
   addClass(map: string, id: number, chain: string): void {
     this.classElements.push({ map, id, chain });
   }
@@ -103,12 +114,12 @@ export class KernelTable {
     return [...this.elements.keys()].map(sourceRangePrefix).filter((length) => length !== undefined);
   }
 
-  /** Takes a fixed class off. @returns false when it is missing or leads elsewhere. */
-  takeClass(id: number, chain: string): boolean {
-    const rest = this.classElements.filter((element) => element.id !== id || element.chain !== chain);
-    if (rest.length === this.classElements.length) return false;
-    this.classElements = rest;
-    return true;
+  /** Takes a fixed class off. 'different': it leads elsewhere. */
+  takeClass(map: string, id: number, chain: string): 'same' | 'absent' | 'different' {
+    const at = this.classElements.findIndex((element) => element.map === map && element.id === id);
+    if (at < 0) return 'absent';
+    const [found] = this.classElements.splice(at, 1);
+    return found?.chain === chain ? 'same' : 'different';
   }
 
   classes(): readonly { readonly map: string; readonly id: number; readonly chain: string }[] {
@@ -131,15 +142,22 @@ export class KernelTable {
     return text(wanted) === text(this.intervals);
   }
 
-  /** Takes an element off. 'different': the key is there with another value. */
-  take(set: string, key: Buffer, value: Buffer | undefined): 'same' | 'absent' | 'different' {
+  /** Takes an element off. 'different': the key is there with another value or comment. */
+  take(
+    set: string,
+    key: Buffer,
+    value: Buffer | undefined,
+    comment?: string,
+  ): 'same' | 'absent' | 'different' {
     const elements = this.elements.get(set);
     const record = elements?.find(key) ?? -1;
     if (elements === undefined || record < 0) return 'absent';
     elements.take(record);
     this.takenFrom.push(elements);
     this.takenRecords.push(record);
-    return elements.hasValue(record, value ?? noValue) ? 'same' : 'different';
+    return elements.hasValue(record, value ?? noValue) && elements.hasComment(record, comment)
+      ? 'same'
+      : 'different';
   }
 
   /** What has been taken so far stays so. */
@@ -157,13 +175,24 @@ export class KernelTable {
   }
 
   *leftovers(): Iterable<{ key: string; set: string; element: string }> {
-    for (const [set, elements] of this.elements) {
+    for (const set of this.elements.keys()) {
       if (notOurs.has(set)) continue;
-      for (const record of elements.rest()) {
-        const key = elements.key(record);
-        yield { key: `${set} ${key.toString('hex')}`, set, element: key.toString('latin1') };
+      for (const element of this.leftoversOf(set)) {
+        yield { key: `${set} ${Buffer.from(element, 'latin1').toString('hex')}`, set, element };
       }
     }
+  }
+
+  /** Keys of one set that nobody took. */
+  *leftoversOf(set: string): Iterable<string> {
+    const elements = this.elements.get(set);
+    if (elements === undefined) return;
+    for (const record of elements.rest()) yield elements.key(record).toString('latin1');
+  }
+
+  /** Numbers of service ports with affinity that are in use. */
+  affinityServiceNumbers(): Iterable<number> {
+    return this.affinityServices;
   }
 
   /** Endpoints by slot of the list that an address of this service port draws from. */
@@ -345,10 +374,11 @@ function readElements(
       (key, value, info) => {
         delivered++;
         if (value !== undefined && isVerdict(value)) {
-          if ('chain' in value) table.addClass(set, readHostUint32(key.toString('latin1')), value.chain);
+          const chain = 'chain' in value && value.verdict === 'goto' ? value.chain : '';
+          table.addClass(set, readHostUint32(key.toString('latin1')), chain);
           return;
         }
-        table.addElement(set, key, value, info.intervalEnd);
+        table.addElement(set, key, value, info.intervalEnd, info.comment);
       },
       {
         onRestart: () => {
