@@ -20,6 +20,12 @@ import { machineLine, table, unmet } from './report.js';
 import { describeMachine, type Results } from './results.js';
 import type { VerdictMapResult } from './verdict-map.js';
 
+/** How the program has itself started: the pipeline in one process is measured under the same conditions. */
+const programFlags = readFileSync(new URL('../../bin/kube-proxy', import.meta.url), 'utf8')
+  .split('\n', 1)
+  .join()
+  .split(' ')
+  .filter((word) => word.startsWith('--'));
 const caseDeadlineMs = 120_000;
 const chainServices = 2_000;
 
@@ -38,7 +44,7 @@ async function run<T>(script: string, ...args: readonly number[]): Promise<T> {
   const start = performance.now();
   process.stderr.write(`${name} … `);
   const file = fileURLToPath(new URL(`./${script}.js`, import.meta.url));
-  const child = spawn(process.execPath, ['--expose-gc', file, ...args.map(String)], {
+  const child = spawn(process.execPath, ['--expose-gc', ...programFlags, file, ...args.map(String)], {
     stdio: ['ignore', 'pipe', 'inherit'],
     timeout: caseDeadlineMs,
   });
@@ -64,6 +70,7 @@ async function pipeline(rounds: number, services: number, endpoints: number): Pr
 
 async function measure(quick: boolean): Promise<Results> {
   const start = performance.now();
+  const machine = describeMachine();
   const pipelines = [
     await pipeline(quick ? 1 : 3, 100, 10),
     await pipeline(1, chainServices, 10),
@@ -78,7 +85,7 @@ async function measure(quick: boolean): Promise<Results> {
     missingNft() === false ? await run<NftPeersResult>('nft-peers', 10_000, 10, chainServices) : undefined;
   const verdictMap = await run<VerdictMapResult>('verdict-map', 50_000);
   const seconds = (performance.now() - start) / 1000;
-  return { version: 1, quick, machine: describeMachine(), seconds, pipelines, programs, nft, verdictMap };
+  return { version: 1, quick, machine, seconds, pipelines, programs, nft, verdictMap };
 }
 
 function load(file: string): Results {

@@ -201,7 +201,8 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
   const adoptStart = performance.now();
   const adoption = await successor.adopt(model.servicePorts('IPv4'));
   const adoptMs = performance.now() - adoptStart;
-  if (adoption.transactions > 0) throw new Error(`an unchanged state was written again: ${JSON.stringify(adoption)}`);
+  if (adoption.transactions > 0)
+    throw new Error(`an unchanged state was written again: ${JSON.stringify(adoption)}`);
   successor.close();
   return {
     services: serviceCount,

@@ -1,5 +1,5 @@
 /** What a run of all cases yields, as written by `--json` and read by `--from`. */
-import { availableParallelism, cpus, release, totalmem } from 'node:os';
+import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
 import type { NftPeersResult } from './nft-peers.js';
 import type { PipelineResult } from './pipeline.js';
 import type { ProgramResult } from './program.js';
@@ -11,6 +11,8 @@ export interface Machine {
   readonly memoryGiB: number;
   readonly kernel: string;
   readonly node: string;
+  /** Processes that wanted a processor in the minute before the run: what other work disturbed it. */
+  readonly load: number;
 }
 
 export interface Results {
@@ -34,6 +36,7 @@ export function describeMachine(): Machine {
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     kernel: release().replace(/-.*$/, ''),
     node: process.version,
+    load: loadavg()[0] ?? NaN,
   };
 }
 
