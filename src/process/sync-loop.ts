@@ -32,6 +32,11 @@ interface FamilyRun {
   needsAdoption: boolean;
   /** Service ports that the kernel refused, by key, with the message last reported. */
   readonly failed: Map<string, string>;
+  /** Keys of service ports that are gone from the model, until the kernel has let go of them, too. */
+  readonly gone: Set<string>;
+  /** What failed is left alone until then (performance.now()); undefined: nothing has failed. */
+  retryAt: number | undefined;
+  retryMs: number;
 }
 
 const firstRetryMs = 100;
@@ -43,15 +48,16 @@ export class SyncLoop {
   private requested = false;
   private stopped = false;
   private lastEnd = -Infinity;
-  private retryMs = firstRetryMs;
   private readonly startedAt = Date.now();
-  private retryAt: number | undefined;
 
   constructor(private readonly options: SyncLoopOptions) {
     this.runs = options.dataplanes.map((dataplane) => ({
       dataplane,
       needsAdoption: true,
       failed: new Map(),
+      gone: new Set(),
+      retryAt: undefined,
+      retryMs: firstRetryMs,
     }));
   }
 
@@ -68,11 +74,15 @@ export class SyncLoop {
 
   /** The kernel no longer holds what it should: compare everything. */
   requestAdoption(family: IPFamily): void {
-    for (const run of this.runs) if (run.dataplane.family === family) run.needsAdoption = true;
+    for (const run of this.runs) {
+      if (run.dataplane.family !== family) continue;
+      run.needsAdoption = true;
+      run.retryAt = undefined;
+    }
     this.request();
   }
 
-  /** Ends after the transaction that is running, if any. */
+  /** Ends after the sync that is running, if any. */
   async stop(): Promise<void> {
     this.stopped = true;
     clearTimeout(this.timer);
@@ -83,13 +93,10 @@ export class SyncLoop {
     if (this.stopped || this.running !== undefined) return;
     const now = performance.now();
     const earliest = this.lastEnd + this.options.minSyncPeriodMs;
-    const due = this.requested
-      ? earliest
-      : this.retryAt === undefined
-        ? undefined
-        : Math.max(earliest, this.retryAt);
-    if (due === undefined) return;
+    const retryAt = Math.min(...this.runs.map((run) => run.retryAt ?? Infinity));
+    const due = this.requested ? earliest : Math.max(earliest, retryAt);
     clearTimeout(this.timer);
+    if (due === Infinity) return;
     if (due <= now && this.requested) {
       this.start();
       return;
@@ -104,8 +111,8 @@ export class SyncLoop {
 
   private start(): void {
     if (this.stopped || this.running !== undefined) return;
+    clearTimeout(this.timer);
     this.requested = false;
-    this.retryAt = undefined;
     this.running = this.sync().finally(() => {
       this.running = undefined;
       this.lastEnd = performance.now();
@@ -117,28 +124,33 @@ export class SyncLoop {
     const { model, log, metrics } = this.options;
     const changes = model.takeChanges();
     this.options.onChanges(changes);
-    let failed = false;
     for (const run of this.runs) {
       const { family } = run.dataplane;
       const own = changes.families.find((candidate) => candidate.family === family);
+      for (const key of own?.removed ?? []) run.gone.add(key);
+      for (const { key } of own?.upserted ?? []) run.gone.delete(key);
+      const waits = run.retryAt !== undefined && performance.now() < run.retryAt;
+      // What came in between will be seen when everything is compared.
+      if (run.needsAdoption && waits) continue;
+      let done = false;
       try {
-        if (!(await this.syncFamily(run, own))) failed = true;
+        done = await this.syncFamily(run, own, !waits);
       } catch (error) {
-        failed = true;
         run.needsAdoption = true;
         metrics.syncFailures.inc({ ip_family: family });
-        const again = { family, retryMs: this.retryMs };
+        const again = { family, retryMs: run.retryMs };
         if (error instanceof TableDamagedError) log.warn(error.message, again);
         else log.error('Failed to program the kernel; the rules in force stay', error, again);
       }
+      if (done) {
+        run.retryAt = undefined;
+        run.retryMs = firstRetryMs;
+      } else if (!waits) {
+        run.retryAt = performance.now() + run.retryMs;
+        run.retryMs = Math.min(run.retryMs * 2, this.options.syncPeriodMs);
+      }
     }
     this.observeLatency(changes);
-    if (failed) {
-      this.retryAt = performance.now() + this.retryMs;
-      this.retryMs = Math.min(this.retryMs * 2, this.options.syncPeriodMs);
-    } else {
-      this.retryMs = firstRetryMs;
-    }
   }
 
   /** From the change of an endpoint to now; changes older than this process tell nothing. */
@@ -152,32 +164,50 @@ export class SyncLoop {
     }
   }
 
-  /** @returns false when something waits to be tried again. */
-  private async syncFamily(run: FamilyRun, changes: FamilyChanges | undefined): Promise<boolean> {
-    const { model, health, metrics, log } = this.options;
+  /**
+   * @param withRefused try again what the kernel refused
+   * @returns false when something waits to be tried again
+   */
+  private async syncFamily(
+    run: FamilyRun,
+    changes: FamilyChanges | undefined,
+    withRefused: boolean,
+  ): Promise<boolean> {
+    const { model, metrics, log } = this.options;
     const { dataplane } = run;
     const { family } = dataplane;
     const start = performance.now();
+    const upserted = changes?.upserted ?? [];
     const adopted = run.needsAdoption;
-    const ports = adopted ? [...model.servicePorts(family)] : this.withFailed(run, changes);
-    const removed = changes?.removed ?? [];
+    // Before anything is awaited: it may be asked for again meanwhile.
+    run.needsAdoption = false;
+    const ports = adopted
+      ? [...model.servicePorts(family)]
+      : withRefused
+        ? this.withRefused(run, upserted)
+        : upserted;
+    const fresh = new Set(changes?.removed);
+    const removed = [...run.gone].filter((key) => withRefused || fresh.has(key) || !run.failed.has(key));
     if (!adopted && ports.length === 0 && removed.length === 0) {
-      health.updated(family);
-      return true;
+      this.updated(family);
+      return run.failed.size === 0;
     }
     const report = adopted
       ? await dataplane.adopt(ports)
       : await dataplane.apply({ family, upserted: ports, removed });
-    run.needsAdoption = false;
-    for (const key of removed) run.failed.delete(key);
-    this.noteFailures(run, ports, report);
+    this.noteFailures(
+      run,
+      adopted ? run.failed.keys() : [...ports.map(({ key }) => key), ...removed],
+      report,
+    );
+    for (const key of removed) if (!run.failed.has(key)) run.gone.delete(key);
 
     const labels = { ip_family: family };
     metrics.syncDuration.observe(labels, (performance.now() - start) / 1000);
     metrics.lastSync.set(labels, Date.now() / 1000);
     metrics.elementsWritten.inc(labels, report.elementsAdded + report.elementsDeleted);
     metrics.servicePortsFailed.set(labels, run.failed.size);
-    health.updated(family);
+    this.updated(family);
     log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Kernel follows a change', {
       family,
       servicePorts: ports.length,
@@ -192,9 +222,14 @@ export class SyncLoop {
     return run.failed.size === 0;
   }
 
+  /** Changes that came during the sync have not reached the kernel: their time runs on. */
+  private updated(family: IPFamily): void {
+    this.options.health.updated(family);
+    if (this.requested) this.options.health.queued(family);
+  }
+
   /** What changed, and what the kernel refused last time and is still wanted. */
-  private withFailed(run: FamilyRun, changes: FamilyChanges | undefined): readonly ServicePort[] {
-    const upserted = changes?.upserted ?? [];
+  private withRefused(run: FamilyRun, upserted: readonly ServicePort[]): readonly ServicePort[] {
     if (run.failed.size === 0) return upserted;
     const fresh = new Set(upserted.map((port) => port.key));
     const again: ServicePort[] = [];
@@ -205,11 +240,11 @@ export class SyncLoop {
   }
 
   /** Each refused service port is reported once, by name, until it succeeds or its error changes. */
-  private noteFailures(run: FamilyRun, tried: readonly ServicePort[], report: ApplyReport): void {
+  private noteFailures(run: FamilyRun, tried: Iterable<string>, report: ApplyReport): void {
     const { log, metrics } = this.options;
     const family = run.dataplane.family;
     const before = new Map(run.failed);
-    for (const port of tried) run.failed.delete(port.key);
+    for (const key of tried) run.failed.delete(key);
     for (const { key, servicePort, error } of report.failures) {
       run.failed.set(key, error.message);
       if (before.get(key) === error.message) continue;
@@ -220,8 +255,8 @@ export class SyncLoop {
       });
     }
     for (const key of before.keys()) {
-      if (!run.failed.has(key))
-        log.info('A refused service port is in the kernel now', { servicePort: key, family });
+      if (!run.failed.has(key) && !run.gone.has(key))
+        log.info('The kernel accepts a service port now', { servicePort: key, family });
     }
   }
 }
