@@ -12,6 +12,7 @@ import readline from 'node:readline';
 import type { Answer, Call, ListenAddress, Probe, ProbeResult, Replies, Request, Tally } from './protocol.js';
 import { resultKey } from './protocol.js';
 import { echo, forgetConnections, sendSctpInit, sendStraySegment } from './rawpackets.js';
+import { patiently } from '../patience.js';
 
 const place = process.argv[2] ?? 'unnamed';
 const servers = new Map<string, { close(): void }>();
@@ -171,7 +172,7 @@ function converseTcp(probe: Probe): { first: Promise<ProbeResult>; conversation:
 }
 
 /** How long after a refused send (EPERM) the matching ECONNREFUSED may take to show that it was a REJECT. */
-const pendingErrorWait = 60;
+const pendingErrorWait = patiently(60);
 
 function converseUdp(probe: Probe): { first: Promise<ProbeResult>; conversation: Conversation } {
   const socket = dgram.createSocket(probe.target.includes(':') ? 'udp6' : 'udp4');

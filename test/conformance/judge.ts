@@ -3,14 +3,15 @@ import { addressKey, nameOf, sameAddress } from './addresses.js';
 import type { ExpectedEndpoint, Outcome } from './notation.js';
 import type { ProbeResult } from './protocol.js';
 import { addressPart, portPart } from './protocol.js';
+import { patiently } from '../patience.js';
 
 /** How long silence must last to count as dropped, where that is what is expected. Milliseconds. */
-const ordinarySilence = 300;
+const ordinarySilence = patiently(300);
 /**
  * The same for TCP over IPv6. Here the ICMPv6 error comes back while the connect() system call still holds the socket,
  * and the kernel puts it aside (LockDroppedIcmps): only the SYN that is sent again after a second is refused.
  */
-const silenceOfTcp6 = 1400;
+const silenceOfTcp6 = patiently(1400);
 
 export function silence(protocol: string, target: string): number {
   return protocol === 'TCP' && target.includes(':') ? silenceOfTcp6 : ordinarySilence;

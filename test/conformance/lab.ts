@@ -13,6 +13,7 @@ import { defaultServiceCidrs, nodeObject, objectKey, testNamespace } from './obj
 import { ProxyError, ProxyProcess, proxyArguments } from './proxy.js';
 import type { ListenAddress } from './protocol.js';
 import { Topology } from './topology.js';
+import { patiently } from '../patience.js';
 
 export interface LabOptions {
   readonly job: number;
@@ -27,8 +28,8 @@ export interface LabOptions {
 const sentinelAddress: Readonly<Record<Family, string>> = { v4: '10.177.15.254', v6: 'fd77::fffe' };
 /** The sentinel's backend ports are taken in turn, so that an old answer is never mistaken for a new one. */
 const sentinelBackends = [9990, 9991, 9992, 9993];
-const startPatience = 20_000;
-const syncPatience = 8_000;
+const startPatience = patiently(20_000);
+const syncPatience = patiently(8_000);
 
 export class Lab {
   readonly topology: Topology;
@@ -199,10 +200,10 @@ export class Lab {
           sourcePort: 0,
           target: sentinelAddress[family],
           port,
-          timeout: 60,
+          timeout: patiently(60),
         },
         answeredBy: `${findActor('L1')![family]} ${backend}`,
-        patience: 500,
+        patience: patiently(500),
       });
       if (reached) return;
       if (!this.proxy.running) {
@@ -257,7 +258,7 @@ export class Lab {
       child.stdin.write(`add table ${family} kube-proxy\ndelete table ${family} kube-proxy\n`);
       child.stdin.write(`add table ${family} kube-proxy { flags owner; }\n`);
     }
-    const deadline = Date.now() + 3000;
+    const deadline = Date.now() + patiently(3000);
     while (!(await this.topology.exec('alder', 'nft', ['list', 'tables'])).includes('ip6 kube-proxy')) {
       if (Date.now() > deadline) throw new ProxyError('the tables could not be locked');
       await new Promise((resolve) => setTimeout(resolve, 20));

@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import readline from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Answer, Call, Replies, Request } from './protocol.js';
+import { patiently } from '../patience.js';
 
 const agentProgram = fileURLToPath(new URL('./agent.js', import.meta.url));
 
@@ -61,7 +62,7 @@ export class NamespaceAgent {
         resolve();
       });
       this.#child.stdin!.end();
-      setTimeout(() => this.#child.kill('SIGKILL'), 1000).unref();
+      setTimeout(() => this.#child.kill('SIGKILL'), patiently(1000)).unref();
     });
   }
 }

@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import YAML from 'yaml';
 import type { ProxySpec } from './cases.js';
+import { patiently } from '../patience.js';
 
 export class ProxyError extends Error {
   readonly code = 'ERR_CONFORMANCE_PROXY';
@@ -110,7 +111,7 @@ export class ProxyProcess {
     const child = this.#child;
     if (child === undefined || !this.running) return;
     await new Promise<void>((resolve) => {
-      const hard = setTimeout(() => child.kill('SIGKILL'), 5000);
+      const hard = setTimeout(() => child.kill('SIGKILL'), patiently(5000));
       child.once('exit', () => {
         clearTimeout(hard);
         resolve();
@@ -123,7 +124,7 @@ export class ProxyProcess {
   async cleanUp(mode: string): Promise<void> {
     const child = this.#spawn(['--cleanup', `--proxy-mode=${mode}`]);
     const status = await new Promise<number | null>((resolve) => {
-      const hard = setTimeout(() => child.kill('SIGKILL'), 20_000);
+      const hard = setTimeout(() => child.kill('SIGKILL'), patiently(20_000));
       child.once('exit', (code) => {
         clearTimeout(hard);
         resolve(code);

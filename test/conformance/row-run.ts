@@ -21,16 +21,17 @@ import {
 import type { KubeObject } from './objects.js';
 import type { ListenAddress, Probe, ProbeResult, Protocol } from './protocol.js';
 import { addressPart } from './protocol.js';
+import { patiently } from '../patience.js';
 
 /** How long a packet may take whose arrival is recorded, but that nobody answers. */
-const arrivalPatience = 300;
+const arrivalPatience = patiently(300);
 /**
  * How long an answer may take. Shorter than the second after which TCP sends a lost SYN again: a connection whose first
  * packet was lost counts as failed.
  */
-const answerPatience = 950;
+const answerPatience = patiently(950);
 /** A refused connection may need that second SYN: see silence() in judge.ts. */
-const refusalPatience = 2500;
+const refusalPatience = patiently(2500);
 /** Connections in which every endpoint of a set must show up: at least the first, at most the second. */
 const leastConnections = 12;
 const mostConnections = 96;
@@ -364,7 +365,7 @@ export class RowRun {
       await this.#sendAndRecord(packet, outcome, text, expected);
       return;
     }
-    const deadline = Date.now() + (step.within ?? 0) * 1000;
+    const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
     let mayBeLoad = step.within === undefined && (outcome.kind === 'endpoints' || outcome.kind === 'PASS');
     for (;;) {
       const observations = await this.#observe(packet, step, outcome);
@@ -417,7 +418,7 @@ export class RowRun {
         }
       }
     }
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, patiently(50)));
     const arrivals = [
       ...(await topology.arrivals('local-pods')),
       ...(await topology.arrivals('remote-pods')),
@@ -543,9 +544,11 @@ export class RowRun {
     const id = `${this.#test.slug}/${name}`;
     const held = this.#held.get(id);
     if (held === undefined) throw new RowFailure(`nothing is held as ${name}`);
-    const deadline = Date.now() + (step.within ?? 0) * 1000;
+    const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
     for (;;) {
-      const result = await this.#lab.topology.agent(held.place).request({ op: 'again', id, timeout: 500 });
+      const result = await this.#lab.topology
+        .agent(held.place)
+        .request({ op: 'again', id, timeout: patiently(500) });
       try {
         this.#judgeHeld(step, held.packet, result);
         const saw = result.kind === 'answered' ? result.saw : result.kind;
@@ -679,7 +682,7 @@ export class RowRun {
     const { hostname, port, pathname } = new URL(url);
     const target = hostname.replace(/[[\]]/g, '');
     const client = findActor(step.from ?? 'XA')!;
-    const deadline = Date.now() + (step.within ?? 0) * 1000;
+    const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
     for (;;) {
       const answer = await this.#lab.topology.agent(client.place).request({
         op: 'http',
@@ -688,7 +691,7 @@ export class RowRun {
         target,
         port: Number(port),
         path: pathname,
-        timeout: 1000,
+        timeout: patiently(1000),
       });
       const problem = httpProblem(answer, this.#answerOf(step));
       if (problem === undefined) return;
@@ -727,7 +730,7 @@ export class RowRun {
     const { source } = this.#lab;
     if (source.events === undefined)
       throw new RowFailure('this object source takes no events; run the row with --source api');
-    const deadline = Date.now() + 5000;
+    const deadline = Date.now() + patiently(5000);
     while (Date.now() < deadline) {
       if ((await source.events()).some((body) => body.includes(reason))) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -743,7 +746,7 @@ export class RowRun {
     const { topology } = this.#lab;
     await topology.forgetArrivals();
     await topology.agent(held.place).request({ op: 'stray-segment', id });
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, patiently(50)));
     const arrivals = [
       ...(await topology.arrivals('local-pods', true)),
       ...(await topology.arrivals('remote-pods', true)),

@@ -8,6 +8,7 @@ import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.
 import { makeCertificates } from '../apiserver/certificates.js';
 import { ApiServer } from '../apiserver/server.js';
 import { type Child, nodeIP, podIP, program, serviceIP, SmallNode, start } from './node.js';
+import { patiently } from '../patience.js';
 
 const skip = enterNetworkNamespace();
 
@@ -54,7 +55,7 @@ describe('a cluster', { skip }, () => {
     );
   // Longer than the longest pause between two tries, 30 s.
   const eventually = async (what: string, isSo: () => boolean): Promise<void> => {
-    const deadline = Date.now() + 45_000;
+    const deadline = Date.now() + patiently(45_000);
     while (!isSo()) {
       if (Date.now() > deadline)
         throw new Error(`${what}: not within 45 s\n${children.map((c) => c.output).join('\n')}`);

@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../src/netlink/testing/namespace.js';
+import { patiently } from '../patience.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const program = join(here, '..', '..', '..', 'bin', 'kube-proxy');
@@ -34,7 +35,7 @@ export class Child {
   }
 
   async waitFor(text: string | RegExp, timeoutMs = 10_000): Promise<void> {
-    const deadline = Date.now() + timeoutMs;
+    const deadline = Date.now() + patiently(timeoutMs);
     const found = (): boolean =>
       typeof text === 'string' ? this.output.includes(text) : text.test(this.output);
     while (!found()) {
@@ -47,7 +48,7 @@ export class Child {
 
   /** Exit status; 128 when a signal ended it. */
   async end(timeoutMs = 10_000): Promise<number> {
-    const timer = setTimeout(() => this.process.kill('SIGKILL'), timeoutMs);
+    const timer = setTimeout(() => this.process.kill('SIGKILL'), patiently(timeoutMs));
     try {
       return await this.ended;
     } finally {

@@ -15,6 +15,7 @@ import {
   SmallNode,
   start,
 } from './node.js';
+import { patiently } from '../patience.js';
 
 const skip = enterNetworkNamespace();
 
@@ -86,7 +87,7 @@ describe('life of the process and its rules', { skip }, () => {
       );
       // A lost packet of either kind is sent again after 200 ms at the earliest (TCP_RTO_MIN), a SYN after 1 s.
       assert.ok(
-        slowestMs < 190,
+        slowestMs < patiently(190),
         `no packet had to be sent again: slowest exchange ${slowestMs.toFixed(0)} ms`,
       );
     });
@@ -96,7 +97,7 @@ describe('life of the process and its rules', { skip }, () => {
     const traffic = await node.traffic(serviceIP, 80);
     proxy.kill('SIGTERM');
     assert.equal(await proxy.end(), 0);
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await new Promise((resolve) => setTimeout(resolve, patiently(200)));
     const { newFailed, linesLost, newConnections } = await result(traffic);
     assert.equal(newFailed + linesLost, 0);
     assert.ok(newConnections > 10);
@@ -142,7 +143,7 @@ describe('life of the process and its rules', { skip }, () => {
       const took = performance.now() - deleted;
       const traffic = await node.traffic(serviceIP, 80);
       assert.equal((await result(traffic)).newFailed, 0);
-      assert.ok(took < 1000, `${took.toFixed(0)} ms`);
+      assert.ok(took < patiently(1000), `${took.toFixed(0)} ms`);
     });
   }
 
@@ -153,7 +154,7 @@ describe('life of the process and its rules', { skip }, () => {
     });
     writeFileSync(file, manifest.replace('31050', '31051'));
     proxy.kill('SIGCONT');
-    const deadline = Date.now() + 5000;
+    const deadline = Date.now() + patiently(5000);
     const programmed = (): boolean => run('nft', 'list', 'ruleset').includes('tcp . 31051');
     while (!programmed() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
     const traffic = await node.traffic(nodeIP, 31051);

@@ -4,10 +4,11 @@
  * with what happened.
  */
 import { connect, type Socket } from 'node:net';
+import { patiently } from '../patience.js';
 
 const [host = '', port = '80'] = process.argv.slice(2);
 const periodMs = 5;
-const patienceMs = 1000;
+const patienceMs = patiently(1000);
 
 const result = {
   newConnections: 0,
