@@ -24,7 +24,7 @@ export class Health {
     private readonly now: () => number = Date.now,
   ) {}
 
-  /** The sync loop of a family has started, or a sync has succeeded. */
+  /** The sync loop of a family has started (until then it can't be late), or a sync has succeeded. */
   updated(family: IPFamily): void {
     this.families.set(family, { lastUpdated: this.now(), oldestPending: undefined });
   }
@@ -55,7 +55,8 @@ export class Health {
   }
 
   private isHealthy(state: FamilyState): boolean {
-    return state.oldestPending === undefined || this.now() - state.oldestPending < this.timeoutMs;
+    const { lastUpdated, oldestPending } = state;
+    return lastUpdated === 0 || oldestPending === undefined || this.now() - oldestPending < this.timeoutMs;
   }
 
   private report(ok: boolean, extra: { nodeEligible?: boolean }): HealthReport {

@@ -21,7 +21,7 @@ export function printAddress({ host, port }: ListenAddress): string {
 export async function listen(address: ListenAddress, handler: RequestListener): Promise<Server> {
   const server = createServer(handler);
   // Both wildcards mean "both families" unless asked otherwise; without IPv6 in the kernel only 0.0.0.0 works.
-  const wildcard = address.host === '0.0.0.0' && address.ipv6Only === undefined;
+  const wildcard = ['0.0.0.0', '::'].includes(address.host) && address.ipv6Only === undefined;
   const hosts = wildcard ? ['::', '0.0.0.0'] : [address.host];
   let failure: unknown;
   for (const host of hosts) {

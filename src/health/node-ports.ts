@@ -9,7 +9,6 @@ import { listen } from './listen.js';
 interface Entry {
   check: HealthCheckPort;
   servers: Server[];
-  /** A failed or running bind; the next sync tries again. */
   state: 'closed' | 'opening' | 'open';
   reported: boolean;
 }
@@ -21,10 +20,13 @@ export interface NodePortHealthOptions {
   readonly proxyHealthy: () => boolean;
   /** A listener could not be opened; told once until it can. */
   readonly onFailure: (check: HealthCheckPort, error: unknown) => void;
+  /** Milliseconds until a failed one is tried again. */
+  readonly retryMs: number;
 }
 
 export class NodePortHealth {
   private readonly entries = new Map<string, Entry>();
+  private retry: NodeJS.Timeout | undefined;
 
   constructor(private readonly options: NodePortHealthOptions) {}
 
@@ -44,14 +46,27 @@ export class NodePortHealth {
     closeAll(entry.servers);
   }
 
-  /** Opens what is not open yet. A port that is taken is reported and tried again at the next call. */
+  /** Opens what is not open yet. A port that is taken is reported, and tried again. */
   async openAll(): Promise<void> {
-    const closed = [...this.entries.values()].filter((entry) => entry.state === 'closed');
-    await Promise.all(closed.map((entry) => this.open(entry)));
+    clearTimeout(this.retry);
+    await Promise.all(this.closed().map((entry) => this.open(entry)));
+    if (this.closed().length === 0) return;
+    clearTimeout(this.retry);
+    this.retry = setTimeout(() => void this.openAll(), this.options.retryMs).unref();
   }
 
   close(): void {
+    clearTimeout(this.retry);
     for (const service of [...this.entries.keys()]) this.remove(service);
+  }
+
+  private closed(): Entry[] {
+    return [...this.entries.values()].filter((entry) => entry.state === 'closed');
+  }
+
+  /** Removed, or moved to another port, while it was being opened. */
+  private isStale(entry: Entry): boolean {
+    return this.entries.get(entry.check.service) !== entry;
   }
 
   private async open(entry: Entry): Promise<void> {
@@ -66,6 +81,7 @@ export class NodePortHealth {
     } catch (error) {
       closeAll(servers);
       entry.state = 'closed';
+      if (this.isStale(entry)) return;
       if (!entry.reported) this.options.onFailure(entry.check, error);
       entry.reported = true;
       return;
@@ -73,8 +89,7 @@ export class NodePortHealth {
     entry.state = 'open';
     entry.reported = false;
     entry.servers = servers;
-    // Removed or moved to another port while it was being opened.
-    if (this.entries.get(entry.check.service) !== entry) closeAll(servers);
+    if (this.isStale(entry)) closeAll(servers);
   }
 
   private answer(entry: Entry): RequestListener {

@@ -1,6 +1,7 @@
 /** The two HTTP servers for operators: health (/healthz, /livez) and metrics (/metrics, /proxyMode, /healthz). */
 import type { RequestListener } from 'node:http';
 import type { Health, HealthReport } from '../health/health.js';
+import { errorText } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
 
 const nosniff = { 'X-Content-Type-Options': 'nosniff' };
@@ -18,13 +19,13 @@ function serve(answer: (path: string) => Answer | Promise<Answer>): RequestListe
   return (request, response) => {
     request.resume();
     const path = (request.url ?? '/').split('?')[0] ?? '/';
-    void Promise.resolve(answer(path)).then(
-      ({ status, headers, body }) => {
-        response.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) });
-        response.end(request.method === 'HEAD' ? undefined : body);
-      },
-      () => response.writeHead(500).end(),
-    );
+    const send = ({ status, headers, body }: Answer): void => {
+      response.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) });
+      response.end(request.method === 'HEAD' ? undefined : body);
+    };
+    void Promise.resolve(answer(path)).then(send, (error: unknown) => {
+      send({ status: 500, headers: plain, body: `${errorText(error)}\n` });
+    });
   };
 }
 

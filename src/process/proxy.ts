@@ -324,6 +324,7 @@ class Running {
           family,
           addresses: this.nodePortAddresses(family),
           proxyHealthy: () => health.healthy,
+          retryMs: bindRetryMs,
           onFailure: (check, error) => {
             this.healthCheckFailed(check, error);
           },
@@ -420,7 +421,10 @@ class Running {
   }
 
   private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {
-    this.log.error('A health check node port is not up; tried again at every sync', error, { service, port });
+    this.log.error(`A health check node port is not up; trying again every ${bindRetryMs / 1000} s`, error, {
+      service,
+      port,
+    });
     this.record({
       type: 'Warning',
       reason: 'FailedToStartServiceHealthcheck',

@@ -367,7 +367,7 @@ test('stop waits for the sync that runs, and nothing runs afterwards', async () 
   put('a');
   put('b');
   const stopped = loop.stop();
-  assert.deepEqual(synced, []);
+  assert.equal(synced.length, 0);
   await stopped;
   assert.ok(synced.includes('IPv4 1 0'), 'the running one has ended');
   put('c');

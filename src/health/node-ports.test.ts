@@ -1,0 +1,230 @@
+/** Health check node ports (observability.md section 4) over real HTTP on the loopback. */
+import assert from 'node:assert/strict';
+import { createServer, type AddressInfo, type Server } from 'node:net';
+import { afterEach, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { HealthCheckPort } from '../model/types.js';
+import { NodePortHealth, type NodePortHealthOptions } from './node-ports.js';
+
+/** Takes a port, on all addresses. */
+async function takePort(port = 0): Promise<{ server: Server; port: number }> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  return { server, port: (server.address() as AddressInfo).port };
+}
+
+async function freePort(): Promise<number> {
+  const { server, port } = await takePort();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+const open: NodePortHealth[] = [];
+afterEach(() => {
+  for (const health of open.splice(0)) health.close();
+});
+
+function begin(options: Partial<NodePortHealthOptions> = {}) {
+  const failures: string[] = [];
+  const state = { healthy: true };
+  const health = new NodePortHealth({
+    family: 'IPv4',
+    addresses: ['127.0.0.1'],
+    proxyHealthy: () => state.healthy,
+    onFailure: ({ service, port }, error) => {
+      failures.push(`${service} ${port} ${error instanceof Error ? error.message : ''}`);
+    },
+    retryMs: 60_000,
+    ...options,
+  });
+  open.push(health);
+  return { health, failures, state };
+}
+
+const check = (port: number, localReadyEndpoints = 1, name = 'web'): HealthCheckPort => ({
+  service: `shop/${name}`,
+  namespace: 'shop',
+  name,
+  port,
+  localReadyEndpoints,
+});
+
+async function get(port: number, host = '127.0.0.1', method = 'GET') {
+  const response = await fetch(`http://${host}:${port}/any/path?x`, { method });
+  return {
+    status: response.status,
+    type: response.headers.get('content-type'),
+    nosniff: response.headers.get('x-content-type-options'),
+    weight: response.headers.get('x-load-balancing-endpoint-weight'),
+    body: await response.text(),
+  };
+}
+
+async function refused(port: number, host = '127.0.0.1'): Promise<boolean> {
+  return await fetch(`http://${host}:${port}/`).then(
+    () => false,
+    () => true,
+  );
+}
+
+const answers: [endpoints: number, proxyHealthy: boolean, status: number][] = [
+  [2, true, 200],
+  [0, true, 503],
+  [2, false, 503],
+  [0, false, 503],
+];
+for (const [endpoints, healthy, status] of answers) {
+  test(`${endpoints} local endpoints, proxy ${healthy ? 'healthy' : 'unhealthy'}: ${status}`, async () => {
+    const { health, state } = begin();
+    const port = await freePort();
+    health.set(check(port, endpoints));
+    assert.equal(await refused(port), true, 'nothing listens before the first sync');
+    await health.openAll();
+    state.healthy = healthy;
+    assert.deepEqual(await get(port), {
+      status,
+      type: 'application/json',
+      nosniff: 'nosniff',
+      weight: String(endpoints),
+      body: `{\n\t"service": {\n\t\t"namespace": "shop",\n\t\t"name": "web"\n\t},\n\t"localEndpoints": ${endpoints},\n\t"serviceProxyHealthy": ${healthy}\n}`,
+    });
+    const head = await get(port, '127.0.0.1', 'HEAD');
+    assert.deepEqual([head.status, head.weight, head.body], [status, String(endpoints), '']);
+  });
+}
+
+test('the number of endpoints changes without a new listener', async () => {
+  const { health } = begin();
+  const port = await freePort();
+  health.set(check(port, 0));
+  await health.openAll();
+  assert.equal((await get(port)).status, 503);
+  health.set(check(port, 3));
+  assert.equal((await get(port)).weight, '3');
+});
+
+test('another port: the old one closes, the new one opens with the next sync', async () => {
+  const { health } = begin();
+  const [one, two] = [await freePort(), await freePort()];
+  health.set(check(one));
+  await health.openAll();
+  health.set(check(two));
+  assert.equal(await refused(one), true);
+  await health.openAll();
+  assert.equal((await get(two)).status, 200);
+});
+
+test('a Service that goes away: its listener and its connections close, those of others stay', async () => {
+  const { health } = begin();
+  const [one, two] = [await freePort(), await freePort()];
+  health.set(check(one));
+  health.set(check(two, 1, 'api'));
+  await health.openAll();
+  assert.equal((await get(one)).status, 200);
+  health.remove('shop/web');
+  health.remove('shop/unknown');
+  assert.equal(await refused(one), true);
+  assert.equal((await get(two)).status, 200);
+});
+
+test('a taken port is told once, the others open, and it opens by itself when it is free', async () => {
+  const { health, failures } = begin({ retryMs: 15 });
+  const taken = await takePort();
+  const free = await freePort();
+  health.set(check(taken.port));
+  health.set(check(free, 1, 'api'));
+  await health.openAll();
+  await health.openAll();
+  assert.equal((await get(free)).status, 200);
+  assert.equal(failures.length, 1);
+  assert.match(failures[0] ?? '', /^shop\/web \d+ cannot listen on 127\.0\.0\.1:\d+: the port is taken/);
+  await sleep(40);
+  assert.equal(failures.length, 1, 'tried again silently');
+  await new Promise((resolve) => taken.server.close(resolve));
+  while (await refused(taken.port)) await sleep(5);
+  assert.equal((await get(taken.port)).status, 200);
+});
+
+test('removed while it is being opened: nothing stays open', async () => {
+  const { health, failures } = begin();
+  const port = await freePort();
+  health.set(check(port));
+  const opening = health.openAll();
+  health.remove('shop/web');
+  await opening;
+  assert.equal(await refused(port), true);
+  assert.deepEqual(failures, []);
+});
+
+test('moved while it is being opened: only the new port stays open', async () => {
+  const { health, failures } = begin();
+  const [one, two] = [await freePort(), await freePort()];
+  health.set(check(one));
+  const opening = health.openAll();
+  health.set(check(two));
+  await Promise.all([opening, health.openAll()]);
+  assert.equal(await refused(one), true);
+  assert.equal((await get(two)).status, 200);
+  assert.deepEqual(failures, []);
+});
+
+test('removed while its port is taken: not told any more', async () => {
+  const { health, failures } = begin();
+  const taken = await takePort();
+  health.set(check(taken.port));
+  const opening = health.openAll();
+  health.remove('shop/web');
+  await opening;
+  assert.deepEqual(failures, []);
+  taken.server.close();
+});
+
+test('several addresses: all of them or none', async () => {
+  const { health, failures } = begin({ addresses: ['127.0.0.2', '127.0.0.1'] });
+  const taken = await takePort();
+  const free = await freePort();
+  health.set(check(free, 1, 'api'));
+  health.set(check(taken.port));
+  await health.openAll();
+  for (const host of ['127.0.0.1', '127.0.0.2']) assert.equal((await get(free, host)).status, 200);
+  assert.equal(failures.length, 1);
+  assert.equal(await refused(taken.port, '127.0.0.2'), true);
+  taken.server.close();
+});
+
+test('no address: no listener, no complaint', async () => {
+  const { health, failures } = begin({ addresses: [] });
+  const port = await freePort();
+  health.set(check(port));
+  await health.openAll();
+  assert.equal(await refused(port), true);
+  assert.deepEqual(failures, []);
+});
+
+for (const [family, own, other] of [
+  ['IPv4', '127.0.0.1', '[::1]'],
+  ['IPv6', '[::1]', '127.0.0.1'],
+] as const) {
+  test(`all addresses of ${family}: strictly that family`, async () => {
+    const { health } = begin({ family, addresses: 'all' });
+    const port = await freePort();
+    health.set(check(port));
+    await health.openAll();
+    assert.equal((await get(port, own)).status, 200);
+    assert.equal(await refused(port, other), true);
+  });
+}
+
+test('close ends everything', async () => {
+  const { health } = begin({ retryMs: 5 });
+  const port = await freePort();
+  const taken = await takePort();
+  health.set(check(port));
+  health.set(check(taken.port, 1, 'api'));
+  await health.openAll();
+  health.close();
+  await new Promise((resolve) => taken.server.close(resolve));
+  await sleep(20);
+  assert.equal(await refused(port), true);
+  assert.equal(await refused(taken.port), true);
+});
