@@ -57,7 +57,7 @@ const duration = z.string().refine((text) => parseDuration(text) !== undefined, 
   message: 'must be a duration such as 300ms, 5s or 1m30s',
 });
 
-/** The fields that act. Everything else of v1alpha1 is accepted and named in a warning. */
+/** The fields that act. */
 const fileSchema = z.object({
   apiVersion: z.literal('kubeproxy.config.k8s.io/v1alpha1'),
   kind: z.literal('KubeProxyConfiguration'),
@@ -89,18 +89,64 @@ const fileSchema = z.object({
   nodePortAddresses: z.array(z.string()).nullish(),
 });
 
-/** Fields of v1alpha1 that this version reads past. */
-const acceptedFields = new Set([
-  'ipvs',
-  'winkernel',
-  'oomScoreAdj',
-  'conntrack',
-  'configSyncPeriod',
-  'portRange',
-  'enableProfiling',
-  'showHiddenMetricsForVersion',
-  'windowsRunAsService',
-]);
+/** All fields of v1alpha1 (config.md section 5), sections with their own; this version reads past those not in the schema. */
+const knownFields: Readonly<Record<string, readonly string[] | true>> = {
+  apiVersion: true,
+  kind: true,
+  featureGates: true,
+  clientConnection: ['kubeconfig', 'acceptContentTypes', 'contentType', 'qps', 'burst'],
+  logging: ['format', 'flushFrequency', 'verbosity', 'vmodule', 'options'],
+  hostnameOverride: true,
+  bindAddress: true,
+  healthzBindAddress: true,
+  metricsBindAddress: true,
+  bindAddressHardFail: true,
+  enableProfiling: true,
+  showHiddenMetricsForVersion: true,
+  mode: true,
+  iptables: ['masqueradeBit', 'masqueradeAll', 'localhostNodePorts', 'syncPeriod', 'minSyncPeriod'],
+  ipvs: [
+    'syncPeriod',
+    'minSyncPeriod',
+    'scheduler',
+    'excludeCIDRs',
+    'strictARP',
+    'tcpTimeout',
+    'tcpFinTimeout',
+    'udpTimeout',
+  ],
+  nftables: ['masqueradeBit', 'masqueradeAll', 'syncPeriod', 'minSyncPeriod'],
+  winkernel: ['networkName', 'sourceVip', 'rootHnsEndpointName', 'enableDSR', 'forwardHealthCheckVip'],
+  detectLocalMode: true,
+  detectLocal: ['bridgeInterface', 'interfaceNamePrefix'],
+  clusterCIDR: true,
+  nodePortAddresses: true,
+  oomScoreAdj: true,
+  conntrack: [
+    'maxPerCore',
+    'min',
+    'tcpEstablishedTimeout',
+    'tcpCloseWaitTimeout',
+    'tcpBeLiberal',
+    'udpTimeout',
+    'udpStreamTimeout',
+  ],
+  configSyncPeriod: true,
+  portRange: true,
+  windowsRunAsService: true,
+};
+
+/** Paths of fields that v1alpha1 does not have: misspelt, most likely. */
+function unknownFields(data: Readonly<Record<string, unknown>>): string[] {
+  return Object.entries(data).flatMap(([name, value]) => {
+    const known = Object.hasOwn(knownFields, name) ? knownFields[name] : undefined;
+    if (known === undefined) return [name];
+    if (known === true || typeof value !== 'object' || value === null) return [];
+    return Object.keys(value)
+      .filter((field) => !known.includes(field))
+      .map((field) => `${name}.${field}`);
+  });
+}
 
 /** Raw settings, as text, before they are checked; both sources are brought into this one form. */
 interface Raw {
@@ -228,9 +274,8 @@ function readFile(path: string, warnings: string[]): Raw {
     );
   }
   const data = parsed.data;
-  const known = new Set([...Object.keys(fileSchema.shape), ...acceptedFields]);
-  for (const field of Object.keys(data)) {
-    if (!known.has(field)) warnings.push(`${path}: unknown field ${JSON.stringify(field)} ignored`);
+  for (const field of unknownFields(data).sort()) {
+    warnings.push(`${path}: unknown field ${JSON.stringify(field)} ignored`);
   }
   const v6 = isIP(data.bindAddress ?? '') === 6;
   return {
@@ -331,6 +376,15 @@ function check(
       'must be IP:port, port 1..65535',
     );
   }
+  const syncPeriodMs = parseDuration(raw.syncPeriod) ?? 30_000;
+  const minSyncPeriodMs = parseDuration(raw.minSyncPeriod) ?? 10;
+  const most = `${name('iptables-sync-period', 'nftables.syncPeriod')} (${raw.syncPeriod})`;
+  if (syncPeriodMs <= 0)
+    bad('iptables-sync-period', 'nftables.syncPeriod', raw.syncPeriod, 'must be greater than 0');
+  else if (minSyncPeriodMs > syncPeriodMs) {
+    const wrong = `must not be greater than ${most}`;
+    bad('iptables-min-sync-period', 'nftables.minSyncPeriod', raw.minSyncPeriod, wrong);
+  }
   const contentTypes: Readonly<Record<string, 'protobuf' | 'json'>> = {
     '': 'protobuf',
     'application/vnd.kubernetes.protobuf': 'protobuf',
@@ -374,8 +428,8 @@ function check(
     verbosity: raw.verbosity,
     loggingFormat: raw.loggingFormat === 'json' ? 'json' : 'text',
     externalIPs: raw.featureGates['AllowServiceExternalIPs'] ?? true,
-    syncPeriodMs: parseDuration(raw.syncPeriod) ?? 30_000,
-    minSyncPeriodMs: parseDuration(raw.minSyncPeriod) ?? 10,
+    syncPeriodMs,
+    minSyncPeriodMs,
     warnings,
   };
 }

@@ -243,9 +243,9 @@ const units: Readonly<Record<string, number>> = {
 /** Go's duration syntax. @returns milliseconds, or undefined when it is not one. */
 export function parseDuration(text: string): number | undefined {
   if (text === '0') return 0;
-  if (!/^(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
+  if (!/^((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
   let total = 0;
-  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)/g)) {
+  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)/g)) {
     total += Number(number) * (units[unit ?? ''] ?? 0);
   }
   return total;
