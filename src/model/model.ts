@@ -26,6 +26,9 @@ export interface ModelConfig {
 type HealthByFamily = Readonly<Record<IPFamily, HealthCheckPort | undefined>>;
 const NO_HEALTH: HealthByFamily = { IPv4: undefined, IPv6: undefined };
 
+/** Stays empty. */
+const noPorts = new Map<string, PortState>();
+
 /** Bits of ServiceEntry.dirty. */
 const SERVICE_DIRTY = 1;
 const ENDPOINTS_DIRTY: Readonly<Record<IPFamily, number>> = { IPv4: 2, IPv6: 4 };
@@ -118,7 +121,10 @@ export class ServiceModel {
     this.#slices.set(key, slice);
     const entry = this.#entry(slice.service);
     // By name, so that the choice between duplicates does not depend on the order of events.
-    entry.slices = entry.slices.concat(slice).sort((a, b) => (a.name < b.name ? -1 : 1));
+    entry.slices =
+      entry.slices.length === 0
+        ? [slice]
+        : entry.slices.concat(slice).sort((a, b) => (a.name < b.name ? -1 : 1));
     const triggerTime = Date.parse(object?.triggerTime ?? '');
     if (triggerTime < entry.triggerTime) entry.triggerTime = triggerTime;
     this.#slicesChanged(entry, slice.family);
@@ -252,13 +258,17 @@ export class ServiceModel {
     const created = plan?.created ?? Infinity;
     const aged = created !== entry.created;
     entry.created = created;
-    const gone = new Map(entry.ports.map((port) => [portId(port.family, port.plan), port]));
+    // A Service is new far more often than it changes its ports: at the start, all of them are.
+    const gone =
+      entry.ports.length === 0
+        ? noPorts
+        : new Map(entry.ports.map((port) => [portId(port.family, port.plan), port]));
     const ports: PortState[] = [];
     for (const family of this.#config.families) {
       for (const portPlan of plan?.[family]?.ports ?? []) {
-        const id = portId(family, portPlan);
-        const port = gone.get(id) ?? new PortState(entry, family, portPlan);
-        gone.delete(id);
+        const known = gone.size === 0 ? undefined : gone.get(portId(family, portPlan));
+        if (known !== undefined) gone.delete(portId(family, portPlan));
+        const port = known ?? new PortState(entry, family, portPlan);
         port.plan = portPlan;
         ports.push(port);
         if (aged) this.#claims.rankChanged(port);
@@ -277,6 +287,10 @@ export class ServiceModel {
     const before = port.claimed;
     port.claimed = addresses;
     if (before === addresses) return;
+    if (before.length === 0) {
+      for (const address of addresses) this.#claims.claim(port, address);
+      return;
+    }
     const without = (list: readonly VirtualAddress[], other: VirtualAddress): boolean =>
       !list.some((address) => address.ip === other.ip && address.port === other.port);
     for (const address of before) if (without(addresses, address)) this.#claims.release(port, address);
