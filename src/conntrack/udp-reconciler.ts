@@ -18,6 +18,8 @@ export class UdpReconciler {
   private connection: ConntrackConnection | undefined;
   /** UDP service ports as of their last reconciliation, by key. */
   private readonly known = new Map<string, ServicePort>();
+  /** Service ports whose stale entries could not be deleted yet, by key. */
+  private readonly unfinished = new Map<string, ServicePort>();
 
   constructor(
     private readonly family: IPFamily,
@@ -30,21 +32,25 @@ export class UdpReconciler {
    * @returns number of entries deleted
    */
   reconcile(ports: Iterable<ServicePort>): number {
-    const suspects: ServicePort[] = [];
     for (const port of ports) {
       if (port.protocol !== 'UDP') continue;
-      if (mayHaveLeftStale(this.known.get(port.key), port)) suspects.push(port);
+      const suspect = this.unfinished.has(port.key) || mayHaveLeftStale(this.known.get(port.key), port);
+      if (suspect) this.unfinished.set(port.key, port);
       this.known.set(port.key, port);
     }
-    return suspects.length === 0 ? 0 : this.deleteStale(suspects);
+    return this.unfinished.size === 0 ? 0 : this.deleteStale([...this.unfinished.values()]);
   }
 
   forget(keys: Iterable<string>): void {
-    for (const key of keys) this.known.delete(key);
+    for (const key of keys) {
+      this.known.delete(key);
+      this.unfinished.delete(key);
+    }
   }
 
   close(): void {
     this.connection?.close();
+    this.connection = undefined;
   }
 
   private deleteStale(ports: readonly ServicePort[]): number {
@@ -71,8 +77,11 @@ export class UdpReconciler {
       const nft = this.family === 'IPv4' ? 'ip' : 'ip6';
       this.connection.listFlows(nft, udp, onFlow, { onRestart: () => stale.splice(0) });
       for (const flow of stale) if (this.connection.deleteFlow(flow)) deleted++;
+      this.unfinished.clear();
     } catch (error) {
-      this.log.warn('Stale UDP connection tracking entries may remain until they time out', {
+      // Answers to what failed may still come.
+      this.close();
+      this.log.warn('Stale UDP connection tracking entries remain until the next change or their timeout', {
         family: this.family,
         why: errorText(error),
       });
@@ -95,7 +104,8 @@ function endpointText(ip: string, port: number): string {
 /** Endpoints that were only added to a list that had some leave no stale entries behind. */
 function mayHaveLeftStale(before: ServicePort | undefined, now: ServicePort): boolean {
   if (before === undefined || before.servingEndpoints.length === 0) return true;
-  if (now.addresses.length > before.addresses.length) return true;
+  const addresses = new Set(before.addresses.map(({ ip, port }) => destination(ip, port)));
+  if (now.addresses.some(({ ip, port }) => !addresses.has(destination(ip, port)))) return true;
   const serving = new Set(now.servingEndpoints);
   return before.servingEndpoints.some((endpoint) => !serving.has(endpoint));
 }
