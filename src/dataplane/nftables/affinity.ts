@@ -3,8 +3,8 @@
  * another ("minor"): together the TC class id that the rules carry in `meta priority` while they decide. The map
  * `affinity` remembers `client . major:0 → major:minor`.
  *
- * An endpoint keeps its number while it lives, and numbers of endpoints that went away are reused as late as
- * possible: a remembered number that leads to no endpoint makes the rules choose anew.
+ * An endpoint keeps its number while it lives. A remembered number that leads to no endpoint makes the rules choose
+ * anew; one that was given to a later endpoint leads there, which is as good.
  */
 import type { Endpoint } from '../../model/types.js';
 import { firstAffinityServiceMajor } from './classes.js';

@@ -83,6 +83,7 @@ export const maxEndpoints = 0xffff;
  */
 export class ClassNumbers {
   private readonly affinityMajors = new Map<string, number>();
+  private readonly usedMajors = new Set<number>();
 
   idOf(of: ServiceClass): number {
     if (of.affinitySeconds === 0) return classId(1 + kinds.indexOf(of.kind), of.endpoints);
@@ -90,7 +91,7 @@ export class ClassNumbers {
     let major = this.affinityMajors.get(pair);
     if (major === undefined) {
       major = this.freeMajor();
-      this.affinityMajors.set(pair, major);
+      this.take(pair, major);
     }
     return classId(major, of.endpoints);
   }
@@ -101,17 +102,21 @@ export class ClassNumbers {
     if (of.affinitySeconds > 0 && major >= firstAffinityMajor && major < firstAffinityServiceMajor) {
       const pair = `${of.kind} ${of.affinitySeconds}`;
       if (!this.affinityMajors.has(pair)) {
-        if ([...this.affinityMajors.values()].includes(major)) return false;
-        this.affinityMajors.set(pair, major);
+        if (this.usedMajors.has(major)) return false;
+        this.take(pair, major);
       }
     }
     return this.idOf(of) === id;
   }
 
+  private take(pair: string, major: number): void {
+    this.affinityMajors.set(pair, major);
+    this.usedMajors.add(major);
+  }
+
   private freeMajor(): number {
-    const used = new Set(this.affinityMajors.values());
     for (let major = firstAffinityMajor; major < firstAffinityServiceMajor; major++) {
-      if (!used.has(major)) return major;
+      if (!this.usedMajors.has(major)) return major;
     }
     const limit = firstAffinityServiceMajor - firstAffinityMajor;
     throw new RangeError(`more than ${limit} pairs of a kind of address and a session affinity timeout`);

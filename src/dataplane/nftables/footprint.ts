@@ -5,7 +5,6 @@
  */
 import type { Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
 import {
-  className,
   externalLocalClass,
   maxEndpoints,
   nodePortLocalClass,
@@ -224,8 +223,4 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
 /** A class counts its endpoints in 16 bits; nobody has more, but a hostile object might. */
 function drawable(slots: readonly Endpoint[]): readonly Endpoint[] {
   return slots.length > maxEndpoints ? slots.slice(0, maxEndpoints) : slots;
-}
-
-export function classChainNames(classes: readonly ServiceClass[]): string[] {
-  return classes.map(className);
 }
