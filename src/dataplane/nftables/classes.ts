@@ -5,7 +5,7 @@
  *
  * Why not a verdict map from address to chain, as one would write by hand: the kernel validates a whole table again
  * when an element with a `goto` is added, and walks every element of every verdict map for it (nft_table_validate,
- * net/netfilter/nf_tables_api.c). Measured on 6.18: 10 ms for each change at 50,000 addresses, against 0.02 ms for
+ * net/netfilter/nf_tables_api.c). Measured on 6.18: 7 to 11 ms for each change at 50,000 addresses, against 0.02 ms for
  * an element that holds a number.
  */
 import { classId } from './keys.js';
