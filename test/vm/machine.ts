@@ -26,6 +26,8 @@ export interface MachineOptions {
   readonly folder: string;
   readonly memoryMiB: number;
   readonly timeLimitMs: number;
+  /** Is told what happens to the machine, but for the command's own output. */
+  readonly tell: (line: string) => void;
 }
 
 /** Exit status when the time is up, as of timeout(1). */
@@ -96,7 +98,10 @@ export async function runInMachine(options: MachineOptions): Promise<number> {
       end.reason = reason;
       machine.kill('SIGKILL');
     };
-    const limit = setTimeout(stop, options.timeLimitMs, timeLimitStatus);
+    const limit = setTimeout(() => {
+      options.tell(`ended after ${options.timeLimitMs / 60_000} minutes`);
+      stop(timeLimitStatus);
+    }, options.timeLimitMs);
     const interrupt = (): void => {
       stop(interruptedStatus);
     };

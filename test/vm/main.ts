@@ -65,16 +65,15 @@ async function main(): Promise<number> {
   installPrograms(tell);
   const kernel = fetchKernel(values.kernel, path.join(checkout, 'dist', '.vm'), tell);
   const minutes = values.shell ? 24 * 60 : positive('minutes', values.minutes);
-  const status = await runInMachine({
+  return await runInMachine({
     kernel,
     guestScripts: path.join(checkout, 'test', 'vm', 'guest'),
     command,
     folder: checkout,
     memoryMiB: positive('memory', values.memory),
     timeLimitMs: minutes * 60_000,
+    tell,
   });
-  if (status === timeLimitStatus) tell(`ended after ${minutes} minutes`);
-  return status;
 }
 
 try {
