@@ -66,13 +66,7 @@ export function readLines(connection: NftablesConnection, family: IPFamily): str
     set: string,
     take: (key: Buffer, value: Buffer, comment: string | undefined) => void,
   ): void => {
-    const seen = new Set<string>();
-    connection.listElements(nft, 'kube-proxy', set, (key, value, info) => {
-      const id = `${key.toString('hex')} ${info.intervalEnd}`;
-      if (seen.has(id)) throw new Error(`the dump of ${set} was disturbed`);
-      seen.add(id);
-      take(key, value === undefined || isVerdict(value) ? Buffer.alloc(0) : value, info.comment);
-    });
+    for (const { key, value, comment } of elementsOf(connection, nft, set)) take(key, value, comment);
   };
   const verdicts = (set: string, into: Map<number, string>): void => {
     connection.listElements(nft, 'kube-proxy', set, (key, value) => {
@@ -158,6 +152,35 @@ export function readLines(connection: NftablesConnection, family: IPFamily): str
   for (const key of affinitySlots.keys()) lines.push(`affinity slots of nobody: ${key}`);
   for (const key of affinityEndpoints.keys()) lines.push(`affinity endpoints of nobody: ${key}`);
   return lines.sort();
+}
+
+interface Found {
+  readonly key: Buffer;
+  readonly value: Buffer;
+  readonly comment: string | undefined;
+}
+
+const dumpAttempts = 400;
+const dumpPauseMs = 25;
+
+/**
+ * While the kernel moves a set that has just grown to a larger hash table, a dump brings some elements twice and
+ * leaves out others (NftablesConnection.listElements): then it is taken again.
+ */
+function elementsOf(connection: NftablesConnection, nft: 'ip' | 'ip6', set: string): Found[] {
+  for (let attempt = 0; attempt < dumpAttempts; attempt++) {
+    const found = new Map<string, Found>();
+    let delivered = 0;
+    const count = connection.getSet(nft, 'kube-proxy', set)?.count ?? 0;
+    connection.listElements(nft, 'kube-proxy', set, (key, value, { comment }) => {
+      delivered++;
+      const bytes = value === undefined || isVerdict(value) ? Buffer.alloc(0) : Buffer.from(value);
+      found.set(key.toString('hex'), { key: Buffer.from(key), value: bytes, comment });
+    });
+    if (found.size === delivered && found.size >= count) return [...found.values()];
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, dumpPauseMs);
+  }
+  throw new Error(`every dump of ${set} was disturbed`);
 }
 
 function dense<T>(list: readonly (T | undefined)[]): T[] {
