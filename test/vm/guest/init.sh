@@ -2,8 +2,8 @@
 # of the exchange folder, leaves its exit status there and ends the machine.
 vm=/run/vm
 busybox=$vm/busybox
-# An emulated processor is slower by about this factor (test/patience.ts).
-export TEST_PATIENCE="${TEST_PATIENCE:-10}"
+# An emulated processor is slower by about this factor, at times twice that (test/patience.ts).
+export TEST_PATIENCE="${TEST_PATIENCE:-5}"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM="${TERM:-linux}"
 
 $busybox mount -t proc proc /proc
