@@ -102,7 +102,8 @@ export async function runInMachine(options: MachineOptions): Promise<number> {
       options.tell(`ended after ${options.timeLimitMs / 60_000} minutes`);
       stop(timeLimitStatus);
     }, options.timeLimitMs);
-    const interrupt = (): void => {
+    const interrupt = (signal: NodeJS.Signals): void => {
+      options.tell(`ended by ${signal}`);
       stop(interruptedStatus);
     };
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
