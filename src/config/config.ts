@@ -10,45 +10,132 @@ import { z } from 'zod';
 import { parseCidr } from '../model/addresses.js';
 import { DETECT_LOCAL_MODES, isDetectLocalMode, type DetectLocalMode } from '../model/detector.js';
 import { ConfigError } from './errors.js';
+import { featureGates, type FeatureGates } from './feature-gates.js';
 import { parseDuration, type FlagValues } from './flags.js';
 
-export type ProxyMode = 'nftables';
+export type ProxyMode = 'nftables' | 'iptables' | 'ipvs';
 
+/** An address and port to listen on. */
 export interface HostPort {
   readonly host: string;
   readonly port: number;
 }
 
-export interface Config {
-  readonly nodeName: string;
-  readonly mode: ProxyMode;
-  /** Why this mode, for the log. */
-  readonly modeReason: string;
+/** How the API server is talked to. */
+export interface ClientConfig {
+  /** Path; empty: the pod's service account, unless there is `master`. */
   readonly kubeconfig: string;
+  /** URL that overrides the kubeconfig's; only a flag. */
   readonly master: string;
-  readonly manifests: string;
   readonly contentType: 'protobuf' | 'json';
+  /** The Accept header; empty: what follows from `contentType`. */
+  readonly acceptContentTypes: string;
+  /** Requests per second in the long run; negative: no limit. */
+  readonly qps: number;
+  /** Requests that may be sent at once. */
+  readonly burst: number;
+}
+
+export interface VmoduleItem {
+  /** Name of a source file without its ending, or of a logger; `*` and `?` as in file names. */
+  readonly filePattern: string;
+  readonly verbosity: number;
+}
+
+export interface LoggingConfig {
+  readonly format: 'text' | 'json';
+  readonly verbosity: number;
+  /** Verbosity by source file. */
+  readonly vmodule: readonly VmoduleItem[];
+  /** How long lines may stay in the buffer. */
+  readonly flushFrequencyMs: number;
+  /** Information to standard output, errors to standard error, instead of all to standard error. */
+  readonly splitStream: boolean;
+  /** Bytes of information lines that may be held back, with `splitStream`; 0: every line is written at once. */
+  readonly infoBufferBytes: number;
+}
+
+/** Connection tracking settings of the kernel; 0 leaves the kernel's own value alone. */
+export interface ConntrackConfig {
+  /** Limit of connections per processor core; 0: the limit is left alone and `min` does not count. */
+  readonly maxPerCore: number;
+  readonly min: number;
+  readonly tcpEstablishedTimeoutMs: number;
+  readonly tcpCloseWaitTimeoutMs: number;
+  readonly tcpBeLiberal: boolean;
+  readonly udpTimeoutMs: number;
+  readonly udpStreamTimeoutMs: number;
+}
+
+/** Settings of mode ipvs; a timeout of 0 leaves the kernel's own value alone. */
+export interface IpvsConfig {
+  /** Empty: rr. */
+  readonly scheduler: string;
+  /** Virtual servers of others, which a cleaning leaves alone. */
+  readonly excludeCIDRs: readonly string[];
+  readonly strictARP: boolean;
+  readonly tcpTimeoutMs: number;
+  readonly tcpFinTimeoutMs: number;
+  readonly udpTimeoutMs: number;
+}
+
+/** The settings in force. Plain data: two of them can be compared member by member. */
+export interface Config {
+  /** Path of --config; empty: flags only. */
+  readonly configFile: string;
+  /** Unknown and duplicate fields are errors. */
+  readonly strictConfig: boolean;
+  /** Write the effective configuration to this path and exit; empty: go on. */
+  readonly writeConfigTo: string;
+  /** Remove everything of ours from the kernel and exit. */
+  readonly cleanup: boolean;
+  /** Do what needs privileges, then exit. */
+  readonly initOnly: boolean;
+  /** Where the last known state of the cluster is kept; empty: nowhere. */
+  readonly stateFile: string;
+  /** File or folder that is served instead of an API server; empty: none. */
+  readonly manifests: string;
+  /** How long the API server is waited for at the start; 0: for ever. */
+  readonly startupTimeoutMs: number;
+
+  readonly nodeName: string;
+  /** Empty: automatic, the best mode that the kernel has, with the settings of mode iptables. */
+  readonly mode: '' | ProxyMode;
+  readonly client: ClientConfig;
+  readonly logging: LoggingConfig;
+  /** Every gate, as it is in force. */
+  readonly gates: FeatureGates;
+
   readonly clusterCIDRs: readonly string[];
   readonly detectLocalMode: DetectLocalMode;
   readonly podBridgeInterface: string;
   readonly podInterfaceNamePrefix: string;
+
+  /** Of the chosen mode; those of mode iptables while the mode is automatic. */
   readonly masqueradeAll: boolean;
   readonly masqueradeBit: number;
-  /** ['primary'] or CIDRs; empty: the mode's default. */
+  readonly syncPeriodMs: number;
+  readonly minSyncPeriodMs: number;
+  /** Node ports on loopback addresses. undefined: not set, and mode nftables was asked for, whose default is no. */
+  readonly localhostNodePorts: boolean | undefined;
+  /** `['primary']` or CIDRs; empty: all addresses of the node. */
   readonly nodePortAddresses: readonly string[];
+  readonly ipvs: IpvsConfig;
+  readonly conntrack: ConntrackConfig;
+  /** -1000 to 1000 */
+  readonly oomScoreAdj: number;
+  /** How often the API server's objects are gone through again without a change. */
+  readonly configSyncPeriodMs: number;
+
   readonly bindAddress: string;
   /** undefined: no server. */
   readonly healthzBindAddress: HostPort | undefined;
   readonly metricsBindAddress: HostPort | undefined;
   readonly bindAddressHardFail: boolean;
-  readonly verbosity: number;
-  readonly loggingFormat: 'text' | 'json';
-  readonly externalIPs: boolean;
-  /** Milliseconds. */
-  readonly syncPeriodMs: number;
-  readonly minSyncPeriodMs: number;
-  readonly startupTimeoutMs: number;
-  readonly cleanup: boolean;
+  readonly enableProfiling: boolean;
+  /** Version whose hidden metrics are shown, `1.35`; empty: none. */
+  readonly showHiddenMetricsForVersion: string;
+
   /** Things worth a warning that do not stop the program. */
   readonly warnings: readonly string[];
 }
@@ -232,6 +319,7 @@ export function loadConfig(values: FlagValues): Config {
     if (values.has('logging-format')) raw.loggingFormat = text('logging-format');
   }
   return check(raw, naming, warnings, {
+    configFile: file,
     master: text('master'),
     manifests: text('manifests'),
     cleanup: text('cleanup') === 'true',
@@ -309,22 +397,30 @@ function nonZero(text: string | null | undefined): string | undefined {
 
 const knownGates = new Set(['AllowServiceExternalIPs']);
 
+const modes: readonly Config['mode'][] = ['', 'nftables', 'iptables', 'ipvs'];
+
 function check(
   raw: Raw,
   name: Naming,
   warnings: string[],
-  rest: Pick<Config, 'master' | 'manifests' | 'cleanup' | 'startupTimeoutMs'>,
+  rest: Pick<Config, 'configFile' | 'manifests' | 'cleanup' | 'startupTimeoutMs'> & {
+    readonly master: string;
+  },
 ): Config {
   const problems: string[] = [];
   const bad = (flag: string, field: string, value: string, allowed: string): void => {
     problems.push(`${name(flag, field)}: ${JSON.stringify(value)}: ${allowed}`);
   };
 
-  if (raw.mode !== '' && raw.mode !== 'nftables') {
-    const known = ['iptables', 'ipvs'].includes(raw.mode);
-    bad('proxy-mode', 'mode', raw.mode, known ? 'not built yet; use nftables' : 'must be nftables');
+  const mode = modes.find((known) => known === raw.mode);
+  if (mode === undefined) {
+    bad(
+      'proxy-mode',
+      'mode',
+      raw.mode,
+      'must be nftables, iptables, ipvs, or empty for the automatic choice',
+    );
   }
-  const modeReason = raw.mode === '' ? 'no mode was asked for' : 'as configured';
 
   const modeText = raw.detectLocalMode || 'ClusterCIDR';
   const detectLocalMode = isDetectLocalMode(modeText) ? modeText : undefined;
@@ -407,29 +503,69 @@ function check(
   }
   if (problems.length > 0) throw new ConfigError(problems);
 
+  const gates = Object.fromEntries([...featureGates].map(([gate, { default: initial }]) => [gate, initial]));
+  const { master, ...start } = rest;
   return {
-    ...rest,
+    ...start,
+    strictConfig: false,
+    writeConfigTo: '',
+    initOnly: false,
+    stateFile: '',
     nodeName,
-    mode: 'nftables',
-    modeReason,
-    kubeconfig: raw.kubeconfig,
-    contentType: contentType ?? 'protobuf',
+    mode: mode ?? '',
+    client: {
+      kubeconfig: raw.kubeconfig,
+      master,
+      contentType: contentType ?? 'protobuf',
+      acceptContentTypes: '',
+      qps: 5,
+      burst: 10,
+    },
+    logging: {
+      format: raw.loggingFormat === 'json' ? 'json' : 'text',
+      verbosity: raw.verbosity,
+      vmodule: [],
+      flushFrequencyMs: 5000,
+      splitStream: false,
+      infoBufferBytes: 0,
+    },
+    gates: { ...gates, ...raw.featureGates } as FeatureGates,
     clusterCIDRs: raw.clusterCIDR,
     detectLocalMode: detectLocalMode ?? 'ClusterCIDR',
     podBridgeInterface: raw.podBridgeInterface,
     podInterfaceNamePrefix: raw.podInterfaceNamePrefix,
     masqueradeAll: raw.masqueradeAll,
     masqueradeBit: raw.masqueradeBit,
-    nodePortAddresses: raw.nodePortAddresses,
+    syncPeriodMs,
+    minSyncPeriodMs,
+    localhostNodePorts: mode === 'nftables' ? undefined : true,
+    nodePortAddresses:
+      mode === 'nftables' && raw.nodePortAddresses.length === 0 ? ['primary'] : raw.nodePortAddresses,
+    ipvs: {
+      scheduler: '',
+      excludeCIDRs: [],
+      strictARP: false,
+      tcpTimeoutMs: 0,
+      tcpFinTimeoutMs: 0,
+      udpTimeoutMs: 0,
+    },
+    conntrack: {
+      maxPerCore: 32768,
+      min: 131072,
+      tcpEstablishedTimeoutMs: 24 * 3600_000,
+      tcpCloseWaitTimeoutMs: 3600_000,
+      tcpBeLiberal: false,
+      udpTimeoutMs: 0,
+      udpStreamTimeoutMs: 0,
+    },
+    oomScoreAdj: -999,
+    configSyncPeriodMs: 15 * 60_000,
     bindAddress: raw.bindAddress,
     healthzBindAddress: healthz,
     metricsBindAddress: metrics,
     bindAddressHardFail: raw.bindAddressHardFail,
-    verbosity: raw.verbosity,
-    loggingFormat: raw.loggingFormat === 'json' ? 'json' : 'text',
-    externalIPs: raw.featureGates['AllowServiceExternalIPs'] ?? true,
-    syncPeriodMs,
-    minSyncPeriodMs,
+    enableProfiling: false,
+    showHiddenMetricsForVersion: '',
     warnings,
   };
 }

@@ -43,14 +43,17 @@ const maintenanceMs = 30_000;
 
 /** @returns the exit code, after a signal. @throws FatalError */
 export async function runProxy(config: Config): Promise<number> {
-  const log = createLogger({ format: config.loggingFormat, verbosity: config.verbosity });
+  const log = createLogger({ format: config.logging.format, verbosity: config.logging.verbosity });
   for (const warning of config.warnings) log.warn(warning);
   log.info('Starting kube-proxy-ts', {
     version,
     node: config.nodeName,
-    mode: config.mode,
-    why: config.modeReason,
+    mode: 'nftables',
+    why: config.mode === '' ? 'no mode was asked for' : 'as configured',
   });
+  if (config.mode === 'iptables' || config.mode === 'ipvs') {
+    throw new FatalError(exitCodes.configuration, `mode ${config.mode} is not built yet; use nftables`);
+  }
   checkKernelVersion();
   openNftables().close();
   const proxy = new Proxy(config, log);
@@ -127,7 +130,7 @@ class Proxy {
     await this.listenOn(
       'metrics',
       this.config.metricsBindAddress,
-      metricsEndpoints(this.config.mode, this.metrics),
+      metricsEndpoints('nftables', this.metrics),
     );
   }
 
@@ -291,7 +294,7 @@ class Running {
       nodeName: config.nodeName,
       nodeIPs: { IPv4: this.nodeIPs.IPv4, IPv6: this.nodeIPs.IPv6 },
       families,
-      externalIPs: config.externalIPs,
+      externalIPs: config.gates.AllowServiceExternalIPs,
     });
     state.attach(this.model);
     const programs = families.map((family) => {

@@ -97,9 +97,13 @@ async function apiSource(
   const { ApiServerSource } = await import('../kube/source.js');
   let source: ApiServerSource;
   try {
-    const connection = await loadCredentials({ kubeconfig: config.kubeconfig, master: config.master }, log);
-    const { contentType, nodeName } = config;
-    source = new ApiServerSource({ connection, contentType, nodeName }, sink, log.named('api'));
+    const connection = await loadCredentials(config.client, log);
+    const { client, nodeName } = config;
+    source = new ApiServerSource(
+      { connection, contentType: client.contentType, nodeName },
+      sink,
+      log.named('api'),
+    );
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
     throw new FatalError(exitCodeOf[error.code] ?? exitCodes.failure, error.message, { cause: error });

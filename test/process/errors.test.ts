@@ -80,13 +80,13 @@ const mistakes: readonly Mistake[] = [
     name: 'unsupported mode',
     args: ['--proxy-mode=magic'],
     code: 'configuration',
-    says: /--proxy-mode: "magic": must be nftables/,
+    says: /--proxy-mode: "magic": must be nftables, iptables, ipvs/,
   },
   {
     name: 'mode of upstream that is not there yet',
     args: ['--proxy-mode=ipvs'],
     code: 'configuration',
-    says: /--proxy-mode: "ipvs": not built yet; use nftables/,
+    says: /mode ipvs is not built yet; use nftables/,
   },
   {
     name: 'bad CIDR',
