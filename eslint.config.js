@@ -14,6 +14,8 @@ const mayImport = {
   health: ['model', 'log'],
   metrics: [],
   config: ['model'],
+  system: ['netlink', 'log'],
+  leftovers: ['netlink', 'log'],
 };
 const rooms = [...Object.keys(mayImport), 'process'];
 
