@@ -20,6 +20,24 @@ export interface DataplaneOptions {
    * A list: only on these addresses (canonical text); see setNodePortAddresses.
    */
   readonly nodePortAddresses: 'all' | readonly string[];
+  /** Node ports also answer processes of this node on loopback addresses; undefined: they do not. */
+  readonly localhostNodePorts?: LocalhostNodePorts | undefined;
+  /**
+   * Drop what neighbours send to this node's loopback addresses (CVE-2020-8558). Needed wherever route_localnet is on,
+   * which takes away the kernel's own refusal. IPv4 only: there is no such setting for IPv6.
+   */
+  readonly guardLoopback?: boolean;
+}
+
+/** How node ports on loopback addresses work, see docs/nftables.md. */
+export interface LocalhostNodePorts {
+  /** Loopback addresses that serve node ports. IPv4: parts of 127.0.0.0/8, needs route_localnet. IPv6: ::1. */
+  readonly ranges: readonly Cidr[];
+  /**
+   * IPv6 only: address of this node that stands for ::1 while a packet is on its way, since the kernel routes no reply to
+   * ::1 that comes in on another interface.
+   */
+  readonly standIn?: string;
 }
 
 export interface ProgrammingFailure {

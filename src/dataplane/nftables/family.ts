@@ -542,11 +542,9 @@ export class NftablesFamily implements Dataplane {
         tx.batch.addElement(maps.classes, Buffer.from(hostUint32(fixed.id), 'latin1'), goTo(fixed.chain));
       }
     }
-    if (this.options.nodePortAddresses !== 'all') {
-      for (const ip of this.nodePortAddresses)
-        this.ensure(tx, kernel, { set: sets.nodePortIPs, key: addressBytes(ip) });
-      for (const key of kernel.leftoversOf(sets.nodePortIPs)) tx.delete(sets.nodePortIPs, key);
-    }
+    for (const ip of this.nodePortAddresses)
+      this.ensure(tx, kernel, { set: sets.nodePortIPs, key: addressBytes(ip) });
+    for (const key of kernel.leftoversOf(sets.nodePortIPs)) tx.delete(sets.nodePortIPs, key);
     const wanted = intervalElements(this.serviceCIDRs);
     if (!kernel.takeIntervals(sets.serviceCIDRs, wanted)) {
       if (kernel.hasSet(sets.serviceCIDRs)) tx.batch.flushSet(sets.serviceCIDRs);
@@ -583,7 +581,8 @@ export class NftablesFamily implements Dataplane {
       }
       this.classUse.set(chain, 0);
     }
-    const unknown = kernel.unknownChains([...this.classUse.keys()]);
+    const base = baseObjects(this.options, []).chains.map(({ name }) => name);
+    const unknown = kernel.unknownChains(new Set([...base, ...this.classUse.keys()]));
     for (const chain of unknown) tx.batch.flushChain(chain);
     return unknown;
   }

@@ -17,7 +17,7 @@ import type { AffinityNumbers } from './footprint.js';
 import type { IntervalElement } from './intervals.js';
 import { addressText, hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from './keys.js';
 import { baseObjects, nftFamily, sourceRangeSetDefinition, type RuleDefinition } from './layout.js';
-import { chains, maps, sets, sourceRangePrefix, tableName } from './names.js';
+import { maps, sets, sourceRangePrefix, tableName } from './names.js';
 import { endpointKey } from './slots.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
@@ -127,8 +127,7 @@ export class KernelTable {
   }
 
   /** Chains that neither the layout nor a class accounts for. */
-  unknownChains(adopted: readonly string[]): string[] {
-    const known = new Set<string>([...Object.values(chains), ...adopted]);
+  unknownChains(known: ReadonlySet<string>): string[] {
     return [...this.chainNames].filter((name) => !known.has(name));
   }
 

@@ -121,7 +121,7 @@ function setDefinitions(options: DataplaneOptions): SetDefinition[] {
     { name: sets.droppedIPs, key: f.service },
     { name: sets.droppedNodePorts, key: f.nodePort },
     { name: sets.hairpin, key: [f.saddr, ...f.service] },
-    ...(options.nodePortAddresses === 'all' ? [] : [{ name: sets.nodePortIPs, key: [f.daddr] }]),
+    { name: sets.nodePortIPs, key: [f.daddr] },
   ];
 }
 
@@ -203,6 +203,79 @@ function toNodePortAddress(options: DataplaneOptions, afterRouting: boolean): Ex
   const loopback: Cidr =
     options.family === 'IPv4' ? { ip: '127.0.0.0', prefixLength: 8 } : { ip: '::1', prefixLength: 128 };
   return [...(afterRouting ? [] : fibTypeLocal('daddr')), ...addressMatch(daddr, 'neq', loopback)];
+}
+
+const loopbackInterface = Buffer.alloc(interfaceNameBytes);
+loopbackInterface.write('lo');
+const fromElsewhere: Expression[] = [expr.meta('iifname', 0), expr.cmp('neq', 0, loopbackInterface)];
+
+/** What neighbours send to loopback addresses; replies to translated connections of this node are let through. */
+function loopbackGuard(options: DataplaneOptions): RuleDefinition[] {
+  if (options.guardLoopback !== true || options.family !== 'IPv4') return [];
+  const { daddr } = fieldsOf(options.family);
+  return [
+    rule(
+      fromElsewhere,
+      addressMatch(daddr, 'eq', { ip: '127.0.0.0', prefixLength: 8 }),
+      [expr.ct('state', 0), expr.bitwise(0, 0, word(CT_STATE.established | CT_STATE.related), zero)],
+      expr.cmp('eq', 0, zero),
+      [expr.ct('status', 0), expr.bitwise(0, 0, word(CT_STATUS.dnat), zero)],
+      expr.cmp('eq', 0, zero),
+      expr.verdict(drop),
+    ),
+  ];
+}
+
+/** Node ports on loopback addresses: hooked to packets that start here, never to those that come in. */
+function localhostNodePortRules(options: DataplaneOptions): RuleDefinition[] {
+  const { daddr, nodePort } = fieldsOf(options.family);
+  return (options.localhostNodePorts?.ranges ?? []).map((range) =>
+    rule(addressMatch(daddr, 'eq', range), stage(maps.serviceNodePorts, nodePort), toClass),
+  );
+}
+
+/**
+ * The way of ::1. A translated connection may not leave with source ::1, and the kernel routes no reply to ::1 that
+ * comes in elsewhere. So the source becomes an address of this node before connection tracking looks, and the
+ * destination of replies becomes ::1 again behind everything, when the packet has already been routed to this host. A
+ * packet that comes in from elsewhere with source ::1 can only be such a reply: the kernel drops all others at the door.
+ */
+function loopbackStandIn(options: DataplaneOptions): ChainDefinition[] {
+  const standIn = options.localhostNodePorts?.standIn;
+  if (standIn === undefined || options.family !== 'IPv6') return [];
+  const { saddr, daddr, nodePort } = fieldsOf(options.family);
+  const loopback: Cidr = { ip: '::1', prefixLength: 128 };
+  const bytes = (ip: string): Buffer => Buffer.from(addressBytes(ip), 'latin1');
+  const write = (offset: number, ip: string): Expression[] => [
+    expr.immediate(0, bytes(ip)),
+    expr.payloadSet('network', offset, 16, 0, { pseudoHeader: true }),
+  ];
+  const base = (hook: BaseChain['hook'], priority: number): BaseChain => ({
+    type: 'filter',
+    hook,
+    priority,
+    policy: 'accept',
+  });
+  return [
+    {
+      name: chains.rawOutputLoopback,
+      base: base('output', -300),
+      rules: [
+        rule(
+          addressMatch(saddr, 'eq', loopback),
+          addressMatch(daddr, 'eq', loopback),
+          stage(maps.serviceNodePorts, nodePort),
+          resetPriority,
+          write(8, standIn),
+        ),
+      ],
+    },
+    {
+      name: chains.filterInputLoopback,
+      base: base('input', 110),
+      rules: [rule(fromElsewhere, addressMatch(saddr, 'eq', loopback), write(24, '::1'))],
+    },
+  ];
 }
 
 const rule = (...parts: readonly (Expression | readonly Expression[])[]): RuleDefinition => ({
@@ -353,7 +426,7 @@ export function baseObjects(options: DataplaneOptions, sourceRangeLengths: Itera
       chain(chains.filterOutputPreDnat, [jumpIfNew(chains.firewallCheck)], base('filter', 'output', -110)),
       chain(
         chains.filterInput,
-        [jumpIfNew(chains.nodePortsCheck), jumpIfNew(chains.servicesCheck)],
+        [...loopbackGuard(options), jumpIfNew(chains.nodePortsCheck), jumpIfNew(chains.servicesCheck)],
         base('filter', 'input', 0),
       ),
       chain(
@@ -367,8 +440,13 @@ export function baseObjects(options: DataplaneOptions, sourceRangeLengths: Itera
         base('filter', 'output', 0),
       ),
       chain(chains.natPrerouting, [jump(chains.services)], base('nat', 'prerouting', -100)),
-      chain(chains.natOutput, [jump(chains.services)], base('nat', 'output', -100)),
+      chain(
+        chains.natOutput,
+        [jump(chains.services), ...localhostNodePortRules(options)],
+        base('nat', 'output', -100),
+      ),
       chain(chains.natPostrouting, [jump(chains.masquerading)], base('nat', 'postrouting', 100)),
+      ...loopbackStandIn(options),
     ],
   };
 }

@@ -13,6 +13,9 @@ export const chains = {
   filterForward: 'filter-forward',
   filterOutput: 'filter-output',
   natPostrouting: 'nat-postrouting',
+  // node ports on ::1, before and behind connection tracking
+  rawOutputLoopback: 'raw-output-loopback',
+  filterInputLoopback: 'filter-input-loopback',
   // what they call
   firewallCheck: 'firewall-check',
   sourceRanges: 'source-ranges',
