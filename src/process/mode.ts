@@ -1,0 +1,47 @@
+/**
+ * Which mode runs. An empty `mode`, which is what kubeadm writes, gets nftables where the kernel has it, with what
+ * upstream's default, iptables, gives its users: node ports on all addresses, loopback included.
+ */
+import type { Config, ProxyMode } from '../config/config.js';
+import { exitCodes, FatalError } from './exit-codes.js';
+
+/** Modes that are built. */
+export type BuiltMode = 'nftables';
+
+export interface ChosenMode {
+  readonly mode: BuiltMode;
+  /** The configuration left it to us. */
+  readonly automatic: boolean;
+  /** For the log, an event and /proxyMode. */
+  readonly reason: string;
+}
+
+/**
+ * @param nftablesProblem why nf_tables can't be used here; undefined: it can
+ * @throws FatalError when the mode asked for can't run
+ */
+export function chooseMode(config: Pick<Config, 'mode'>, nftablesProblem: () => Error | undefined): ChosenMode {
+  const { mode } = config;
+  if (mode === 'iptables' || mode === 'ipvs') throw notBuilt(mode);
+  const problem = nftablesProblem();
+  if (mode === 'nftables') {
+    if (problem !== undefined) throw problem;
+    return { mode, automatic: false, reason: 'as configured' };
+  }
+  if (problem === undefined) {
+    return {
+      mode: 'nftables',
+      automatic: true,
+      reason:
+        'no mode is configured and the kernel has nf_tables; node ports answer on all addresses, as in mode iptables',
+    };
+  }
+  throw problem;
+}
+
+function notBuilt(mode: ProxyMode): FatalError {
+  return new FatalError(
+    exitCodes.configuration,
+    `mode ${JSON.stringify(mode)} is not built yet; use nftables, or leave it empty`,
+  );
+}

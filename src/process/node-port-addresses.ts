@@ -1,0 +1,65 @@
+/** Where node ports answer, from the configuration, the Node object and the addresses that the node really has. */
+import type { Config } from '../config/config.js';
+import type { LocalhostNodePorts } from '../dataplane/dataplane.js';
+import type { Logger } from '../log/logger.js';
+import { BOTH_FAMILIES, hostCidr, isLoopback } from '../model/addresses.js';
+import type { NodeIPs } from '../model/node.js';
+import { resolveNodePortAddresses, selectNodePortIPs, type NodePortAddresses } from '../model/nodeport-addresses.js';
+import type { Cidr, IPFamily } from '../model/types.js';
+
+export interface NodePortAddressesOptions {
+  readonly config: Pick<Config, 'nodePortAddresses' | 'localhostNodePorts'>;
+  readonly nodeIPs: NodeIPs;
+  /** Addresses of all interfaces, now. */
+  readonly localAddresses: () => readonly string[];
+  /** Lets IPv4 packets to and from loopback addresses pass other interfaces. @returns why it can't */
+  readonly allowRouteLocalnet: () => string | undefined;
+  readonly log: Logger;
+}
+
+const loopbackRange: Readonly<Record<IPFamily, Cidr>> = {
+  IPv4: { ip: '127.0.0.0', prefixLength: 8 },
+  IPv6: { ip: '::1', prefixLength: 128 },
+};
+
+export class NodePortAddressSelection {
+  private readonly selection: Readonly<Record<IPFamily, NodePortAddresses>>;
+
+  constructor(private readonly options: NodePortAddressesOptions) {
+    this.selection = resolveNodePortAddresses(options.config.nodePortAddresses, options.nodeIPs);
+  }
+
+  /** What the operator should know about a family. */
+  warning(family: IPFamily): string | undefined {
+    return this.selection[family].warning;
+  }
+
+  /** 'all', or the addresses of now; loopback addresses apart, see localhost(). */
+  current(family: IPFamily): 'all' | readonly string[] {
+    const selection = this.selection[family];
+    return selection.matchAll ? 'all' : selectNodePortIPs(selection, this.options.localAddresses());
+  }
+
+  /** Node ports on loopback addresses; undefined: not wanted, or not to be had, which is logged. */
+  localhost(family: IPFamily): LocalhostNodePorts | undefined {
+    const { config, log, nodeIPs } = this.options;
+    const ranges = this.loopbackRanges(family);
+    if (config.localhostNodePorts !== true || ranges.length === 0) return undefined;
+    if (family === 'IPv6') return isLoopback(nodeIPs.IPv6) ? undefined : { ranges, standIn: nodeIPs.IPv6 };
+    const problem = this.options.allowRouteLocalnet();
+    if (problem === undefined) return { ranges };
+    log.warn(`Node ports do not answer on 127.0.0.1: ${problem}`);
+    return undefined;
+  }
+
+  private loopbackRanges(family: IPFamily): readonly Cidr[] {
+    const selection = this.selection[family];
+    if (selection.matchAll) return [loopbackRange[family]];
+    return selectNodePortIPs(selection, this.options.localAddresses(), true).filter(isLoopback).map(hostCidr);
+  }
+}
+
+/** Families whose node IP is not the one it was. */
+export function changedNodeIPs(before: NodeIPs, now: NodeIPs): readonly IPFamily[] {
+  return BOTH_FAMILIES.filter((family) => before[family] !== now[family]);
+}

@@ -1,0 +1,253 @@
+/** Everything that exists once the cluster's state is known: the model, the dataplanes, and what follows them. */
+import type { Config } from '../config/config.js';
+import { UdpReconciler } from '../conntrack/udp-reconciler.js';
+import type { Dataplane } from '../dataplane/dataplane.js';
+import type { Health } from '../health/health.js';
+import { NodePortHealth } from '../health/node-ports.js';
+import type { ClusterEvent } from '../kube/events.js';
+import type { Node } from '../kube/objects.js';
+import { errorText, type Logger } from '../log/logger.js';
+import type { Metrics } from '../metrics/metrics.js';
+import { resolveDetectors } from '../model/detector.js';
+import { ServiceModel } from '../model/model.js';
+import { nodeStatusIPs, resolveNodeIPs, type NodeIPs } from '../model/node.js';
+import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js';
+import { openBackend, type Backend } from './backend.js';
+import type { ClusterState } from './cluster-state.js';
+import { LocalAddresses } from './local-addresses.js';
+import type { ChosenMode } from './mode.js';
+import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
+import { usableFamilies } from './preflight.js';
+import { SyncLoop } from './sync-loop.js';
+
+const bindRetryMs = 5_000;
+const maintenanceMs = 30_000;
+
+export interface RunningOptions {
+  readonly config: Config;
+  readonly mode: ChosenMode;
+  readonly log: Logger;
+  readonly state: ClusterState;
+  readonly health: Health;
+  readonly metrics: Metrics;
+  /** Tells the cluster's users of something. */
+  readonly record: (event: ClusterEvent) => void;
+  /** Something that everything here was built upon has changed: start over, in place. */
+  readonly startOver: (why: string) => void;
+}
+
+export class Running {
+  readonly loop: SyncLoop;
+  private readonly model: ServiceModel;
+  private readonly backend: Backend;
+  private readonly dataplanes: readonly Dataplane[];
+  private readonly nodePortHealth = new Map<IPFamily, NodePortHealth>();
+  private readonly reconcilers = new Map<IPFamily, UdpReconciler>();
+  private readonly localAddresses: LocalAddresses;
+  private readonly nodePorts: NodePortAddressSelection;
+  private readonly nodeIPs: NodeIPs;
+  private readonly maintenance: NodeJS.Timeout;
+  private readonly podCIDRs: string;
+
+  constructor(private readonly options: RunningOptions) {
+    const { config, log, state, health, metrics } = options;
+    const families = usableFamilies();
+    const node = state.ownNode;
+    this.podCIDRs = (node?.podCIDRs ?? []).join();
+    this.nodeIPs = resolveNodeIPs(nodeStatusIPs(node?.addresses ?? []), config.bindAddress);
+    for (const warning of this.nodeIPs.warnings) log.warn(warning);
+    const detectors = resolveDetectors({
+      mode: config.detectLocalMode,
+      clusterCIDRs: config.clusterCIDRs,
+      podCIDRs: node?.podCIDRs ?? [],
+      bridgeInterface: config.podBridgeInterface,
+      interfaceNamePrefix: config.podInterfaceNamePrefix,
+    });
+    this.localAddresses = new LocalAddresses(log.named('addresses'), () => {
+      this.localAddressesChanged();
+    });
+    this.nodePorts = new NodePortAddressSelection({
+      config,
+      nodeIPs: this.nodeIPs,
+      localAddresses: () => this.localAddresses.current(),
+      allowRouteLocalnet,
+      log,
+    });
+    for (const family of families) {
+      const warning = detectors.warnings[family];
+      if (warning !== undefined) log.warn(warning);
+      const exposure = this.nodePorts.warning(family);
+      if (exposure !== undefined) log.warn(exposure);
+    }
+    this.model = new ServiceModel({
+      nodeName: config.nodeName,
+      nodeIPs: { IPv4: this.nodeIPs.IPv4, IPv6: this.nodeIPs.IPv6 },
+      families,
+      externalIPs: config.gates.AllowServiceExternalIPs,
+    });
+    state.attach(this.model);
+    this.backend = openBackend({
+      mode: options.mode.mode,
+      families,
+      dataplaneOptions: (family) => {
+        const localhostNodePorts = this.nodePorts.localhost(family);
+        return {
+          family,
+          masqueradeMark: 1 << config.masqueradeBit,
+          masqueradeAll: config.masqueradeAll,
+          detector: detectors[family],
+          nodePortAddresses: this.nodePorts.current(family),
+          localhostNodePorts,
+          guardLoopback: family === 'IPv4' && routeLocalnetIsOn(),
+        };
+      },
+      onForeignChange: (family) => {
+        this.loop.requestAdoption(family);
+      },
+      log,
+    });
+    this.dataplanes = this.backend.dataplanes;
+    for (const family of families) {
+      this.nodePortHealth.set(
+        family,
+        new NodePortHealth({
+          family,
+          addresses: this.nodePorts.current(family),
+          proxyHealthy: () => health.healthy,
+          retryMs: bindRetryMs,
+          onFailure: (check, error) => {
+            this.healthCheckFailed(check, error);
+          },
+        }),
+      );
+      this.reconcilers.set(
+        family,
+        new UdpReconciler(family, () => this.localAddresses.current(), log.named('conntrack')),
+      );
+    }
+    this.loop = new SyncLoop({
+      model: this.model,
+      dataplanes: this.dataplanes,
+      health,
+      metrics,
+      log: log.named('sync'),
+      minSyncPeriodMs: config.minSyncPeriodMs,
+      syncPeriodMs: config.syncPeriodMs,
+      onChanges: (changes) => {
+        this.report(changes);
+      },
+      afterSync: (family, ports, removed) => {
+        this.reconcilers.get(family)?.forget(removed);
+        const deleted = this.reconcilers.get(family)?.reconcile(ports) ?? 0;
+        if (deleted > 0) metrics.conntrackDeleted.inc({ ip_family: family }, deleted);
+        void this.nodePortHealth.get(family)?.openAll();
+      },
+    });
+    this.maintenance = setInterval(() => {
+      this.program('housekeeping', (dataplane) => dataplane.maintain());
+    }, maintenanceMs).unref();
+    for (const family of families) health.updated(family);
+  }
+
+  start(): void {
+    const { state } = this.options;
+    for (const dataplane of this.dataplanes) dataplane.setServiceCIDRs(state.serviceCIDRs(dataplane.family));
+    this.localAddresses.start();
+    this.loop.request();
+  }
+
+  /** Ends after the transaction that is under way. The rules stay. */
+  async stop(): Promise<void> {
+    clearInterval(this.maintenance);
+    await this.backend.stopWatching();
+    await this.loop.stop();
+    for (const health of this.nodePortHealth.values()) health.close();
+    for (const reconciler of this.reconcilers.values()) reconciler.close();
+    this.localAddresses.stop();
+    for (const dataplane of this.dataplanes) dataplane.close();
+  }
+
+  /** Compare all of the kernel's state, as after somebody changed it. */
+  compareAll(): void {
+    for (const { family } of this.dataplanes) this.loop.requestAdoption(family);
+  }
+
+  serviceCIDRsChanged(): void {
+    const { state } = this.options;
+    this.program('service CIDRs', (dataplane) =>
+      dataplane.setServiceCIDRs(state.serviceCIDRs(dataplane.family)),
+    );
+  }
+
+  nodeChanged(node: Node): void {
+    const { config, log, startOver } = this.options;
+    const podCIDRs = node.podCIDRs.join();
+    if (config.detectLocalMode === 'NodeCIDR' && podCIDRs !== this.podCIDRs) {
+      if (podCIDRs === '')
+        log.warn('The Node object lost its pod CIDRs; those it had stay in use', { podCIDRs: this.podCIDRs });
+      else startOver(`the node's pod CIDRs changed from ${this.podCIDRs} to ${podCIDRs}`);
+      return;
+    }
+    const statusIPs = nodeStatusIPs(node.addresses);
+    if (statusIPs.length === 0) return;
+    const now = resolveNodeIPs(statusIPs, config.bindAddress);
+    const changed = changedNodeIPs(this.nodeIPs, now);
+    if (changed.length === 0) return;
+    startOver(
+      changed.map((family) => `the node's ${family} address changed from ${this.nodeIPs[family]} to ${now[family]}`).join(', '),
+    );
+  }
+
+  private localAddressesChanged(): void {
+    this.program('node port addresses', (dataplane) => {
+      const addresses = this.nodePorts.current(dataplane.family);
+      return addresses === 'all' ? undefined : dataplane.setNodePortAddresses(addresses);
+    });
+  }
+
+  private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {
+    const { config, log, record } = this.options;
+    log.error(`A health check node port is not up; trying again every ${bindRetryMs / 1000} s`, error, {
+      service,
+      port,
+    });
+    record({
+      type: 'Warning',
+      reason: 'FailedToStartServiceHealthcheck',
+      action: 'Listen',
+      regarding: { apiVersion: 'v1', kind: 'Service', namespace, name, uid: '' },
+      note: `node ${config.nodeName} failed to start healthcheck "${service}" on port ${port}: ${errorText(error)}`,
+    });
+  }
+
+  /** A small change beside the service ports; should the kernel refuse it, the whole table is compared again. */
+  private program(what: string, write: (dataplane: Dataplane) => unknown): void {
+    const { log, metrics } = this.options;
+    for (const dataplane of this.dataplanes) {
+      try {
+        write(dataplane);
+      } catch (error) {
+        log.error(`Failed to program ${what}`, error, { family: dataplane.family });
+        metrics.syncFailures.inc({ ip_family: dataplane.family });
+        this.loop.requestAdoption(dataplane.family);
+      }
+    }
+  }
+
+  private report(changes: ModelChanges): void {
+    const { log } = this.options;
+    for (const { family, check } of changes.healthChecks) this.nodePortHealth.get(family)?.set(check);
+    for (const { family, service } of changes.healthChecksRemoved)
+      this.nodePortHealth.get(family)?.remove(service);
+    for (const { object, field, message } of changes.problems) {
+      log.warn('A field of an object is left out, the rest is served', { object, field, problem: message });
+    }
+    for (const { address, owner, others } of changes.conflicts) {
+      log.warn('An address is claimed by several service ports', {
+        address,
+        served: owner,
+        notServed: others,
+      });
+    }
+  }
+}
