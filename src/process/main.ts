@@ -31,8 +31,8 @@ export async function main(args: readonly string[]): Promise<number> {
       cleanup();
       return exitCodes.ok;
     }
-    const { runProxy } = await import('./proxy.js');
-    return await runProxy(config);
+    const { runProxy } = await import('./run.js');
+    return await runProxy(config, () => loadConfig(values));
   } catch (error) {
     if (error instanceof UsageError) {
       complain(error.message);

@@ -20,7 +20,10 @@ export interface ChosenMode {
  * @param nftablesProblem why nf_tables can't be used here; undefined: it can
  * @throws FatalError when the mode asked for can't run
  */
-export function chooseMode(config: Pick<Config, 'mode'>, nftablesProblem: () => Error | undefined): ChosenMode {
+export function chooseMode(
+  config: Pick<Config, 'mode'>,
+  nftablesProblem: () => Error | undefined,
+): ChosenMode {
   const { mode } = config;
   if (mode === 'iptables' || mode === 'ipvs') throw notBuilt(mode);
   const problem = nftablesProblem();
@@ -42,6 +45,6 @@ export function chooseMode(config: Pick<Config, 'mode'>, nftablesProblem: () => 
 function notBuilt(mode: ProxyMode): FatalError {
   return new FatalError(
     exitCodes.configuration,
-    `mode ${JSON.stringify(mode)} is not built yet; use nftables, or leave it empty`,
+    `mode ${mode} is not built yet; use nftables, or leave it empty`,
   );
 }

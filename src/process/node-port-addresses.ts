@@ -4,7 +4,11 @@ import type { LocalhostNodePorts } from '../dataplane/dataplane.js';
 import type { Logger } from '../log/logger.js';
 import { BOTH_FAMILIES, hostCidr, isLoopback } from '../model/addresses.js';
 import type { NodeIPs } from '../model/node.js';
-import { resolveNodePortAddresses, selectNodePortIPs, type NodePortAddresses } from '../model/nodeport-addresses.js';
+import {
+  resolveNodePortAddresses,
+  selectNodePortIPs,
+  type NodePortAddresses,
+} from '../model/nodeport-addresses.js';
 import type { Cidr, IPFamily } from '../model/types.js';
 
 export interface NodePortAddressesOptions {

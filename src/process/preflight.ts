@@ -66,3 +66,14 @@ export function checkKernelVersion(
     `nftables mode needs kernel 5.13 or newer, this is ${release}: upgrade the node's kernel`,
   );
 }
+
+/** Why nf_tables can't be used here; undefined: it can. */
+export function nftablesProblem(): Error | undefined {
+  try {
+    checkKernelVersion();
+    openNftables().close();
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}

@@ -1,66 +1,31 @@
 /**
- * The composition root: the one place that knows all rooms. Wires source → model → dataplanes, and health, metrics
- * and the operator's signals around them.
+ * The composition root: the one place that knows all rooms. Wires source → model → dataplanes, and health and metrics
+ * around them.
  */
 import type { Server } from 'node:http';
 import type { Config, HostPort } from '../config/config.js';
-import { UdpReconciler } from '../conntrack/udp-reconciler.js';
-import type { Dataplane } from '../dataplane/dataplane.js';
-import { NftablesFamily } from '../dataplane/nftables/family.js';
-import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
 import { Health } from '../health/health.js';
 import { listenWithRetry, listen } from '../health/listen.js';
-import { NodePortHealth } from '../health/node-ports.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
-import { createLogger, errorText, type Logger } from '../log/logger.js';
+import { errorText, type Logger } from '../log/logger.js';
 import { createMetrics, type Metrics } from '../metrics/metrics.js';
-import { BOTH_FAMILIES } from '../model/addresses.js';
-import { resolveDetectors } from '../model/detector.js';
-import { ServiceModel } from '../model/model.js';
-import { nodeStatusIPs, resolveNodeIPs, type NodeIPs } from '../model/node.js';
-import {
-  resolveNodePortAddresses,
-  selectNodePortIPs,
-  type NodePortAddresses,
-} from '../model/nodeport-addresses.js';
-import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js';
+import { nodeStatusIPs } from '../model/node.js';
 import { ClusterState } from './cluster-state.js';
 import { exitCodes, FatalError } from './exit-codes.js';
 import { healthEndpoints, metricsEndpoints } from './http-endpoints.js';
-import { LocalAddresses } from './local-addresses.js';
-import { checkKernelVersion, openNftables, usableFamilies } from './preflight.js';
+import type { ChosenMode } from './mode.js';
+import { Running } from './running.js';
 import { openSource, type Source } from './source.js';
-import { SyncLoop } from './sync-loop.js';
-import { version } from './version.js';
 
 /** How long a Node object without addresses is waited for (process.md section 2). */
 const nodeWaitMs = 30_000;
 /** How long pod CIDRs are waited for in mode NodeCIDR. */
 const podCIDRWaitMs = 5 * 60_000;
 const bindRetryMs = 5_000;
-const maintenanceMs = 30_000;
 
-/** @returns the exit code, after a signal. @throws FatalError */
-export async function runProxy(config: Config): Promise<number> {
-  const log = createLogger({ format: config.logging.format, verbosity: config.logging.verbosity });
-  for (const warning of config.warnings) log.warn(warning);
-  log.info('Starting kube-proxy-ts', {
-    version,
-    node: config.nodeName,
-    mode: 'nftables',
-    why: config.mode === '' ? 'no mode was asked for' : 'as configured',
-  });
-  if (config.mode === 'iptables' || config.mode === 'ipvs') {
-    throw new FatalError(exitCodes.configuration, `mode ${config.mode} is not built yet; use nftables`);
-  }
-  checkKernelVersion();
-  openNftables().close();
-  const proxy = new Proxy(config, log);
-  return await proxy.run();
-}
-
-class Proxy {
+/** One start of the program's inside, from the API server to the kernel. */
+export class Proxy {
   private readonly health: Health;
   private readonly metrics: Metrics = createMetrics();
   private readonly servers: Server[] = [];
@@ -70,11 +35,12 @@ class Proxy {
   private running: Running | undefined;
   private starting = false;
   private nodeTimer: NodeJS.Timeout | undefined;
-  private finish: (code: number) => void = () => undefined;
+  private finish: () => void = () => undefined;
   private fail: (error: unknown) => void = () => undefined;
 
   constructor(
     private readonly config: Config,
+    private readonly mode: ChosenMode,
     private readonly log: Logger,
   ) {
     this.health = new Health(2 * config.syncPeriodMs);
@@ -83,34 +49,45 @@ class Proxy {
       nodeChanged: (node) => {
         this.onNode(node);
       },
-      serviceCIDRsChanged: () => this.running?.setServiceCIDRs(this.state),
+      serviceCIDRsChanged: () => this.running?.serviceCIDRsChanged(),
       synced: () => {
         this.startWhenReady();
       },
     });
   }
 
-  async run(): Promise<number> {
-    const ended = new Promise<number>((resolve, reject) => {
+  /** Until end(), or until it has to be started over. The rules stay. @throws FatalError */
+  async run(): Promise<void> {
+    const ended = new Promise<void>((resolve, reject) => {
       this.finish = resolve;
       this.fail = reject;
     });
-    const onSignal = (signal: NodeJS.Signals): void => {
-      this.log.info('Ending; the rules stay in force', { signal });
-      this.finish(exitCodes.ok);
-    };
-    process.once('SIGTERM', onSignal);
-    process.once('SIGINT', onSignal);
     try {
       await Promise.race([this.serve(), ended]);
       this.source = await openSource(this.config, this.state, this.log, (error) => {
         this.fail(error);
       });
       this.source.start();
-      return await ended;
+      await ended;
     } finally {
       await this.stop();
     }
+  }
+
+  /** Ends run() after the transaction that is under way. */
+  end(): void {
+    this.finish();
+  }
+
+  /** Ends run(), for the sake of a new beginning. */
+  startOver(why: string): void {
+    this.log.info('Starting over in place; the rules stay in force', { why });
+    this.finish();
+  }
+
+  /** Compares the kernel with what it should hold. */
+  compareAll(): void {
+    this.running?.compareAll();
   }
 
   private async stop(): Promise<void> {
@@ -130,7 +107,7 @@ class Proxy {
     await this.listenOn(
       'metrics',
       this.config.metricsBindAddress,
-      metricsEndpoints('nftables', this.metrics),
+      metricsEndpoints(this.mode.mode, this.metrics),
     );
   }
 
@@ -211,262 +188,37 @@ class Proxy {
     if (this.config.manifests !== '' && this.state.ownNode === undefined) this.health.setNodeEligible(true);
     try {
       const record = (event: ClusterEvent): void => this.source?.record(event);
-      this.running = new Running(
-        this.config,
-        this.log,
-        this.state,
-        this.health,
-        this.metrics,
+      this.running = new Running({
+        config: this.config,
+        mode: this.mode,
+        log: this.log,
+        state: this.state,
+        health: this.health,
+        metrics: this.metrics,
         record,
-        (error) => {
-          this.fail(error);
+        startOver: (why) => {
+          this.startOver(why);
         },
-      );
-      this.running.start();
-      const { nodeName } = this.config;
-      record({
-        type: 'Normal',
-        reason: 'Starting',
-        action: 'StartKubeProxy',
-        regarding: {
-          apiVersion: 'v1',
-          kind: 'Node',
-          namespace: '',
-          name: nodeName,
-          uid: this.state.ownNode?.uid ?? '',
-        },
-        note: '',
       });
+      this.running.start();
+      this.tellStart(record);
     } catch (error) {
       this.fail(error);
     }
   }
-}
 
-/** Everything that exists once the cluster's state is known. */
-class Running {
-  readonly loop: SyncLoop;
-  private readonly model: ServiceModel;
-  private readonly dataplanes: readonly Dataplane[];
-  private readonly watch: TableWatch;
-  private readonly nodePortHealth = new Map<IPFamily, NodePortHealth>();
-  private readonly reconcilers = new Map<IPFamily, UdpReconciler>();
-  private readonly localAddresses: LocalAddresses;
-  private readonly nodePortSelection: Readonly<Record<IPFamily, NodePortAddresses>>;
-  private readonly nodeIPs: NodeIPs;
-  private readonly maintenance: NodeJS.Timeout;
-  private readonly podCIDRs: string;
-
-  constructor(
-    private readonly config: Config,
-    private readonly log: Logger,
-    private readonly state: ClusterState,
-    health: Health,
-    private readonly metrics: Metrics,
-    private readonly record: (event: ClusterEvent) => void,
-    private readonly fail: (error: unknown) => void,
-  ) {
-    const families = usableFamilies();
-    const node = state.ownNode;
-    this.podCIDRs = (node?.podCIDRs ?? []).join();
-    this.nodeIPs = resolveNodeIPs(nodeStatusIPs(node?.addresses ?? []), config.bindAddress);
-    for (const warning of this.nodeIPs.warnings) log.warn(warning);
-    const detectors = resolveDetectors({
-      mode: config.detectLocalMode,
-      clusterCIDRs: config.clusterCIDRs,
-      podCIDRs: node?.podCIDRs ?? [],
-      bridgeInterface: config.podBridgeInterface,
-      interfaceNamePrefix: config.podInterfaceNamePrefix,
-    });
-    const addresses = config.nodePortAddresses.length === 0 ? ['primary'] : config.nodePortAddresses;
-    this.nodePortSelection = resolveNodePortAddresses(addresses, this.nodeIPs);
-    this.localAddresses = new LocalAddresses(log.named('addresses'), () => {
-      this.nodeAddressesChanged();
-    });
-
-    for (const family of families) {
-      const warning = detectors.warnings[family];
-      if (warning !== undefined) log.warn(warning);
-      const exposure = this.nodePortSelection[family].warning;
-      if (exposure !== undefined) log.warn(exposure);
-    }
-    this.model = new ServiceModel({
-      nodeName: config.nodeName,
-      nodeIPs: { IPv4: this.nodeIPs.IPv4, IPv6: this.nodeIPs.IPv6 },
-      families,
-      externalIPs: config.gates.AllowServiceExternalIPs,
-    });
-    state.attach(this.model);
-    const programs = families.map((family) => {
-      const connection = openNftables();
-      const dataplane = new NftablesFamily(connection, {
-        family,
-        masqueradeMark: 1 << config.masqueradeBit,
-        masqueradeAll: config.masqueradeAll,
-        detector: detectors[family],
-        nodePortAddresses: this.nodePortAddresses(family),
-      });
-      return { connection, dataplane };
-    });
-    const observer = openNftables();
-    this.watch = new TableWatch({
-      families,
-      ownPortIds: new Set(programs.map(({ connection }) => connection.portId)),
-      generation: () => observer.getGeneration().id,
-      onForeignChange: (family) => {
-        this.loop.requestAdoption(family);
-      },
-      log: log.named('watch'),
-    });
-    const { watch } = this;
-    this.dataplanes = programs.map(({ dataplane }) => new WatchedDataplane(dataplane, watch));
-    for (const family of families) {
-      this.nodePortHealth.set(
-        family,
-        new NodePortHealth({
-          family,
-          addresses: this.nodePortAddresses(family),
-          proxyHealthy: () => health.healthy,
-          retryMs: bindRetryMs,
-          onFailure: (check, error) => {
-            this.healthCheckFailed(check, error);
-          },
-        }),
-      );
-      this.reconcilers.set(
-        family,
-        new UdpReconciler(family, () => this.localAddresses.current(), log.named('conntrack')),
-      );
-    }
-    this.loop = new SyncLoop({
-      model: this.model,
-      dataplanes: this.dataplanes,
-      health,
-      metrics,
-      log: log.named('sync'),
-      minSyncPeriodMs: config.minSyncPeriodMs,
-      syncPeriodMs: config.syncPeriodMs,
-      onChanges: (changes) => {
-        this.report(changes);
-      },
-      afterSync: (family, ports, removed) => {
-        this.reconcilers.get(family)?.forget(removed);
-        const deleted = this.reconcilers.get(family)?.reconcile(ports) ?? 0;
-        if (deleted > 0) metrics.conntrackDeleted.inc({ ip_family: family }, deleted);
-        void this.nodePortHealth.get(family)?.openAll();
-      },
-    });
-    this.maintenance = setInterval(() => {
-      this.maintain();
-    }, maintenanceMs).unref();
-    for (const family of families) health.updated(family);
-  }
-
-  start(): void {
-    for (const dataplane of this.dataplanes)
-      dataplane.setServiceCIDRs(this.state.serviceCIDRs(dataplane.family));
-    this.localAddresses.start();
-    this.loop.request();
-  }
-
-  async stop(): Promise<void> {
-    clearInterval(this.maintenance);
-    await this.watch.close();
-    await this.loop.stop();
-    for (const health of this.nodePortHealth.values()) health.close();
-    for (const reconciler of this.reconcilers.values()) reconciler.close();
-    this.localAddresses.stop();
-    for (const dataplane of this.dataplanes) dataplane.close();
-  }
-
-  setServiceCIDRs(state: ClusterState): void {
-    this.program('service CIDRs', (dataplane) =>
-      dataplane.setServiceCIDRs(state.serviceCIDRs(dataplane.family)),
-    );
-  }
-
-  nodeChanged(node: Node): void {
-    if (this.config.detectLocalMode === 'NodeCIDR' && node.podCIDRs.join() !== this.podCIDRs) {
-      this.fail(
-        new FatalError(
-          exitCodes.failure,
-          `the node's pod CIDRs changed from ${this.podCIDRs} to ${node.podCIDRs.join() || 'none'}: starting over to use them`,
-        ),
-      );
-      return;
-    }
-    const now = resolveNodeIPs(nodeStatusIPs(node.addresses), this.config.bindAddress);
-    for (const family of BOTH_FAMILIES) {
-      if (now[family] !== this.nodeIPs[family]) {
-        this.log.warn('The node IP changed; restart kube-proxy to use it', {
-          family,
-          before: this.nodeIPs[family],
-          now: now[family],
-        });
-      }
-    }
-  }
-
-  private nodePortAddresses(family: IPFamily): 'all' | readonly string[] {
-    const selection = this.nodePortSelection[family];
-    return selection.matchAll ? 'all' : selectNodePortIPs(selection, this.localAddresses.current());
-  }
-
-  private nodeAddressesChanged(): void {
-    this.program('node port addresses', (dataplane) => {
-      const addresses = this.nodePortAddresses(dataplane.family);
-      return addresses === 'all' ? undefined : dataplane.setNodePortAddresses(addresses);
-    });
-  }
-
-  private maintain(): void {
-    this.program('housekeeping', (dataplane) => dataplane.maintain());
-  }
-
-  private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {
-    this.log.error(`A health check node port is not up; trying again every ${bindRetryMs / 1000} s`, error, {
-      service,
-      port,
-    });
-    this.record({
-      type: 'Warning',
-      reason: 'FailedToStartServiceHealthcheck',
-      action: 'Listen',
-      regarding: { apiVersion: 'v1', kind: 'Service', namespace, name, uid: '' },
-      note: `node ${this.config.nodeName} failed to start healthcheck "${service}" on port ${port}: ${errorText(error)}`,
-    });
-  }
-
-  /** A small change beside the service ports; should the kernel refuse it, the whole table is compared again. */
-  private program(what: string, write: (dataplane: Dataplane) => unknown): void {
-    for (const dataplane of this.dataplanes) {
-      try {
-        write(dataplane);
-      } catch (error) {
-        this.log.error(`Failed to program ${what}`, error, { family: dataplane.family });
-        this.metrics.syncFailures.inc({ ip_family: dataplane.family });
-        this.loop.requestAdoption(dataplane.family);
-      }
-    }
-  }
-
-  private report(changes: ModelChanges): void {
-    for (const { family, check } of changes.healthChecks) this.nodePortHealth.get(family)?.set(check);
-    for (const { family, service } of changes.healthChecksRemoved)
-      this.nodePortHealth.get(family)?.remove(service);
-    for (const { object, field, message } of changes.problems) {
-      this.log.warn('A field of an object is left out, the rest is served', {
-        object,
-        field,
-        problem: message,
-      });
-    }
-    for (const { address, owner, others } of changes.conflicts) {
-      this.log.warn('An address is claimed by several service ports', {
-        address,
-        served: owner,
-        notServed: others,
-      });
-    }
+  private tellStart(record: (event: ClusterEvent) => void): void {
+    const { nodeName } = this.config;
+    const regarding = {
+      apiVersion: 'v1',
+      kind: 'Node',
+      namespace: '',
+      name: nodeName,
+      uid: this.state.ownNode?.uid ?? '',
+    };
+    const event = { type: 'Normal', action: 'StartKubeProxy', regarding } as const;
+    record({ ...event, reason: 'Starting', note: '' });
+    if (this.mode.automatic)
+      record({ ...event, reason: 'ModeChosen', note: `mode ${this.mode.mode}: ${this.mode.reason}` });
   }
 }

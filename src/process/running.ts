@@ -18,6 +18,7 @@ import { LocalAddresses } from './local-addresses.js';
 import type { ChosenMode } from './mode.js';
 import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
 import { usableFamilies } from './preflight.js';
+import { allowRouteLocalnet, routeLocalnetIsOn } from './route-localnet.js';
 import { SyncLoop } from './sync-loop.js';
 
 const bindRetryMs = 5_000;
@@ -90,6 +91,7 @@ export class Running {
       mode: options.mode.mode,
       families,
       dataplaneOptions: (family) => {
+        // Before the question whether the guard is needed.
         const localhostNodePorts = this.nodePorts.localhost(family);
         return {
           family,
@@ -194,7 +196,11 @@ export class Running {
     const changed = changedNodeIPs(this.nodeIPs, now);
     if (changed.length === 0) return;
     startOver(
-      changed.map((family) => `the node's ${family} address changed from ${this.nodeIPs[family]} to ${now[family]}`).join(', '),
+      changed
+        .map(
+          (family) => `the node's ${family} address changed from ${this.nodeIPs[family]} to ${now[family]}`,
+        )
+        .join(', '),
     );
   }
 

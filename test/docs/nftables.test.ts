@@ -25,10 +25,13 @@ function normalise(listing: string): string {
 }
 
 async function programmed(manifests: string): Promise<string> {
+  // Chains of classes that an earlier process needed stay for a while.
+  run('nft', 'flush', 'ruleset');
   const proxy = start(
     program,
     '--manifests',
     manifests,
+    '--proxy-mode=nftables',
     '--hostname-override=alder',
     '--cluster-cidr=10.61.0.0/16',
   );

@@ -95,8 +95,13 @@ export class SmallNode {
     await server.waitFor('ready');
   }
 
-  /** Runs one of the scripts beside this file; 0: in the pod, 1: in the client. */
-  private inNamespace(index: 0 | 1, script: string, ...args: readonly string[]): Child {
+  /** Name of a network namespace; 0: the pod's, 1: the client's. */
+  namespace(index: 0 | 1): string {
+    return this.names[index] ?? '';
+  }
+
+  /** Runs one of the scripts beside this file; ended by close(). */
+  inNamespace(index: 0 | 1, script: string, ...args: readonly string[]): Child {
     const name = this.names[index] ?? '';
     const child = start('ip', 'netns', 'exec', name, process.execPath, join(here, script), ...args);
     this.children.push(child);

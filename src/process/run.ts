@@ -1,0 +1,94 @@
+/**
+ * The life of the process: what has to be true before anything starts, signals, a changed configuration. The proxy
+ * itself (proxy.ts) may be started over in place; the rules in the kernel stay through all of it.
+ */
+import { changedSettings } from '../config/changes.js';
+import type { Config } from '../config/config.js';
+import { ConfigError } from '../config/errors.js';
+import { createLogger, errorText, type Logger } from '../log/logger.js';
+import { exitCodes } from './exit-codes.js';
+import { chooseMode, type ChosenMode } from './mode.js';
+import { nftablesProblem } from './preflight.js';
+import { Proxy } from './proxy.js';
+import { version } from './version.js';
+
+/**
+ * Runs until a signal or a fatal error.
+ *
+ * @param reload reads the configuration again. @throws ConfigError
+ * @returns the exit code. @throws FatalError
+ */
+export async function runProxy(config: Config, reload: () => Config): Promise<number> {
+  const log = createLogger({ format: config.logging.format, verbosity: config.logging.verbosity });
+  for (const warning of config.warnings) log.warn(warning);
+  return await new Process(config, reload, log).run();
+}
+
+class Process {
+  private mode: ChosenMode;
+  private proxy: Proxy | undefined;
+  private ending = false;
+
+  constructor(
+    private config: Config,
+    private readonly reload: () => Config,
+    private readonly log: Logger,
+  ) {
+    this.mode = chooseMode(config, nftablesProblem);
+    log.info('Starting kube-proxy-ts', {
+      version,
+      node: config.nodeName,
+      mode: this.mode.mode,
+      why: this.mode.reason,
+    });
+  }
+
+  async run(): Promise<number> {
+    const onEnd = (signal: NodeJS.Signals): void => {
+      // A second one means it.
+      if (this.ending) process.exit(exitCodes.failure);
+      this.ending = true;
+      this.log.info('Ending; the rules stay in force', { signal });
+      this.proxy?.end();
+    };
+    const onHangUp = (): void => {
+      this.takeConfiguration('SIGHUP');
+    };
+    process.on('SIGTERM', onEnd).on('SIGINT', onEnd).on('SIGHUP', onHangUp);
+    try {
+      while (!this.ending) {
+        this.proxy = new Proxy(this.config, this.mode, this.log);
+        await this.proxy.run();
+      }
+      return exitCodes.ok;
+    } finally {
+      process.off('SIGTERM', onEnd).off('SIGINT', onEnd).off('SIGHUP', onHangUp);
+    }
+  }
+
+  /** Reads the configuration again and lets what changed act. What can't be used changes nothing. */
+  private takeConfiguration(why: string): void {
+    const { log } = this;
+    let next: Config;
+    let mode: ChosenMode;
+    try {
+      next = this.reload();
+      mode = chooseMode(next, nftablesProblem);
+    } catch (error) {
+      const problems = error instanceof ConfigError ? error.problems : [errorText(error)];
+      for (const problem of problems)
+        log.error('The configuration is not taken; the old one stays', problem, { why });
+      return;
+    }
+    const changed = changedSettings(this.config, next);
+    this.config = next;
+    this.mode = mode;
+    if (changed.length === 0) {
+      log.info('The configuration is as it was; comparing the kernel with what it should hold', { why });
+      this.proxy?.compareAll();
+      return;
+    }
+    for (const warning of next.warnings) log.warn(warning);
+    this.proxy?.startOver(`the configuration changed (${changed.join(', ')})`);
+  }
+}
