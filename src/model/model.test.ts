@@ -297,9 +297,9 @@ const TRIGGERS: readonly (readonly [
   expected: readonly string[],
 ])[] = [
   [
-    'the oldest of a service',
+    'one per slice event',
     give(slice('L1 R1', { triggerTime: LATE }), slice('R2', { name: 'pear-2', triggerTime: EARLY })),
-    [EARLY],
+    [LATE, EARLY],
   ],
   ['none given', give(slice('L1 R1')), []],
   ['not a time', give(slice('L1 R1', { triggerTime: 'noon' })), []],
@@ -323,12 +323,35 @@ for (const [title, act, expected] of TRIGGERS) {
     deliver(model, service(), slice('L1'));
     model.takeChanges();
     act(model);
-    assert.deepEqual(
-      model.takeChanges().triggerTimes,
-      expected.map((text) => Date.parse(text)),
-    );
+    assert.deepEqual(model.takeChanges().triggerTimes, {
+      IPv4: expected.map((text) => Date.parse(text)),
+      IPv6: [],
+    });
+    assert.deepEqual(model.takeChanges().triggerTimes, { IPv4: [], IPv6: [] });
   });
 }
+
+test('trigger times before the start of the process are left out', () => {
+  const model = newModel({ triggersSince: Date.parse(EARLY) });
+  deliver(model, service(), slice('L1', { triggerTime: EARLY }));
+  assert.deepEqual(model.takeChanges().triggerTimes.IPv4, []);
+  deliver(model, slice('L1 R1', { triggerTime: LATE }));
+  assert.deepEqual(model.takeChanges().triggerTimes.IPv4, [Date.parse(LATE)]);
+});
+
+test('what is pending: Services that changed, slice events that changed something', () => {
+  const model = newModel();
+  assert.deepEqual(model.pending, { services: 0, endpointSlices: 0 });
+  deliver(model, service(), slice('L1'));
+  deliver(model, service(), slice('L1'));
+  assert.deepEqual(model.pending, { services: 1, endpointSlices: 1 }, 'the same again is no change');
+  deliver(model, slice('L1 R1'), slice('R2', { name: 'pear-2' }));
+  assert.deepEqual(model.pending, { services: 1, endpointSlices: 3 });
+  model.takeChanges();
+  assert.deepEqual(model.pending, { services: 0, endpointSlices: 0 });
+  model.setEndpointSlice('default/pear-2', undefined);
+  assert.deepEqual(model.pending, { services: 0, endpointSlices: 1 });
+});
 
 // ---- health checks
 

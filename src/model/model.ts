@@ -10,7 +10,14 @@ import { collectLocalReady, mergeLists } from './selection.js';
 import { PortState, type Owner } from './service-port.js';
 import { planService, samePlan, type PortPlan, type ServicePlan } from './service-plan.js';
 import { HintInterner, readSlice, type EndpointList, type Slice } from './slice.js';
-import type { HealthCheckPort, ModelChanges, ModelProblem, ServicePort, VirtualAddress } from './types.js';
+import type {
+  HealthCheckPort,
+  ModelChanges,
+  ModelProblem,
+  PendingChanges,
+  ServicePort,
+  VirtualAddress,
+} from './types.js';
 
 export interface ModelConfig {
   /** This node's name as slices write it: decides which endpoints are local. */
@@ -21,6 +28,11 @@ export interface ModelConfig {
   readonly families: readonly IPFamily[];
   /** Gate AllowServiceExternalIPs. */
   readonly externalIPs: boolean;
+  /**
+   * Slices that changed before this time (milliseconds since the epoch) tell nothing about how fast this process is:
+   * their trigger times are left out. All count when absent.
+   */
+  readonly triggersSince?: number;
 }
 
 type HealthByFamily = Readonly<Record<IPFamily, HealthCheckPort | undefined>>;
@@ -47,8 +59,6 @@ class ServiceEntry {
   /** What was handed out last. */
   health: HealthByFamily = NO_HEALTH;
   dirty = 0;
-  /** Oldest trigger time of the slices changed since the last takeChanges(); Infinity: none. */
-  triggerTime = Infinity;
 
   /** @param key 'namespace/name' */
   constructor(readonly key: string) {
@@ -80,6 +90,12 @@ export class ServiceModel {
   /** What was reported about objects that have problems, so that it is not repeated at each of their events. */
   readonly #reported = new Map<string, readonly string[]>();
   #problems: ModelProblem[] = [];
+  /** Trigger times of the slice events since the last takeChanges(). */
+  readonly #triggers: Readonly<Record<IPFamily, Map<ServiceEntry, number[]>>> = {
+    IPv4: new Map(),
+    IPv6: new Map(),
+  };
+  #pendingSlices = 0;
   #zone: string | undefined;
 
   constructor(config: ModelConfig) {
@@ -106,12 +122,13 @@ export class ServiceModel {
         : readSlice(object, this.#config, this.#interner, before);
     this.#report(`EndpointSlice ${key}`, problems);
     if (slice === before) return;
+    this.#pendingSlices++;
 
     if (before !== undefined) {
       const entry = this.#entry(before.service);
       entry.slices = compact(entry.slices.filter((other) => other !== before));
       // What a deletion was triggered by is unknown, so the times known for the Service mean nothing any more.
-      if (slice === undefined) entry.triggerTime = Infinity;
+      if (slice === undefined) this.#triggers[before.family].delete(entry);
       this.#slicesChanged(entry, before.family);
     }
     if (slice === undefined) {
@@ -125,9 +142,16 @@ export class ServiceModel {
       entry.slices.length === 0
         ? [slice]
         : entry.slices.concat(slice).sort((a, b) => (a.name < b.name ? -1 : 1));
-    const triggerTime = Date.parse(object?.triggerTime ?? '');
-    if (triggerTime < entry.triggerTime) entry.triggerTime = triggerTime;
+    this.#noteTrigger(entry, slice.family, Date.parse(object?.triggerTime ?? ''));
     this.#slicesChanged(entry, slice.family);
+  }
+
+  /** @param time NaN: the slice does not say */
+  #noteTrigger(entry: ServiceEntry, family: IPFamily, time: number): void {
+    if (!(time > (this.#config.triggersSince ?? -Infinity))) return;
+    const times = this.#triggers[family].get(entry);
+    if (times === undefined) this.#triggers[family].set(entry, [time]);
+    else times.push(time);
   }
 
   /** @param zone label topology.kubernetes.io/zone of this node; undefined when it has none */
@@ -147,6 +171,12 @@ export class ServiceModel {
     return this.#dirty.size > 0 || this.#problems.length > 0;
   }
 
+  get pending(): PendingChanges {
+    let services = 0;
+    for (const entry of this.#dirty) if ((entry.dirty & SERVICE_DIRTY) !== 0) services++;
+    return { services, endpointSlices: this.#pendingSlices };
+  }
+
   /** What is different from what the last call left behind. An address may move: apply removals first. */
   takeChanges(): ModelChanges {
     const collector: Collector = {
@@ -159,7 +189,7 @@ export class ServiceModel {
 
     // Claims are settled in between, because the endpoints of one service port can decide the addresses of another.
     const rebuild = new Set<PortState>();
-    const changed = new Set<Owner>();
+    const changed = { IPv4: new Set<Owner>(), IPv6: new Set<Owner>() };
     for (const entry of this.#dirty) this.#evaluate(entry, rebuild, collector);
     const { affected, conflicts } = this.#claims.settle();
     for (const port of affected) if (port.live) rebuild.add(port);
@@ -168,17 +198,22 @@ export class ServiceModel {
       if (output === port.output) continue;
       port.output = output;
       upserted[port.family].push(output);
-      changed.add(port.owner);
+      changed[port.family].add(port.owner);
     }
 
-    const triggerTimes: number[] = [];
+    const triggerTimes: Record<IPFamily, number[]> = { IPv4: [], IPv6: [] };
+    for (const family of ['IPv4', 'IPv6'] as const) {
+      for (const [entry, times] of this.#triggers[family]) {
+        if (changed[family].has(entry)) triggerTimes[family].push(...times);
+      }
+      this.#triggers[family].clear();
+    }
     for (const entry of this.#dirty) {
-      if (entry.triggerTime !== Infinity && changed.has(entry)) triggerTimes.push(entry.triggerTime);
-      entry.triggerTime = Infinity;
       entry.dirty = 0;
       if (entry.plan === undefined && entry.slices.length === 0) this.#services.delete(entry.key);
     }
     this.#dirty.clear();
+    this.#pendingSlices = 0;
     const problems = this.#problems;
     this.#problems = [];
     const families = this.#config.families.map((family) => ({

@@ -120,6 +120,14 @@ export interface FamilyChanges {
   readonly removed: readonly string[];
 }
 
+/** What waits for takeChanges(). */
+export interface PendingChanges {
+  /** Services that changed. */
+  readonly services: number;
+  /** EndpointSlice events that changed something. */
+  readonly endpointSlices: number;
+}
+
 export interface ModelChanges {
   readonly families: readonly FamilyChanges[];
   /** Health check node ports that appeared or changed, by family. */
@@ -128,8 +136,11 @@ export interface ModelChanges {
   readonly healthChecksRemoved: readonly { readonly family: IPFamily; readonly service: string }[];
   readonly conflicts: readonly AddressConflict[];
   readonly problems: readonly ModelProblem[];
-  /** Oldest endpoints.kubernetes.io/last-change-trigger-time per changed service, milliseconds since the epoch. */
-  readonly triggerTimes: readonly number[];
+  /**
+   * When what led to these changes happened (annotation endpoints.kubernetes.io/last-change-trigger-time of the slices),
+   * milliseconds since the epoch, one per slice event. Only of services whose service ports changed.
+   */
+  readonly triggerTimes: Readonly<Record<IPFamily, readonly number[]>>;
 }
 
 /** How a packet's source is recognised as a pod (service-model.md 12). undefined: nobody is. */

@@ -56,7 +56,26 @@ test('once there is a model it gets everything at once', () => {
   assert.deepEqual(ports(model), ['default/pear 10.61.3.42']);
   state.service('default/pear', undefined);
   assert.equal(changesOf(model.takeChanges()).removed.length, 1);
-  assert.deepEqual([state.serviceChanges, state.endpointChanges], [2, 1]);
+});
+
+test('events and what waits are counted, before and after there is a model', () => {
+  const { state } = begin();
+  state.service('default/pear', clusterIP('10.177.0.50'));
+  state.endpointSlice('default/pear-1', slice('R1'));
+  state.endpointSlice('default/pear-2', slice('R2', { name: 'pear-2' }));
+  const counts = (): number[] => {
+    const { serviceEvents, endpointSliceEvents, pendingServices, pendingEndpointSlices } = state.counts();
+    return [serviceEvents, endpointSliceEvents, pendingServices, pendingEndpointSlices];
+  };
+  assert.deepEqual(counts(), [1, 2, 1, 2]);
+  const model = newModel();
+  state.attach(model);
+  assert.deepEqual(counts(), [1, 2, 1, 2]);
+  model.takeChanges();
+  assert.deepEqual(counts(), [1, 2, 0, 0]);
+  state.service('default/pear', undefined);
+  state.endpointSlice('default/pear-2', slice('R2', { name: 'pear-2' }));
+  assert.deepEqual(counts(), [2, 3, 1, 0], 'the same slice again leaves nothing to do');
 });
 
 test('the zone of the own Node reaches the model, before and after it is made', () => {

@@ -31,8 +31,9 @@ export class ClusterState implements ClusterSink {
   private dirty = false;
   /** The Node object of this node; its last known state when it was deleted. */
   ownNode: Node | undefined;
-  serviceChanges = 0;
-  endpointChanges = 0;
+  /** Events since the start. */
+  private serviceEvents = 0;
+  private endpointSliceEvents = 0;
 
   constructor(
     private readonly nodeName: string,
@@ -47,6 +48,23 @@ export class ClusterState implements ClusterSink {
     this.earlyServices.clear();
     this.earlySlices.clear();
     model.setZone(this.ownNode?.zone);
+  }
+
+  /** For the metrics. */
+  counts(): {
+    readonly serviceEvents: number;
+    readonly endpointSliceEvents: number;
+    readonly pendingServices: number;
+    readonly pendingEndpointSlices: number;
+  } {
+    const { serviceEvents, endpointSliceEvents, model } = this;
+    const pending = model?.pending;
+    return {
+      serviceEvents,
+      endpointSliceEvents,
+      pendingServices: pending?.services ?? this.earlyServices.size,
+      pendingEndpointSlices: pending?.endpointSlices ?? this.earlySlices.size,
+    };
   }
 
   hasSynced(kind: ResourceKind): boolean {
@@ -67,7 +85,7 @@ export class ClusterState implements ClusterSink {
   }
 
   service(key: string, object: Service | undefined): void {
-    this.serviceChanges++;
+    this.serviceEvents++;
     this.dirty = true;
     if (this.model !== undefined) this.model.setService(key, object);
     else if (object === undefined) this.earlyServices.delete(key);
@@ -75,7 +93,7 @@ export class ClusterState implements ClusterSink {
   }
 
   endpointSlice(key: string, object: EndpointSlice | undefined): void {
-    this.endpointChanges++;
+    this.endpointSliceEvents++;
     this.dirty = true;
     if (this.model !== undefined) this.model.setEndpointSlice(key, object);
     else if (object === undefined) this.earlySlices.delete(key);

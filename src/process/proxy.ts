@@ -27,7 +27,7 @@ const bindRetryMs = 5_000;
 /** One start of the program's inside, from the API server to the kernel. */
 export class Proxy {
   private readonly health: Health;
-  private readonly metrics: Metrics = createMetrics();
+  private readonly metrics: Metrics;
   private readonly servers: Server[] = [];
   private readonly abort = new AbortController();
   private readonly state: ClusterState;
@@ -44,6 +44,10 @@ export class Proxy {
     private readonly log: Logger,
   ) {
     this.health = new Health(2 * config.syncPeriodMs);
+    this.metrics = createMetrics({
+      modes: [config.mode],
+      sources: { cluster: () => this.state.counts() },
+    });
     this.state = new ClusterState(config.nodeName, {
       changed: () => this.running?.loop.request(),
       nodeChanged: (node) => {

@@ -9,6 +9,7 @@ import type { Logger } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
 import type { ServiceModel } from '../model/model.js';
 import type { FamilyChanges, IPFamily, ModelChanges, ServicePort } from '../model/types.js';
+import { LocalPolicyGaps } from './local-policy.js';
 
 export interface SyncLoopOptions {
   readonly model: ServiceModel;
@@ -34,12 +35,19 @@ interface FamilyRun {
   readonly failed: Map<string, string>;
   /** Keys of service ports that are gone from the model, until the kernel has let go of them, too. */
   readonly gone: Set<string>;
+  /** Somebody else changed the kernel: the next adoption is a repair. */
+  damaged: boolean;
+  /** When the changes happened that the kernel does not have yet (ModelChanges.triggerTimes). */
+  triggers: number[];
+  readonly localPolicyGaps: LocalPolicyGaps;
   /** What failed is left alone until then (performance.now()); undefined: nothing has failed. */
   retryAt: number | undefined;
   retryMs: number;
 }
 
 const firstRetryMs = 100;
+/** Of a family that can't be programmed for long; what comes on top is not observed. */
+const maxTriggers = 10_000;
 
 export class SyncLoop {
   private readonly runs: readonly FamilyRun[];
@@ -48,7 +56,6 @@ export class SyncLoop {
   private requested = false;
   private stopped = false;
   private lastEnd = -Infinity;
-  private readonly startedAt = Date.now();
 
   constructor(private readonly options: SyncLoopOptions) {
     this.runs = options.dataplanes.map((dataplane) => ({
@@ -56,6 +63,9 @@ export class SyncLoop {
       needsAdoption: true,
       failed: new Map(),
       gone: new Set(),
+      damaged: false,
+      triggers: [],
+      localPolicyGaps: new LocalPolicyGaps(),
       retryAt: undefined,
       retryMs: firstRetryMs,
     }));
@@ -77,6 +87,7 @@ export class SyncLoop {
     for (const run of this.runs) {
       if (run.dataplane.family !== family) continue;
       run.needsAdoption = true;
+      run.damaged = true;
       run.retryAt = undefined;
     }
     this.request();
@@ -129,6 +140,9 @@ export class SyncLoop {
       const own = changes.families.find((candidate) => candidate.family === family);
       for (const key of own?.removed ?? []) run.gone.add(key);
       for (const { key } of own?.upserted ?? []) run.gone.delete(key);
+      for (const time of changes.triggerTimes[family]) {
+        if (run.triggers.length < maxTriggers) run.triggers.push(time);
+      }
       const waits = run.retryAt !== undefined && performance.now() < run.retryAt;
       // What came in between will be seen when everything is compared.
       if (run.needsAdoption && waits) continue;
@@ -137,6 +151,7 @@ export class SyncLoop {
         done = await this.syncFamily(run, own, !waits);
       } catch (error) {
         run.needsAdoption = true;
+        if (error instanceof TableDamagedError) run.damaged = true;
         metrics.syncFailures.inc({ ip_family: family });
         const again = { family, retryMs: run.retryMs };
         if (error instanceof TableDamagedError) log.warn(error.message, again);
@@ -148,18 +163,6 @@ export class SyncLoop {
       } else if (!waits) {
         run.retryAt = performance.now() + run.retryMs;
         run.retryMs = Math.min(run.retryMs * 2, this.options.syncPeriodMs);
-      }
-    }
-    this.observeLatency(changes);
-  }
-
-  /** From the change of an endpoint to now; changes older than this process tell nothing. */
-  private observeLatency({ triggerTimes, families }: ModelChanges): void {
-    for (const time of triggerTimes) {
-      if (time < this.startedAt) continue;
-      for (const { family, upserted } of families) {
-        if (upserted.length === 0) continue;
-        this.options.metrics.programmingDuration.observe({ ip_family: family }, (Date.now() - time) / 1000);
       }
     }
   }
@@ -176,11 +179,14 @@ export class SyncLoop {
     const { model, metrics, log } = this.options;
     const { dataplane } = run;
     const { family } = dataplane;
+    const labels = { ip_family: family };
     const start = performance.now();
     const upserted = changes?.upserted ?? [];
     const adopted = run.needsAdoption;
+    const repairs = run.damaged;
     // Before anything is awaited: it may be asked for again meanwhile.
     run.needsAdoption = false;
+    run.damaged = false;
     const ports = adopted
       ? [...model.servicePorts(family)]
       : withRefused
@@ -189,12 +195,19 @@ export class SyncLoop {
     const fresh = new Set(changes?.removed);
     const removed = [...run.gone].filter((key) => withRefused || fresh.has(key) || !run.failed.has(key));
     if (!adopted && ports.length === 0 && removed.length === 0) {
-      this.updated(family);
+      this.updated(run);
       return run.failed.size === 0;
     }
-    const report = adopted
-      ? await dataplane.adopt(ports)
-      : await dataplane.apply({ family, upserted: ports, removed });
+    let report: ApplyReport;
+    try {
+      report = adopted
+        ? await dataplane.adopt(ports)
+        : await dataplane.apply({ family, upserted: ports, removed });
+    } finally {
+      const seconds = (performance.now() - start) / 1000;
+      metrics.syncDuration.observe(labels, seconds);
+      (adopted ? metrics.fullSyncDuration : metrics.partialSyncDuration).observe(labels, seconds);
+    }
     this.noteFailures(
       run,
       adopted ? run.failed.keys() : [...ports.map(({ key }) => key), ...removed],
@@ -202,12 +215,15 @@ export class SyncLoop {
     );
     for (const key of removed) if (!run.failed.has(key)) run.gone.delete(key);
 
-    const labels = { ip_family: family };
-    metrics.syncDuration.observe(labels, (performance.now() - start) / 1000);
-    metrics.lastSync.set(labels, Date.now() / 1000);
     metrics.elementsWritten.inc(labels, report.elementsAdded + report.elementsDeleted);
-    metrics.servicePortsFailed.set(labels, run.failed.size);
-    this.updated(family);
+    metrics.transactions.inc(labels, report.transactions);
+    metrics.servicePortsRefused.set(labels, run.failed.size);
+    if (report.failures.length > 0) metrics.syncFailures.inc(labels);
+    if (adopted) run.localPolicyGaps.replace(ports);
+    else run.localPolicyGaps.update(ports, removed);
+    this.observeLocalPolicy(run);
+    if (repairs && report.transactions > 0) metrics.repairs.inc(labels);
+    this.updated(run);
     log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Kernel follows a change', {
       family,
       servicePorts: ports.length,
@@ -222,10 +238,27 @@ export class SyncLoop {
     return run.failed.size === 0;
   }
 
-  /** Changes that came during the sync have not reached the kernel: their time runs on. */
-  private updated(family: IPFamily): void {
-    this.options.health.updated(family);
-    if (this.requested) this.options.health.queued(family);
+  /** The kernel has everything that was taken, but for what it refused. */
+  private updated(run: FamilyRun): void {
+    const { health, metrics } = this.options;
+    const { family } = run.dataplane;
+    const labels = { ip_family: family };
+    const now = Date.now();
+    metrics.lastSync.set(labels, now / 1000);
+    for (const time of run.triggers) metrics.programmingDuration.observe(labels, (now - time) / 1000);
+    run.triggers = [];
+    health.updated(family);
+    // Changes that came during the sync have not reached the kernel: their time runs on.
+    if (this.requested) health.queued(family);
+  }
+
+  private observeLocalPolicy({ dataplane, localPolicyGaps }: FamilyRun): void {
+    for (const policy of ['internal', 'external'] as const) {
+      this.options.metrics.noLocalEndpoints.set(
+        { traffic_policy: policy, ip_family: dataplane.family },
+        localPolicyGaps[policy],
+      );
+    }
   }
 
   /** What changed, and what the kernel refused last time and is still wanted. */
@@ -241,14 +274,13 @@ export class SyncLoop {
 
   /** Each refused service port is reported once, by name, until it succeeds or its error changes. */
   private noteFailures(run: FamilyRun, tried: Iterable<string>, report: ApplyReport): void {
-    const { log, metrics } = this.options;
+    const { log } = this.options;
     const family = run.dataplane.family;
     const before = new Map(run.failed);
     for (const key of tried) run.failed.delete(key);
     for (const { key, servicePort, error } of report.failures) {
       run.failed.set(key, error.message);
       if (before.get(key) === error.message) continue;
-      metrics.syncFailures.inc({ ip_family: family });
       log.error('The kernel refused a service port; all others are served, this one is tried again', error, {
         servicePort,
         family,

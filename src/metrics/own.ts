@@ -1,0 +1,107 @@
+/** Metrics beyond upstream's, all under `kubeproxyts_`. */
+import type { Counter, Gauge } from 'prom-client';
+import { ipFamilies, type Catalogue } from './catalogue.js';
+
+/** How one kind of object is followed. */
+export interface ResourceState {
+  /** 'Service', 'EndpointSlice', … */
+  readonly kind: string;
+  /** The first list is complete. */
+  readonly synced: boolean;
+  /** A watch is open now. */
+  readonly watching: boolean;
+  readonly objects: number;
+  /** Milliseconds since the epoch of the last bytes from the server; 0: never. */
+  readonly lastContact: number;
+}
+
+export type ApiServerState = readonly ResourceState[];
+
+export interface OwnMetrics {
+  /** Service ports that the kernel refused and that wait to be tried again. */
+  readonly servicePortsRefused: Gauge<'ip_family'>;
+  readonly elementsWritten: Counter<'ip_family'>;
+  readonly transactions: Counter<'ip_family'>;
+  /** Times that the kernel no longer held what we had written, and got it back. */
+  readonly repairs: Counter<'ip_family'>;
+  /** Health check node ports that are not open although they should be. */
+  readonly healthCheckPortsFailed: Gauge<'ip_family'>;
+}
+
+export function defineOwnMetrics(
+  catalogue: Catalogue,
+  { apiServer }: { readonly apiServer?: () => ApiServerState | undefined },
+): OwnMetrics {
+  const labels = ['ip_family'] as const;
+  const stability = undefined;
+  const zero = ipFamilies;
+  if (apiServer !== undefined) defineApiServerMetrics(catalogue, apiServer);
+  return {
+    servicePortsRefused: catalogue.gauge({
+      name: 'kubeproxyts_service_ports_refused',
+      help: 'Service ports that the kernel refused and that wait to be tried again',
+      labels,
+      stability,
+      zero,
+    }),
+    elementsWritten: catalogue.counter({
+      name: 'kubeproxyts_kernel_elements_written_total',
+      help: 'Map and set elements added to or deleted from the kernel',
+      labels,
+      stability,
+      zero,
+    }),
+    transactions: catalogue.counter({
+      name: 'kubeproxyts_kernel_transactions_total',
+      help: 'Transactions that changed something in the kernel',
+      labels,
+      stability,
+      zero,
+    }),
+    repairs: catalogue.counter({
+      name: 'kubeproxyts_kernel_repairs_total',
+      help: 'Times that somebody had changed or deleted what kube-proxy wrote, and it was put back',
+      labels,
+      stability,
+      zero,
+    }),
+    healthCheckPortsFailed: catalogue.gauge({
+      name: 'kubeproxyts_health_check_node_ports_failed',
+      help: 'Health check node ports of Services that could not be opened and are tried again',
+      labels,
+      stability,
+      zero,
+    }),
+  };
+}
+
+function defineApiServerMetrics(catalogue: Catalogue, source: () => ApiServerState | undefined): void {
+  const labels = ['resource'] as const;
+  const each = (name: string, help: string, read: (state: ResourceState) => number | undefined): void => {
+    catalogue.gauge({
+      name,
+      help,
+      labels,
+      stability: undefined,
+      collect: (metric) => {
+        metric.reset();
+        for (const state of source() ?? []) {
+          const value = read(state);
+          if (value !== undefined) metric.set({ resource: state.kind }, value);
+        }
+      },
+    });
+  };
+  each('kubeproxyts_resource_synced', 'Whether the first list of these objects is complete', ({ synced }) =>
+    Number(synced),
+  );
+  each('kubeproxyts_resource_watched', 'Whether a watch of these objects is open', ({ watching }) =>
+    Number(watching),
+  );
+  each('kubeproxyts_resource_objects', 'Objects known', ({ objects }) => objects);
+  each(
+    'kubeproxyts_resource_last_contact_timestamp_seconds',
+    'Unix time at which the API server last sent something about these objects',
+    ({ lastContact }) => (lastContact === 0 ? undefined : lastContact / 1000),
+  );
+}
