@@ -75,7 +75,22 @@ export function classMap(kind: ClassKind): string {
   return kind.includes('pick') ? maps.pickClasses : maps.classes;
 }
 
+/** The map from address and slot to endpoint that classes of a kind draw from when they have no affinity. */
+export function slotMap(kind: ClassKind): string {
+  if (kind.startsWith('nodeport')) {
+    return kind.endsWith('local') ? maps.nodePortEndpointsLocal : maps.nodePortEndpoints;
+  }
+  return kind.endsWith('local') ? maps.endpointsLocal : maps.endpoints;
+}
+
 export const maxEndpoints = 0xffff;
+
+/** What a number says by itself; undefined for the two fixed classes and those with affinity. */
+export function classWithoutAffinity(id: number): ServiceClass | undefined {
+  const kind = kinds[(id >>> 16) - 1];
+  const endpoints = id & 0xffff;
+  return kind === undefined || endpoints === 0 ? undefined : { kind, endpoints, affinitySeconds: 0 };
+}
 
 /**
  * Numbers for classes. Without affinity the number follows from the class; a (kind, timeout) pair takes the next

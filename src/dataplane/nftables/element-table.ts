@@ -47,9 +47,14 @@ export class ElementTable {
 
   /** Number of the record with this key, unless it was taken; -1: none. */
   find(key: Uint8Array): number {
-    if (this.records === 0 || key.length !== this.keyLength) return -1;
-    const record = (this.index[this.slotOf(key)] ?? 0) - 1;
+    const record = this.recordOf(key);
     return record >= 0 && this.taken[record] === 0 ? record : -1;
+  }
+
+  /** Number of the record with this key, taken or not; -1: none. */
+  recordOf(key: Uint8Array): number {
+    if (this.records === 0 || key.length !== this.keyLength) return -1;
+    return (this.index[this.slotOf(key)] ?? 0) - 1;
   }
 
   /** A view. */
@@ -71,6 +76,10 @@ export class ElementTable {
 
   hasComment(record: number, comment: string | undefined): boolean {
     return this.comments[record] === checksum(comment);
+  }
+
+  isTaken(record: number): boolean {
+    return this.taken[record] === 1;
   }
 
   take(record: number): void {

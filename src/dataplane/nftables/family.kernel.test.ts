@@ -34,6 +34,14 @@ class FaultyConnection extends NftablesConnection {
   refuse: (batch: Batch) => number | undefined = () => undefined;
   commits = 0;
 
+  /** As kernels before 6.18: sets do not tell how many elements they have. */
+  hideCounts = false;
+
+  override listSets(...args: Parameters<NftablesConnection['listSets']>) {
+    const found = super.listSets(...args);
+    return this.hideCounts ? found.map((set) => ({ ...set, count: undefined })) : found;
+  }
+
   static override open(): FaultyConnection {
     return new FaultyConnection(NetlinkSocket.open(NETLINK_NETFILTER));
   }
@@ -64,6 +72,13 @@ function optionsOf(family: IPFamily, more: Partial<DataplaneOptions> = {}): Data
   };
 }
 
+/** How the endpoints in the kernel are read at an adoption. */
+interface Reading {
+  /** See ReadOptions. */
+  readonly dumpLimit?: number;
+  readonly hideCounts?: boolean;
+}
+
 /** One node: a dataplane, what it was last told, and an eye on the kernel. */
 class Node {
   readonly nft: 'ip' | 'ip6';
@@ -77,16 +92,19 @@ class Node {
   constructor(
     readonly family: IPFamily,
     readonly options: DataplaneOptions = optionsOf(family),
+    private readonly reading: Reading = {},
   ) {
     this.nft = nftOf(family);
-    this.dataplane = new NftablesFamily(this.connection, options);
+    this.connection.hideCounts = reading.hideCounts ?? false;
+    this.dataplane = new NftablesFamily(this.connection, options, reading.dumpLimit);
   }
 
   /** The process is gone, another one begins. */
   restart(): void {
     this.dataplane.close();
     this.connection = FaultyConnection.open();
-    this.dataplane = new NftablesFamily(this.connection, this.options);
+    this.connection.hideCounts = this.reading.hideCounts ?? false;
+    this.dataplane = new NftablesFamily(this.connection, this.options, this.reading.dumpLimit);
   }
 
   async adopt() {
@@ -144,8 +162,9 @@ async function onNode(
   family: IPFamily,
   work: (node: Node) => Promise<void>,
   options?: Partial<DataplaneOptions>,
+  reading?: Reading,
 ): Promise<void> {
-  const node = new Node(family, optionsOf(family, options));
+  const node = new Node(family, optionsOf(family, options), reading);
   try {
     await work(node);
   } finally {
@@ -195,50 +214,69 @@ function servicePort(id: number, fields: Partial<ServicePort> = {}): ServicePort
   };
 }
 
-for (const family of families) {
-  describe(`${family}: random changes`, { skip }, () => {
+const readings: Readonly<Record<string, Reading>> = {
+  dumped: { dumpLimit: Infinity },
+  'by key': { dumpLimit: 0 },
+  'by key, uncounted': { dumpLimit: 0, hideCounts: true },
+};
+const ways = families.flatMap((family) =>
+  Object.entries(readings).map(([name, reading]) => ({ family, name, reading })),
+);
+
+for (const { family, name, reading } of ways) {
+  describe(`${family}: random changes, endpoints ${name}`, { skip }, () => {
     for (const seed of [1, 2, 3]) {
       test(`seed ${seed}: the kernel holds exactly what is wanted, restarts write nothing`, async () => {
-        await onNode(family, async (node) => {
-          const random = new Random(seed);
-          const world = new World(random, family);
-          await node.adopt();
-          for (let step = 0; step < 60; step++) {
-            const { upserted, removed } = world.step();
-            const report = await node.apply(upserted, removed);
-            assert.deepEqual(report.failures, [], `step ${step}`);
-            assert.ok(report.transactions <= 1, `step ${step}: ${report.transactions} transactions`);
-            node.check(`step ${step}`);
-            if (step % 10 === 9) {
-              if (random.below(2) === 0) node.restart();
-              const adopted = await node.adopt();
-              assert.equal(adopted.transactions, 0, `step ${step}: adoption of what is right`);
-              assert.deepEqual(adopted.failures, []);
-              node.check(`step ${step}, adopted`);
+        await onNode(
+          family,
+          async (node) => {
+            const random = new Random(seed);
+            const world = new World(random, family);
+            await node.adopt();
+            for (let step = 0; step < 60; step++) {
+              const { upserted, removed } = world.step();
+              const report = await node.apply(upserted, removed);
+              assert.deepEqual(report.failures, [], `step ${step}`);
+              assert.ok(report.transactions <= 1, `step ${step}: ${report.transactions} transactions`);
+              node.check(`step ${step}`);
+              if (step % 10 === 9) {
+                if (random.below(2) === 0) node.restart();
+                const adopted = await node.adopt();
+                assert.equal(adopted.transactions, 0, `step ${step}: adoption of what is right`);
+                assert.deepEqual(adopted.failures, []);
+                node.check(`step ${step}, adopted`);
+              }
+              if (step % 7 === 6) {
+                node.dataplane.maintain();
+                node.check(`step ${step}, maintained`);
+              }
             }
-            if (step % 7 === 6) {
-              node.dataplane.maintain();
-              node.check(`step ${step}, maintained`);
-            }
-          }
-        });
+          },
+          {},
+          reading,
+        );
       });
 
       test(`seed ${seed}: another process changed the world meanwhile`, async () => {
-        await onNode(family, async (node) => {
-          const world = new World(new Random(100 + seed), family);
-          await node.adopt();
-          for (let round = 0; round < 12; round++) {
-            // What happens to the objects while nobody looks.
-            for (let i = 0; i < 4; i++) world.step();
-            node.wanted.clear();
-            for (const [key, port] of world.ports) node.wanted.set(key, port);
-            node.restart();
-            assert.deepEqual((await node.adopt()).failures, []);
-            node.check(`round ${round}`);
-            assert.equal((await node.adopt()).transactions, 0, `round ${round}: again`);
-          }
-        });
+        await onNode(
+          family,
+          async (node) => {
+            const world = new World(new Random(100 + seed), family);
+            await node.adopt();
+            for (let round = 0; round < 12; round++) {
+              // What happens to the objects while nobody looks.
+              for (let i = 0; i < 4; i++) world.step();
+              node.wanted.clear();
+              for (const [key, port] of world.ports) node.wanted.set(key, port);
+              node.restart();
+              assert.deepEqual((await node.adopt()).failures, []);
+              node.check(`round ${round}`);
+              assert.equal((await node.adopt()).transactions, 0, `round ${round}: again`);
+            }
+          },
+          {},
+          reading,
+        );
       });
     }
   });
@@ -377,30 +415,36 @@ describe('adoption repairs', { skip }, () => {
     },
   };
 
-  for (const family of families) {
+  // Nobody can tell that an endpoint is too many where sets are not counted.
+  for (const { family, name: way, reading } of ways.filter(({ reading }) => reading.hideCounts !== true)) {
     for (const [name, damage] of Object.entries(damages)) {
-      test(`${family}: ${name}`, async () => {
-        await onNode(family, async (node) => {
-          const random = new Random(name.length);
-          const world = new World(random, family);
-          await node.adopt();
-          for (let i = 0; i < 12; i++) {
-            const { upserted, removed } = world.step();
-            await node.apply(upserted, removed);
-          }
-          node.check('before');
-          for (let round = 0; round < 3; round++) {
-            damage(node, random);
-            if (round === 1) node.restart();
-            const report = await node.adopt();
-            assert.deepEqual(report.failures, []);
-            node.check(`round ${round}`);
-            assert.equal((await node.adopt()).transactions, 0, 'nothing is left to repair');
-            const { upserted, removed } = world.step();
-            assert.deepEqual((await node.apply(upserted, removed)).failures, []);
-            node.check(`round ${round}, going on`);
-          }
-        });
+      test(`${family}, endpoints ${way}: ${name}`, async () => {
+        await onNode(
+          family,
+          async (node) => {
+            const random = new Random(name.length);
+            const world = new World(random, family);
+            await node.adopt();
+            for (let i = 0; i < 12; i++) {
+              const { upserted, removed } = world.step();
+              await node.apply(upserted, removed);
+            }
+            node.check('before');
+            for (let round = 0; round < 3; round++) {
+              damage(node, random);
+              if (round === 1) node.restart();
+              const report = await node.adopt();
+              assert.deepEqual(report.failures, []);
+              node.check(`round ${round}`);
+              assert.equal((await node.adopt()).transactions, 0, 'nothing is left to repair');
+              const { upserted, removed } = world.step();
+              assert.deepEqual((await node.apply(upserted, removed)).failures, []);
+              node.check(`round ${round}, going on`);
+            }
+          },
+          {},
+          reading,
+        );
       });
     }
   }

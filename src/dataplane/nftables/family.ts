@@ -28,9 +28,10 @@ import {
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { addressBytes, hostUint32 } from './keys.js';
 import { intervalElements } from './intervals.js';
-import { KernelTable, readTable } from './kernel-table.js';
+import { KernelTable } from './kernel-table.js';
 import { baseObjects, classRules, nftFamily, sourceRangeRules, sourceRangeSetDefinition } from './layout.js';
 import { chains, maps, sets, sourceRangePrefix, tableName } from './names.js';
+import { defaultDumpLimit, readTable } from './read-table.js';
 import { assignSlots } from './slots.js';
 import { Transaction } from './transaction.js';
 
@@ -82,10 +83,14 @@ export class NftablesFamily implements Dataplane {
   private baseWritten = false;
   /** The table is as wanted. */
   private adopted = false;
+  /** The table is being compared, and was read by key. */
+  private partial = false;
 
   constructor(
     private readonly connection: NftablesConnection,
     private readonly options: DataplaneOptions,
+    /** See ReadOptions. */
+    private readonly dumpLimit = defaultDumpLimit,
   ) {
     this.family = options.family;
     this.nft = nftFamily(options.family);
@@ -93,44 +98,19 @@ export class NftablesFamily implements Dataplane {
   }
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
-    this.adopted = this.baseWritten = false;
+    const ports = [...wanted];
     const tally = new Tally();
-    const found = readTable(this.connection, this.options);
-    const steps: ServicePort[] = [...wanted];
-    if (found === 'foreign' && this.replaceTable(steps, tally)) {
-      this.adopted = this.baseWritten = true;
+    try {
+      await this.compare(ports, tally, this.dumpLimit);
       return tally;
+    } catch (error) {
+      if (!(error instanceof TableDamagedError && this.partial)) throw error;
     }
-
-    this.forget();
-    const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
-    const tx = this.begin();
-    if (found === 'foreign') tx.batch.deleteTable();
-    this.writeBase(tx, kernel);
-    const unknownChains = this.adoptClasses(tx, kernel);
-    this.affinityNumbers.reserve(kernel.affinityServiceNumbers());
-    this.commit(tx, tally);
-    this.baseWritten = true;
-
-    let current: Transaction | undefined;
-    await this.inTransactions(steps, tally, (each, port) => {
-      if (each !== current) {
-        current = each;
-        kernel.checkpoint();
-        each.onFailure(() => {
-          kernel.rollBack();
-        });
-      }
-      this.adoptServicePort(each, port, kernel);
-    });
-    this.affinityNumbers.reserve([]);
-    await this.removeLeftovers(kernel, tally);
-    this.removeChains(
-      unknownChains.filter((name) => !this.classUse.has(name)),
-      tally,
-    );
-    this.adopted = true;
-    return tally;
+    // Something is there that nothing leads to, or the other way round: only all elements tell.
+    const again = new Tally();
+    await this.compare(ports, again, Infinity);
+    again.add(tally);
+    return again;
   }
 
   async apply(changes: FamilyChanges): Promise<ApplyReport> {
@@ -174,6 +154,8 @@ export class NftablesFamily implements Dataplane {
 
   maintain(): ApplyReport {
     const tally = new Tally();
+    // Else chains would vanish that the comparison has seen.
+    if (!this.adopted) return tally;
     const unused = [...this.classUse].filter(([, uses]) => uses === 0).map(([name]) => name);
     const remove = unused.filter((name) => this.idleClasses.has(name));
     this.idleClasses = new Set(unused);
@@ -292,7 +274,7 @@ export class NftablesFamily implements Dataplane {
     if (!(failure instanceof NetlinkError)) return;
     if (failure.code === 'EPERM') throw failure;
     // Which of the last two it is for a key with another value depends on the kernel's age.
-    if (this.adopted && ['ENOENT', 'EEXIST', 'EBUSY'].includes(failure.code)) {
+    if ((this.adopted || this.partial) && ['ENOENT', 'EEXIST', 'EBUSY'].includes(failure.code)) {
       throw new TableDamagedError(
         `table ${this.nft} ${tableName} was changed by another program; comparing all of it: ${failure.message}`,
         { cause: failure },
@@ -486,6 +468,50 @@ export class NftablesFamily implements Dataplane {
   }
 
   // ---- adoption
+
+  /** @param dumpLimit see ReadOptions */
+  private async compare(ports: readonly ServicePort[], tally: Tally, dumpLimit: number): Promise<void> {
+    this.adopted = this.baseWritten = this.partial = false;
+    const found = await readTable(this.connection, this.options, { dumpLimit });
+    if (found === 'foreign' && this.replaceTable(ports, tally)) {
+      this.adopted = this.baseWritten = true;
+      return;
+    }
+
+    this.forget();
+    const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
+    this.partial = kernel.isPartial;
+    const tx = this.begin();
+    if (found === 'foreign') tx.batch.deleteTable();
+    this.writeBase(tx, kernel);
+    const unknownChains = this.adoptClasses(tx, kernel);
+    this.affinityNumbers.reserve(kernel.affinityServiceNumbers());
+    this.commit(tx, tally);
+    this.baseWritten = true;
+
+    let current: Transaction | undefined;
+    for (const part of kernel.parts(ports)) {
+      kernel.readSlots(part);
+      await this.inTransactions(part, tally, (each, port) => {
+        if (each !== current) {
+          current = each;
+          kernel.checkpoint();
+          each.onFailure(() => {
+            kernel.rollBack();
+          });
+        }
+        this.adoptServicePort(each, port, kernel);
+      });
+    }
+    this.affinityNumbers.reserve([]);
+    await this.removeLeftovers(kernel, tally);
+    this.removeChains(
+      unknownChains.filter((name) => !this.classUse.has(name)),
+      tally,
+    );
+    this.adopted = true;
+    this.partial = false;
+  }
 
   /**
    * A table that is not laid out as ours (upstream's, or damaged) is replaced in one transaction with everything in

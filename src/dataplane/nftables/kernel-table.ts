@@ -1,23 +1,21 @@
 /**
- * Our table as the kernel has it, read once when the dataplane takes over: what is right is taken off, and what
- * remains at the end is nobody's and has to go.
+ * Our table as the kernel has it, read once when the dataplane takes over (read-table.ts): what is right is taken off,
+ * and what remains at the end is nobody's and has to go.
+ *
+ * The maps that hold endpoints can be too large to be read whole. They follow from the small maps, though: the class of
+ * an address says which of them it draws from, and how many slots it has there. So they are read slot by slot, for
+ * some service ports at a time (readSlots).
  */
-import {
-  isVerdict,
-  sameExpressions,
-  sameSetDefinition,
-  type Expression,
-  type NftablesConnection,
-} from '../../netlink/nftables/index.js';
-import type { Endpoint, ServicePort } from '../../model/types.js';
-import type { DataplaneOptions } from '../dataplane.js';
+import { sameExpressions, type Expression } from '../../netlink/nftables/index.js';
+import type { Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
+import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from './element-table.js';
-import type { AffinityNumbers } from './footprint.js';
+import { slotKey, type AffinityNumbers } from './footprint.js';
 import type { IntervalElement } from './intervals.js';
 import { addressText, hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from './keys.js';
-import { baseObjects, nftFamily, sourceRangeSetDefinition, type RuleDefinition } from './layout.js';
-import { maps, sets, sourceRangePrefix, tableName } from './names.js';
+import type { RuleDefinition } from './layout.js';
+import { maps, sets, sourceRangePrefix } from './names.js';
 import { endpointKey } from './slots.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
@@ -29,10 +27,33 @@ const notOurs = new Set<string>([
   sets.nodePortIPs,
 ]);
 
+/** The maps of slots without affinity, and the maps whose classes lead to them. */
+const classMapsOf: Readonly<Record<string, readonly string[]>> = {
+  [maps.endpoints]: [maps.serviceIPs, maps.shortCircuitIPs],
+  [maps.endpointsLocal]: [maps.serviceIPs, maps.localIPs],
+  [maps.nodePortEndpoints]: [maps.serviceNodePorts, maps.shortCircuitNodePorts],
+  [maps.nodePortEndpointsLocal]: [maps.localNodePorts],
+};
+export const slotMaps: readonly string[] = Object.keys(classMapsOf);
+
+/** Most slots, and most service ports, whose elements are held at a time. */
+const partSlots = 32_768;
+const partPorts = 4_096;
+
 const noValue = Buffer.alloc(0);
+
+/** Reads elements of a set by their keys; those that are not there are passed over. */
+export type ReadElements = (
+  set: string,
+  keys: readonly Buffer[],
+  onElement: (key: Buffer, value: Buffer) => void,
+) => void;
 
 export class KernelTable {
   exists = false;
+  /** Slot maps that are read in parts, and those of their elements that nobody took, in the parts gone by. */
+  private readonly inParts = new Map<string, Set<string>>();
+  private readElements: ReadElements = () => undefined;
   private readonly chainNames = new Set<string>();
   private readonly rules = new Map<string, (readonly Expression[])[]>();
   /** By set. What is wanted is taken off. */
@@ -176,10 +197,26 @@ export class KernelTable {
   *leftovers(): Iterable<{ key: string; set: string; element: string }> {
     for (const set of this.elements.keys()) {
       if (notOurs.has(set)) continue;
-      for (const element of this.leftoversOf(set)) {
+      for (const element of this.inParts.has(set) ? this.leftoversInParts(set) : this.leftoversOf(set)) {
         yield { key: `${set} ${Buffer.from(element, 'latin1').toString('hex')}`, set, element };
       }
     }
+  }
+
+  /** What the parts left, and the slots of addresses that nobody asked for. */
+  private leftoversInParts(set: string): Iterable<string> {
+    this.endPart(set);
+    const left = this.inParts.get(set) ?? new Set<string>();
+    const [services = ''] = classMapsOf[set] ?? [];
+    for (const { key, slots } of this.slotsOfClasses(set)) {
+      // An address that belongs to a service port was in that one's part.
+      const table = this.elements.get(services);
+      const record = table?.recordOf(key) ?? -1;
+      if (table !== undefined && record >= 0 && table.isTaken(record)) continue;
+      const prefix = key.toString('latin1');
+      for (let slot = 0; slot < slots; slot++) left.add(slotKey(prefix, slot));
+    }
+    return left;
   }
 
   /** Keys of one set that nobody took. */
@@ -193,6 +230,95 @@ export class KernelTable {
   affinityServiceNumbers(): Iterable<number> {
     return this.affinityServices;
   }
+
+  // ---- slot maps in parts
+
+  /** How many elements a slot map has, going by the classes of the addresses. */
+  slotCount(set: string): number {
+    let count = 0;
+    for (const { slots } of this.slotsOfClasses(set)) count += slots;
+    return count;
+  }
+
+  /** The slot map is not dumped; its elements are had from `read`. */
+  readInParts(set: string, read: ReadElements): void {
+    this.addSet(set);
+    this.inParts.set(set, new Set());
+    this.readElements = read;
+  }
+
+  /** Some of what was read was read by key: what nothing leads to was not looked for. */
+  get isPartial(): boolean {
+    return this.inParts.size > 0;
+  }
+
+  /** Divides service ports so that the slots of each part can be held at once. */
+  *parts(ports: readonly ServicePort[]): Generator<readonly ServicePort[], void, undefined> {
+    if (!this.isPartial) {
+      yield ports;
+      return;
+    }
+    for (let from = 0, to = 0; to < ports.length; from = to) {
+      for (let slots = 0; to < ports.length && to - from < partPorts && slots < partSlots; to++) {
+        const port = ports[to];
+        if (port !== undefined)
+          slots += port.addresses.length * (port.clusterEndpoints.length + port.localEndpoints.length);
+      }
+      yield ports.slice(from, to);
+    }
+  }
+
+  /** Reads the slots of these service ports' addresses in place of those of the ports before. */
+  readSlots(ports: readonly ServicePort[]): void {
+    for (const set of this.inParts.keys()) {
+      this.endPart(set);
+      const table = new ElementTable();
+      this.elements.set(set, table);
+      const keys: Buffer[] = [];
+      for (const port of ports) {
+        for (const address of port.addresses) {
+          const onNode = set === maps.nodePortEndpoints || set === maps.nodePortEndpointsLocal;
+          if (onNode !== (address.kind === 'NodePort')) continue;
+          const prefix = addressKey(port, address);
+          const slots = this.slotsAt(set, keyBytes(prefix));
+          for (let slot = 0; slot < slots; slot++) keys.push(Buffer.from(slotKeyBytes(prefix, slot)));
+        }
+      }
+      this.readElements(set, keys, (key, value) => {
+        table.set(key, value);
+      });
+    }
+  }
+
+  private endPart(set: string): void {
+    const left = this.inParts.get(set);
+    for (const key of this.leftoversOf(set)) left?.add(key);
+  }
+
+  /** Slots that the address has in a slot map, by its class. */
+  private slotsAt(set: string, key: Buffer): number {
+    for (const name of classMapsOf[set] ?? []) {
+      const table = this.elements.get(name);
+      const record = table?.recordOf(key) ?? -1;
+      const slots = table === undefined || record < 0 ? 0 : slotsIn(set, table, record);
+      if (slots > 0) return slots;
+    }
+    return 0;
+  }
+
+  /** By address that nobody took: its slots in a slot map. */
+  private *slotsOfClasses(set: string): Generator<{ readonly key: Buffer; readonly slots: number }> {
+    for (const name of classMapsOf[set] ?? []) {
+      const table = this.elements.get(name);
+      if (table === undefined) continue;
+      for (const record of table.rest()) {
+        const slots = slotsIn(set, table, record);
+        if (slots > 0) yield { key: table.key(record), slots };
+      }
+    }
+  }
+
+  // ---- what a service port has in the kernel
 
   /** Endpoints by slot of the list that an address of this service port draws from. */
   slotsOf(
@@ -229,9 +355,7 @@ export class KernelTable {
   private addressBlock(port: ServicePort, list: 'cluster' | 'local'): FoundBlock | undefined {
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
-      const prefix = onNode
-        ? nodePortKey(port.protocol, address.port)
-        : serviceKey(address.ip, port.protocol, address.port);
+      const prefix = addressKey(port, address);
       const set = onNode
         ? list === 'cluster'
           ? maps.nodePortEndpoints
@@ -262,11 +386,8 @@ export class KernelTable {
   affinityOf(port: ServicePort): AffinityNumbers | undefined {
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
-      const key = onNode
-        ? nodePortKey(port.protocol, address.port)
-        : serviceKey(address.ip, port.protocol, address.port);
       const elements = this.elements.get(onNode ? maps.affinityNodePorts : maps.affinityIPs);
-      const record = elements?.find(keyBytes(key)) ?? -1;
+      const record = elements?.find(keyBytes(addressKey(port, address))) ?? -1;
       if (elements === undefined || record < 0) continue;
       const service = readHostUint32(elements.value(record).toString('latin1')) >>> 16;
       const endpoints = new Map<string, number>();
@@ -279,6 +400,19 @@ export class KernelTable {
     }
     return undefined;
   }
+}
+
+/** The key of an address in the maps that addresses stand in. */
+function addressKey(port: ServicePort, address: VirtualAddress): string {
+  return address.kind === 'NodePort'
+    ? nodePortKey(port.protocol, address.port)
+    : serviceKey(address.ip, port.protocol, address.port);
+}
+
+/** Slots in a slot map that the class in the element's value draws from. */
+function slotsIn(set: string, table: ElementTable, record: number): number {
+  const of = classWithoutAffinity(readHostUint32(table.value(record).toString('latin1')));
+  return of !== undefined && slotMap(of.kind) === set ? of.endpoints : 0;
 }
 
 /** The slots of one list of one address. */
@@ -299,97 +433,3 @@ function holds({ elements, prefix }: FoundBlock, endpoints: readonly Endpoint[])
 
 /** Stands for an endpoint that is no longer wanted; equal to none. */
 const hole: Endpoint = { ip: '', port: 0, local: false, nodeUnknown: false };
-
-/** A dump is right unless the kernel was just rearranging the hash table (rhashtable): then it is taken again. */
-const dumpAttempts = 20;
-const dumpPauseMs = 25;
-
-function pause(ms: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-}
-
-/**
- * Reads our table of one family.
- * @returns 'absent', or 'foreign' when a table of our name is there that is laid out otherwise (upstream's, or one
- * that was changed beyond repair).
- */
-export function readTable(
-  connection: NftablesConnection,
-  options: DataplaneOptions,
-): KernelTable | 'absent' | 'foreign' {
-  const family = nftFamily(options.family);
-  if (!connection.listTables().some((table) => table.family === family && table.name === tableName))
-    return 'absent';
-
-  const found = connection.listSets(family, tableName);
-  const base = baseObjects(options, []);
-  const wantedSets = new Map(base.sets.map((definition) => [definition.name, definition]));
-  for (const set of found) {
-    const length = sourceRangePrefix(set.name);
-    const wanted =
-      length === undefined ? wantedSets.get(set.name) : sourceRangeSetDefinition(options.family, length);
-    if (wanted === undefined || !sameSetDefinition(wanted, set)) return 'foreign';
-  }
-  const wantedChains = new Map(base.chains.map((chain) => [chain.name, chain]));
-  const table = new KernelTable();
-  table.exists = true;
-  for (const chain of connection.listChains(family, tableName)) {
-    const wanted = wantedChains.get(chain.name)?.base;
-    const same =
-      wanted?.hook === chain.base?.hook &&
-      wanted?.priority === chain.base?.priority &&
-      wanted?.type === chain.base?.type;
-    if (!same || chain.base?.policy === 'drop') return 'foreign';
-    // Upstream's chains of Services have a slash in their names, ours never.
-    if (chain.name.includes('/')) return 'foreign';
-    table.addChain(chain.name);
-  }
-  for (const rule of connection.listRules(family, tableName)) table.addRule(rule.chain, rule.expressions);
-  for (const set of found) {
-    if (set.name === maps.affinity) table.addSet(set.name);
-    else readElements(connection, family, table, set.name);
-  }
-  return table;
-}
-
-/**
- * Shortly after many additions the kernel moves a hash set to a larger table, and a dump may show some elements twice
- * and others not at all. The first is a sign of the second.
- */
-function readElements(
-  connection: NftablesConnection,
-  family: 'ip' | 'ip6',
-  table: KernelTable,
-  set: string,
-): void {
-  for (let attempt = 1; ; attempt++) {
-    table.addSet(set);
-    let delivered = 0;
-    const before = connection.getSet(family, tableName, set)?.count;
-    connection.listElements(
-      family,
-      tableName,
-      set,
-      (key, value, info) => {
-        delivered++;
-        if (value !== undefined && isVerdict(value)) {
-          const chain = 'chain' in value && value.verdict === 'goto' ? value.chain : '';
-          table.addClass(set, readHostUint32(key.toString('latin1')), chain);
-          return;
-        }
-        table.addElement(set, key, value, info.intervalEnd, info.comment);
-      },
-      {
-        onRestart: () => {
-          delivered = 0;
-          table.addSet(set);
-        },
-      },
-    );
-    const distinct = table.elementCount(set);
-    if (set === sets.serviceCIDRs || distinct === undefined) return;
-    if (distinct === delivered && (before === undefined || before <= distinct)) return;
-    if (attempt === dumpAttempts) return;
-    pause(dumpPauseMs);
-  }
-}

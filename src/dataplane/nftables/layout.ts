@@ -29,7 +29,13 @@ import {
 } from '../../netlink/nftables/index.js';
 import type { Cidr, IPFamily, LocalDetector } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
-import { externalLocalClass, nodePortLocalClass, type ClassKind, type ServiceClass } from './classes.js';
+import {
+  externalLocalClass,
+  nodePortLocalClass,
+  slotMap,
+  type ClassKind,
+  type ServiceClass,
+} from './classes.js';
 import { addressBytes, hostUint32 } from './keys.js';
 import { chains, maps, sets, sourceRangeSet } from './names.js';
 import { prefixMask } from './source-ranges.js';
@@ -496,13 +502,7 @@ function dnatTo(options: DataplaneOptions): Expression {
 function draw(options: DataplaneOptions, of: ServiceClass, trait: ClassTraits): RuleDefinition[] {
   const f = fieldsOf(options.family);
   const key = [...(trait.nodePort ? f.nodePort : f.service), selectors.numgenRandom(of.endpoints)];
-  const map = trait.nodePort
-    ? trait.local
-      ? maps.nodePortEndpointsLocal
-      : maps.nodePortEndpoints
-    : trait.local
-      ? maps.endpointsLocal
-      : maps.endpoints;
+  const map = slotMap(of.kind);
   return [rule(resetPriority, loadFields(key, 0), expr.lookup(map, 0, { dreg: 0 }), dnatTo(options))];
 }
 

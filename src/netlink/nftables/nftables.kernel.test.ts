@@ -414,6 +414,42 @@ test('a batch can demand a generation', { skip }, () => {
   connection.commit(batch, { generation: after.id });
 });
 
+test('elements by their keys: what is there comes in order, what is not is passed over', { skip }, () => {
+  const connection = connect();
+  const batch = new Batch('ip', 'by-key');
+  batch.addTable();
+  batch.addSet({ name: 'm', key: [types.ipv4Addr], value: [types.mark] });
+  batch.addSet({ name: 'empty', key: [types.ipv4Addr] });
+  const bytes = (number: number): Buffer => {
+    const buffer = Buffer.alloc(4);
+    buffer.writeUInt32BE(number);
+    return buffer;
+  };
+  for (let i = 0; i < 1000; i++) batch.addElement('m', bytes(i), bytes(i * 3), { comment: `number ${i}` });
+  connection.commit(batch);
+  const read = (set: string, numbers: readonly number[]): string[] => {
+    const seen: string[] = [];
+    connection.getElements('ip', 'by-key', set, numbers.map(bytes), (key, value, { comment }) => {
+      assert.ok(Buffer.isBuffer(value));
+      seen.push(`${key.readUInt32BE()} ${value.readUInt32BE()} ${comment}`);
+    });
+    return seen;
+  };
+  const expected = (numbers: readonly number[]): string[] => numbers.map((i) => `${i} ${i * 3} number ${i}`);
+  const all = Array.from({ length: 1000 }, (_, i) => 999 - i);
+  assert.deepEqual(read('m', all), expected(all));
+  assert.deepEqual(read('m', [5000, 7, 7, 5001, 5002, 3, 1000]), expected([7, 7, 3]));
+  assert.deepEqual(read('m', []), []);
+  assert.deepEqual(read('empty', [1, 2]), []);
+  assert.deepEqual(read('no-such-set', [1]), []);
+  assert.throws(() => {
+    connection.getElements('ip', 'by-key', 'm', all.map(bytes), () => {
+      throw new Error('enough');
+    });
+  }, /enough/);
+  assert.deepEqual(read('m', [4]), expected([4]));
+});
+
 test('a large batch: one acknowledgement, every element there', { skip }, async () => {
   const connection = connect();
   const total = 200_000;

@@ -1,0 +1,127 @@
+/** Reads our table of one family from the kernel. */
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { isVerdict, sameSetDefinition, type NftablesConnection } from '../../netlink/nftables/index.js';
+import type { DataplaneOptions } from '../dataplane.js';
+import { KernelTable, slotMaps } from './kernel-table.js';
+import { readHostUint32 } from './keys.js';
+import { baseObjects, nftFamily, sourceRangeSetDefinition } from './layout.js';
+import { maps, sets, sourceRangePrefix, tableName } from './names.js';
+
+/** A dump is right unless the kernel was just rearranging the hash table (rhashtable): then it is taken again. */
+const dumpAttempts = 20;
+const dumpPauseMs = 25;
+
+/**
+ * The kernel needs time in proportion to the square of a map's size to dump it (12 ms for 20,000 elements, 6 s for
+ * 500,000), and 1.6 µs for an element that is asked for by its key.
+ */
+export const defaultDumpLimit = 50_000;
+
+export interface ReadOptions {
+  /** Maps of endpoints with more elements than this are read by key (KernelTable.readSlots). Infinity: none. */
+  readonly dumpLimit: number;
+}
+
+/**
+ * Reads what the kernel holds; between two sets the event loop has its turn.
+ * @returns 'absent', or 'foreign' when a table of our name is there that is laid out otherwise (upstream's, or one
+ * that was changed beyond repair).
+ */
+export async function readTable(
+  connection: NftablesConnection,
+  options: DataplaneOptions,
+  { dumpLimit }: ReadOptions,
+): Promise<KernelTable | 'absent' | 'foreign'> {
+  const family = nftFamily(options.family);
+  if (!connection.listTables().some((table) => table.family === family && table.name === tableName))
+    return 'absent';
+
+  const found = connection.listSets(family, tableName);
+  const base = baseObjects(options, []);
+  const wantedSets = new Map(base.sets.map((definition) => [definition.name, definition]));
+  for (const set of found) {
+    const length = sourceRangePrefix(set.name);
+    const wanted =
+      length === undefined ? wantedSets.get(set.name) : sourceRangeSetDefinition(options.family, length);
+    if (wanted === undefined || !sameSetDefinition(wanted, set)) return 'foreign';
+  }
+  const wantedChains = new Map(base.chains.map((chain) => [chain.name, chain]));
+  const table = new KernelTable();
+  table.exists = true;
+  for (const chain of connection.listChains(family, tableName)) {
+    const wanted = wantedChains.get(chain.name)?.base;
+    const same =
+      wanted?.hook === chain.base?.hook &&
+      wanted?.priority === chain.base?.priority &&
+      wanted?.type === chain.base?.type;
+    if (!same || chain.base?.policy === 'drop') return 'foreign';
+    // Upstream's chains of Services have a slash in their names, ours never.
+    if (chain.name.includes('/')) return 'foreign';
+    table.addChain(chain.name);
+  }
+  for (const rule of connection.listRules(family, tableName)) table.addRule(rule.chain, rule.expressions);
+  const dumped = found.filter(({ name }) => !slotMaps.includes(name));
+  for (const { name } of dumped) {
+    if (name === maps.affinity) table.addSet(name);
+    else await readElements(connection, family, table, name);
+    await nextTurn();
+  }
+  for (const { name, count } of found) {
+    if (!slotMaps.includes(name)) continue;
+    const expected = table.slotCount(name);
+    // Where the kernel tells how many there are, and it is not as many as something leads to, all have to be seen.
+    if (expected > dumpLimit && (count === undefined || count === expected)) {
+      table.readInParts(name, (set, keys, onElement) => {
+        connection.getElements(family, tableName, set, keys, (key, value) => {
+          if (Buffer.isBuffer(value)) onElement(key, value);
+        });
+      });
+    } else {
+      await readElements(connection, family, table, name);
+      await nextTurn();
+    }
+  }
+  return table;
+}
+
+/**
+ * Shortly after many additions the kernel moves a hash set to a larger table, and a dump may show some elements twice
+ * and others not at all. The first is a sign of the second.
+ */
+async function readElements(
+  connection: NftablesConnection,
+  family: 'ip' | 'ip6',
+  table: KernelTable,
+  set: string,
+): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    table.addSet(set);
+    let delivered = 0;
+    const before = connection.getSet(family, tableName, set)?.count;
+    connection.listElements(
+      family,
+      tableName,
+      set,
+      (key, value, info) => {
+        delivered++;
+        if (value !== undefined && isVerdict(value)) {
+          const chain = 'chain' in value && value.verdict === 'goto' ? value.chain : '';
+          table.addClass(set, readHostUint32(key.toString('latin1')), chain);
+          return;
+        }
+        table.addElement(set, key, value, info.intervalEnd, info.comment);
+      },
+      {
+        onRestart: () => {
+          delivered = 0;
+          table.addSet(set);
+        },
+      },
+    );
+    const distinct = table.elementCount(set);
+    if (set === sets.serviceCIDRs || distinct === undefined) return;
+    if (distinct === delivered && (before === undefined || before <= distinct)) return;
+    if (attempt === dumpAttempts) return;
+    await sleep(dumpPauseMs);
+  }
+}
