@@ -45,7 +45,7 @@ export class Proxy {
   ) {
     this.health = new Health(2 * config.syncPeriodMs);
     this.metrics = createMetrics({
-      modes: [config.mode],
+      modes: [mode.mode],
       sources: { cluster: () => this.state.counts() },
     });
     this.state = new ClusterState(config.nodeName, {
