@@ -25,7 +25,11 @@ export const AF_INET6 = 10;
 
 export type Family = 'ip' | 'ip6';
 
-export function addressFamily(family: Family): number {
+/** Netfilter's tables for both families at once (NFPROTO_INET in linux/netfilter.h). */
+export const NFPROTO_INET = 1;
+
+export function addressFamily(family: Family | 'inet'): number {
+  if (family === 'inet') return NFPROTO_INET;
   return family === 'ip' ? AF_INET : AF_INET6;
 }
 
