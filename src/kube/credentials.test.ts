@@ -95,7 +95,12 @@ const mistakes: readonly (readonly [string, string | object, string, RegExp])[] 
     'KUBE_SERVER_URL',
     /"ftp:\/\/x" is not the URL of an API server/,
   ],
-  ['SOCKS proxy', config({}, { 'proxy-url': 'socks5://x:1' }), 'KUBE_PROXY', /only http:\/\/host:port is/],
+  [
+    'SOCKS proxy',
+    config({}, { 'proxy-url': 'socks5://x:1' }),
+    'KUBE_PROXY',
+    /only http:\/\/host:port and https/,
+  ],
   [
     'auth provider',
     config({ 'auth-provider': { name: 'gcp' } }),

@@ -8,6 +8,7 @@ import path from 'node:path';
 import type { User } from '@kubernetes/client-node/dist/config_types.js';
 import type { Logger } from '../log/logger.js';
 import { KubeError } from './errors.js';
+import { proxyFromEnvironment, proxyURL, type Environment } from './http/proxy-settings.js';
 import { isObject } from './json/fields.js';
 import { readKubeconfig, systemReason, type Kubeconfig } from './kubeconfig.js';
 
@@ -17,7 +18,7 @@ export interface ConnectionOptions {
   /** URL of the API server; overrides the one in the kubeconfig. '' or absent: none. */
   readonly master?: string | undefined;
   /** For tests; process.env when absent. */
-  readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly environment?: Environment;
   /** For tests; where a pod finds its token and CA. */
   readonly serviceAccountFolder?: string;
 }
@@ -36,7 +37,7 @@ export type RequestHeaders = Readonly<Record<string, string | string[]>>;
 /** A plain view of where and as whom; every call reads what may have been renewed in the meantime. */
 export interface ApiCredentials {
   readonly server: URL;
-  /** An HTTP proxy to reach it through. */
+  /** A proxy to reach it through, by CONNECT. */
   readonly proxy: URL | undefined;
   /** For messages: 'kubeconfig /etc/x (context y)'. */
   readonly source: string;
@@ -60,12 +61,14 @@ const execTimeoutMs = 60_000;
 export async function loadCredentials(options: ConnectionOptions, log: Logger): Promise<ApiCredentials> {
   const kubeconfig = options.kubeconfig ?? '';
   const master = options.master ?? '';
+  const environment = options.environment ?? process.env;
+  const anonymous = (): ApiCredentials =>
+    new AnonymousCredentials(serverURL(master, '--master', false), environment);
   if (kubeconfig === '' && master === '') return inCluster(options, log);
-  if (kubeconfig === '') return new AnonymousCredentials(serverURL(master, '--master', false));
+  if (kubeconfig === '') return anonymous();
   const config = await readKubeconfig(kubeconfig);
   if (config === undefined) {
-    if (master !== '') return new AnonymousCredentials(serverURL(master, '--master', false));
-    const environment = options.environment ?? process.env;
+    if (master !== '') return anonymous();
     if (environment['KUBERNETES_SERVICE_HOST'] !== undefined) {
       log.warn('The kubeconfig is empty, using the service account of the pod', { kubeconfig });
       return inCluster(options, log);
@@ -75,7 +78,7 @@ export async function loadCredentials(options: ConnectionOptions, log: Logger): 
       `kubeconfig ${kubeconfig} is empty: it needs clusters, contexts and a current-context`,
     );
   }
-  return KubeconfigCredentials.create(config, master);
+  return KubeconfigCredentials.create(config, master, environment);
 }
 
 /** The URL of an API server; a bare host:port means http, or https where TLS settings exist. */
@@ -141,11 +144,12 @@ class TokenFile {
 
 class AnonymousCredentials implements ApiCredentials {
   readonly server: URL;
-  readonly proxy = undefined;
+  readonly proxy: URL | undefined;
   readonly source = '--master';
 
-  constructor(server: URL) {
+  constructor(server: URL, environment: Environment) {
     this.server = server;
+    this.proxy = proxyFromEnvironment(server, environment);
   }
 
   tls(): Promise<TlsMaterial> {
@@ -184,7 +188,7 @@ async function inCluster(options: ConnectionOptions, log: Logger): Promise<ApiCr
   const caFile = path.join(folder, 'ca.crt');
   return {
     server,
-    proxy: undefined,
+    proxy: proxyFromEnvironment(server, environment),
     source: `service account in ${folder}`,
     tls: async () => {
       try {
@@ -217,15 +221,19 @@ class KubeconfigCredentials implements ApiCredentials {
   readonly #tokenFile: TokenFile | undefined;
   #exec: { readonly at: number; readonly result: Promise<ExecResult> } | undefined;
 
-  static async create(config: Kubeconfig, master: string): Promise<KubeconfigCredentials> {
-    const credentials = new KubeconfigCredentials(config, master);
+  static async create(
+    config: Kubeconfig,
+    master: string,
+    environment: Environment,
+  ): Promise<KubeconfigCredentials> {
+    const credentials = new KubeconfigCredentials(config, master, environment);
     // Files that are wrong now are better reported before anything else starts.
     await credentials.#files();
     if (credentials.#tokenFile !== undefined) await credentials.#tokenFile.token();
     return credentials;
   }
 
-  private constructor(config: Kubeconfig, master: string) {
+  private constructor(config: Kubeconfig, master: string, environment: Environment) {
     this.#config = config;
     this.source = `kubeconfig ${config.file} (context ${config.context})`;
     this.server =
@@ -237,15 +245,10 @@ class KubeconfigCredentials implements ApiCredentials {
           )
         : serverURL(master, '--master', true);
     const proxy: unknown = config.cluster.proxyUrl;
-    if (typeof proxy === 'string' && proxy !== '') {
-      this.proxy = URL.canParse(proxy) ? new URL(proxy) : undefined;
-      if (this.proxy?.protocol !== 'http:') {
-        throw new KubeError(
-          'KUBE_PROXY',
-          `kubeconfig ${config.file}: proxy-url ${JSON.stringify(proxy)} is not supported: only http://host:port is`,
-        );
-      }
-    }
+    this.proxy =
+      typeof proxy === 'string' && proxy !== ''
+        ? proxyURL(proxy, `kubeconfig ${config.file}: proxy-url`)
+        : proxyFromEnvironment(this.server, environment);
     const tokenFile = config.rawUser['tokenFile'];
     if (typeof tokenFile === 'string' && tokenFile !== '') {
       this.#tokenFile = new TokenFile(path.resolve(path.dirname(config.file), tokenFile));

@@ -66,9 +66,6 @@ export interface WatchDecoder<T> {
 
 /** One content type, for one kind of object. */
 export interface Codec<T> {
-  /** Accept header for lists, and for watches. */
-  readonly listAccept: string;
-  readonly watchAccept: string;
   list(handler: ListHandler<T>): ListDecoder;
   watch(): WatchDecoder<T>;
 }

@@ -16,7 +16,7 @@ import type {
 } from './decoded.js';
 import { KubeError } from './errors.js';
 import type { ApiClient, ApiResponse } from './http/client.js';
-import type { ContentType, Resource } from './resources.js';
+import { acceptHeader, type ContentType, type Resource } from './resources.js';
 import { decodeStatus } from './status.js';
 import type { StringTable } from './strings.js';
 
@@ -56,12 +56,13 @@ const remindMs = 60_000;
 export class ServerTraits {
   /** performance.now() until which streaming lists are not tried. */
   streamingRefusedUntil = -Infinity;
-  contentType: ContentType;
+  /** What to ask for, best first; never empty. */
+  contentTypes: readonly ContentType[];
   /** Failures that were logged as errors, and when: all kinds usually fail for the same reason. */
   readonly #reported = new Map<string, number>();
 
-  constructor(contentType: ContentType) {
-    this.contentType = contentType;
+  constructor(contentTypes: readonly ContentType[]) {
+    this.contentTypes = contentTypes;
   }
 
   /** Whether this failure is to be logged as an error; then it counts as told for a while. */
@@ -88,6 +89,8 @@ export interface ReflectorStatus {
   readonly lastError: KubeError | undefined;
   /** Milliseconds since the epoch of the last bytes from the server; 0: never. */
   readonly lastContact: number;
+  /** Milliseconds since the epoch when the objects were last known to be the server's; 0: never. Grows only by proof. */
+  readonly currentAt: number;
   readonly objects: number;
 }
 
@@ -162,6 +165,7 @@ export class Reflector<T> {
   #watching = false;
   #lastError: KubeError | undefined;
   #lastContact = 0;
+  #currentAt = 0;
   #failuresInRow = 0;
   /** A failure was logged that is not over yet. */
   #complained = false;
@@ -184,6 +188,7 @@ export class Reflector<T> {
       watching: this.#watching,
       lastError: this.#lastError,
       lastContact: this.#lastContact,
+      currentAt: this.#currentAt,
       objects: this.#known.size,
     };
   }
@@ -365,9 +370,8 @@ export class Reflector<T> {
   async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
     const response = await this.#get(
       this.#query(parameters),
-      (codec) => codec.listAccept,
-      this.#options.gzip,
-      this.#timings.listStallMs,
+      { watch: false, stallMs: this.#timings.listStallMs },
+      'continue' in parameters,
     );
     const decoder = this.#codecOf(response).list({
       item: (item) => {
@@ -395,6 +399,7 @@ export class Reflector<T> {
     this.#version = version;
     this.#versionLost = false;
     this.#listed = true;
+    this.#currentAt = Date.now();
     this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#known.size, version });
     this.#complete();
   }
@@ -466,10 +471,7 @@ export class Reflector<T> {
           timeoutSeconds: String(Math.max(1, Math.round(lengthMs / 1000))),
           ...parameters,
         }),
-        (codec) => codec.watchAccept,
-        false,
-        timings.watchStallMs,
-        limit.signal,
+        { watch: true, stallMs: timings.watchStallMs, limit: limit.signal },
       );
       const decoder: WatchDecoder<T> = this.#codecOf(response).watch();
       this.#watching = initialEvents === undefined;
@@ -483,6 +485,7 @@ export class Reflector<T> {
         if (initialEvents === undefined) {
           clearTimeout(initial);
           this.#watching = true;
+          this.#currentAt = Date.now();
           this.#succeeded();
           this.#options.sink.flush();
         } else {
@@ -578,29 +581,31 @@ export class Reflector<T> {
 
   // ---------------------------------------------------------------- requests
 
+  /** @param continues a page of a list that counts as one request with the pages before it */
   async #get(
     target: string,
-    accept: (codec: Codec<T>) => string,
-    gzip: boolean,
-    stallMs: number,
-    limit?: AbortSignal,
+    { watch, stallMs, limit }: { watch: boolean; stallMs: number; limit?: AbortSignal },
+    continues = false,
   ): Promise<ApiResponse> {
-    const { client, traits, strings } = this.#options;
+    const { client, traits, gzip } = this.#options;
     const signal = limit === undefined ? this.#abort.signal : AbortSignal.any([this.#abort.signal, limit]);
     for (;;) {
-      const asked = traits.contentType;
+      const asked = traits.contentTypes;
       const response = await client.request({
         target,
-        accept: accept(this.#resource.codec(asked, strings)),
-        gzip,
+        accept: acceptHeader(asked, watch),
+        gzip: gzip && !watch,
         stallMs,
         signal,
+        continues,
+        watch,
       });
       this.#lastContact = Date.now();
       if (response.status >= 200 && response.status < 300) return response;
       const body = await readSome(response);
-      if (asked === 'protobuf' && (response.status === 406 || response.status === 415)) {
-        traits.contentType = 'json';
+      const refusesType = response.status === 406 || response.status === 415;
+      if (refusesType && asked.includes('protobuf') && asked.includes('json')) {
+        traits.contentTypes = ['json'];
         this.#log.info('The API server has no protobuf, using JSON', { status: response.status });
         continue;
       }
@@ -608,7 +613,7 @@ export class Reflector<T> {
       throw this.#statusError(
         response.status,
         { ...status, retryAfterSeconds: Math.max(status.retryAfterSeconds, response.retryAfterSeconds) },
-        target.includes('watch=1') ? 'watch' : 'list',
+        watch ? 'watch' : 'list',
       );
     }
   }

@@ -37,23 +37,45 @@ export interface Resource<T> {
   codec(type: ContentType, strings: StringTable): Codec<T>;
 }
 
-/** Both content types are offered, the wanted one first: a server without protobuf then answers in JSON. */
-const protobufAccept = 'application/vnd.kubernetes.protobuf,application/json';
-const protobufWatchAccept = 'application/vnd.kubernetes.protobuf;stream=watch,application/json';
-const jsonAccept = 'application/json';
+const mediaTypes: Readonly<Record<ContentType, string>> = {
+  protobuf: 'application/vnd.kubernetes.protobuf',
+  json: 'application/json',
+};
+
+/** The Accept header for content types in the order of preference. */
+export function acceptHeader(types: readonly ContentType[], watch: boolean): string {
+  return types
+    .map((type) => (watch && type === 'protobuf' ? `${mediaTypes[type]};stream=watch` : mediaTypes[type]))
+    .join();
+}
+
+/**
+ * What to ask for, best first. With nothing set, all that can be read is offered, the content type of the settings first:
+ * a server without protobuf then answers in JSON.
+ * @param acceptContentTypes as in clientConnection: media types separated by commas, in the order of preference; wildcards stand
+ *   for what can be read. '' for none
+ * @returns an empty list when none of them can be read
+ */
+export function acceptedTypes(acceptContentTypes: string, contentType: ContentType): readonly ContentType[] {
+  const all: readonly ContentType[] = contentType === 'protobuf' ? ['protobuf', 'json'] : ['json'];
+  if (acceptContentTypes.trim() === '') return all;
+  const wanted = acceptContentTypes.split(',').flatMap((item): readonly ContentType[] => {
+    const mediaType = item.split(';')[0]?.trim().toLowerCase();
+    if (mediaType === mediaTypes.protobuf) return ['protobuf'];
+    if (mediaType === mediaTypes.json) return ['json'];
+    return mediaType === '*/*' || mediaType === 'application/*' ? all : [];
+  });
+  return [...new Set(wanted)];
+}
 
 function codecs<T>(kind: ResourceKind, protobuf: ObjectReader<T>, json: JsonReader<T>): Resource<T>['codec'] {
   return (type, strings) =>
     type === 'protobuf'
       ? {
-          listAccept: protobufAccept,
-          watchAccept: protobufWatchAccept,
           list: (handler) => new ProtobufListDecoder(protobuf, `${kind}List`, strings, handler),
           watch: () => new ProtobufWatchDecoder(protobuf, kind, strings),
         }
       : {
-          listAccept: jsonAccept,
-          watchAccept: jsonAccept,
           list: (handler) => new JsonListDecoder(json, `${kind}List`, strings, handler),
           watch: () => new JsonWatchDecoder(json, kind, strings),
         };

@@ -1,7 +1,10 @@
 /** The cluster as the API server tells it: one reflector per kind, one client for all of them. */
 import type { Logger } from '../log/logger.js';
 import type { ApiCredentials } from './credentials.js';
-import { ApiClient, defaultTimeouts, type ClientTimeouts } from './http/client.js';
+import { sourceHealth, type SourceHealth } from './health.js';
+import { ApiClient, type ClientObserver, type ClientTimeouts } from './http/client.js';
+import type { RateLimit } from './http/rate-limit.js';
+import { KubeError } from './errors.js';
 import { EventRecorder, type ClusterEvent } from './events.js';
 import type { ClusterSink, ResourceKind } from './objects.js';
 import {
@@ -13,6 +16,7 @@ import {
   type ReflectorTimings,
 } from './reflector.js';
 import {
+  acceptedTypes,
   endpointSlices,
   ownNode,
   serviceCIDRs,
@@ -33,10 +37,18 @@ export interface ApiSourceOptions {
   readonly pageSize?: number;
   /** What to ask for first; 'protobuf' when absent. The answer may be the other one. */
   readonly contentType?: ContentType;
+  /** clientConnection.acceptContentTypes: what may be answered, instead of that; '' or absent: not set. */
+  readonly acceptContentTypes?: string;
   /** Let the server compress lists; true when absent. */
   readonly gzip?: boolean;
   /** 'kube-proxy-ts' when absent. */
   readonly userAgent?: string;
+  /** clientConnection.qps and .burst, for all requests together; none when absent. */
+  readonly rateLimit?: RateLimit;
+  /** How long until renewed certificates are noticed; one minute when absent. */
+  readonly rereadMs?: number;
+  /** Told of requests, for metrics. */
+  readonly observer?: ClientObserver;
   readonly timeouts?: Partial<ClientTimeouts>;
   readonly timings?: Partial<ReflectorTimings>;
 }
@@ -56,13 +68,25 @@ export class ApiServerSource {
   readonly #events: EventRecorder;
 
   constructor(options: ApiSourceOptions, sink: ClusterSink, log: Logger) {
-    const client = new ApiClient(options.connection, options.userAgent ?? 'kube-proxy-ts', {
-      ...defaultTimeouts,
-      ...options.timeouts,
+    const { rateLimit, rereadMs, observer, timeouts } = options;
+    const client = new ApiClient(options.connection, {
+      userAgent: options.userAgent ?? 'kube-proxy-ts',
+      ...(timeouts === undefined ? {} : { timeouts }),
+      ...(rateLimit === undefined ? {} : { rateLimit }),
+      ...(rereadMs === undefined ? {} : { rereadMs }),
+      ...(observer === undefined ? {} : { observer }),
     });
     this.#client = client;
     this.#events = new EventRecorder(client, options.nodeName, log);
-    const traits = new ServerTraits(options.contentType ?? 'protobuf');
+    const types = acceptedTypes(options.acceptContentTypes ?? '', options.contentType ?? 'protobuf');
+    if (types.length === 0) {
+      throw new KubeError(
+        'KUBE_CONTENT_TYPE',
+        `acceptContentTypes ${JSON.stringify(options.acceptContentTypes)} holds nothing that can be read: ` +
+          'use application/vnd.kubernetes.protobuf, application/json, or both',
+      );
+    }
+    const traits = new ServerTraits(types);
     const strings = new StringTable();
     const reflect = <T>(
       resource: Resource<T>,
@@ -132,6 +156,11 @@ export class ApiServerSource {
   /** Tells the cluster's users of something; on a best effort. */
   record(event: ClusterEvent): void {
     this.#events.record(event);
+  }
+
+  /** For health endpoints and metrics; cheap enough to ask at every probe. */
+  health(): SourceHealth {
+    return sourceHealth(this.status(), Date.now());
   }
 
   status(): SourceStatus {

@@ -2,15 +2,18 @@
  * GET requests to one API server: all of them on one HTTP/2 connection where the server speaks it, else on HTTP/1.1
  * connections that are kept alive. Nothing here waits without a limit.
  */
+import { createHash } from 'node:crypto';
 import http from 'node:http';
 import http2 from 'node:http2';
 import type net from 'node:net';
-import { pipeline, type Readable } from 'node:stream';
+import { pipeline, type Duplex, type Readable } from 'node:stream';
+import tls from 'node:tls';
 import zlib from 'node:zlib';
-import type { ApiCredentials } from '../credentials.js';
+import type { ApiCredentials, TlsMaterial } from '../credentials.js';
 import { KubeError } from '../errors.js';
 import { dial } from './dial.js';
 import { connectFailure, lostConnection } from './failures.js';
+import { noRateLimit, RateLimiter, type RateLimit } from './rate-limit.js';
 
 export interface ClientTimeouts {
   /** TCP and TLS handshake. */
@@ -30,9 +33,44 @@ export const defaultTimeouts: ClientTimeouts = {
   pongMs: 15_000,
 };
 
+type Method = 'GET' | 'POST';
+
+/** What happens to requests, for metrics. `host` is that of the server, with its port where the URL has one. */
+export interface ClientObserver {
+  /** A request was in line for the rate limit; told of every request while there is a limit. */
+  waited?(request: { readonly method: Method; readonly host: string; readonly seconds: number }): void;
+  /** The headers of the answer are there, or it failed: then there is no status. */
+  answered(request: {
+    readonly method: Method;
+    readonly host: string;
+    readonly status: number | undefined;
+    readonly seconds: number;
+    readonly requestBytes: number;
+  }): void;
+  /** A body has arrived completely; not told of watches. Bytes after decompression. */
+  received(body: { readonly method: Method; readonly host: string; readonly bytes: number }): void;
+  /** Sent once more, because a kept connection ended under it. */
+  retried(request: { readonly method: Method; readonly host: string }): void;
+}
+
+export interface ApiClientOptions {
+  readonly userAgent: string;
+  /** The defaults when absent. */
+  readonly timeouts?: Partial<ClientTimeouts>;
+  /** For all requests together; none when absent. */
+  readonly rateLimit?: RateLimit;
+  /** Certificates are looked at anew after this time; 60000 ms when absent. */
+  readonly rereadMs?: number;
+  readonly observer?: ClientObserver;
+}
+
 export interface ApiRequest {
   /** Path and query. */
   readonly target: string;
+  /** Goes past the rate limit: it continues something that counted already. */
+  readonly continues?: boolean;
+  /** The body ends when it wants: it is not measured. */
+  readonly watch?: boolean;
   /** JSON to send with POST; a GET when absent. */
   readonly post?: Buffer;
   readonly accept: string;
@@ -65,22 +103,33 @@ interface RawResponse {
   readonly cancel: () => void;
 }
 
+/** Certificates on disk are looked at this often, as client-go does. */
+const defaultRereadMs = 60_000;
+
 export class ApiClient {
   readonly credentials: ApiCredentials;
   readonly #timeouts: ClientTimeouts;
   readonly #userAgent: string;
+  readonly #limiter: RateLimiter;
+  readonly #rereadMs: number;
+  readonly #observer: ClientObserver | undefined;
   /** Path in front of every request: the server URL may have one. */
   readonly #prefix: string;
   #session: Promise<http2.ClientHttp2Session | 'http/1.1'> | undefined;
   /** The HTTP/2 connection that new requests use. */
   #openedSession: http2.ClientHttp2Session | undefined;
   #agent: SocketAgent | undefined;
+  /** What the newest connection was made with, and when that was last compared with what is on disk. */
+  #material: { readonly fingerprint: string; comparedAt: number } | undefined;
   #closed = false;
 
-  constructor(credentials: ApiCredentials, userAgent: string, timeouts: ClientTimeouts = defaultTimeouts) {
+  constructor(credentials: ApiCredentials, options: ApiClientOptions) {
     this.credentials = credentials;
-    this.#userAgent = userAgent;
-    this.#timeouts = timeouts;
+    this.#userAgent = options.userAgent;
+    this.#timeouts = { ...defaultTimeouts, ...options.timeouts };
+    this.#limiter = new RateLimiter(options.rateLimit ?? noRateLimit);
+    this.#rereadMs = options.rereadMs ?? defaultRereadMs;
+    this.#observer = options.observer;
     this.#prefix = credentials.server.pathname.replace(/\/+$/, '');
   }
 
@@ -91,6 +140,26 @@ export class ApiClient {
 
   /** @throws KubeError; an answer of any status is an answer */
   async request(request: ApiRequest): Promise<ApiResponse> {
+    const method: Method = request.post === undefined ? 'GET' : 'POST';
+    const { host } = this.credentials.server;
+    if (request.continues !== true) {
+      const waitedMs = await this.#limiter.take(request.signal);
+      if (waitedMs !== undefined) this.#observer?.waited?.({ method, host, seconds: waitedMs / 1000 });
+    }
+    const started = performance.now();
+    let status: number | undefined;
+    try {
+      const response = await this.#send(method, request);
+      status = response.status;
+      return response;
+    } finally {
+      const seconds = (performance.now() - started) / 1000;
+      const requestBytes = request.post?.length ?? 0;
+      this.#observer?.answered({ method, host, status, seconds, requestBytes });
+    }
+  }
+
+  async #send(method: Method, request: ApiRequest): Promise<ApiResponse> {
     if (this.#closed) throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
     const headers: Headers = {
       ...(await this.credentials.headers()),
@@ -101,6 +170,7 @@ export class ApiClient {
         ? {}
         : { 'content-type': 'application/json', 'content-length': String(request.post.length) }),
     };
+    await this.#followRenewal();
     const session = await this.#connected();
     const target = this.#prefix + request.target;
     const raw =
@@ -110,14 +180,17 @@ export class ApiClient {
     if (raw.status === 401) {
       this.credentials.rejected();
       // A renewed client certificate only counts on a new connection.
-      this.#forgetSession(this.#session);
+      this.#leaveConnections();
     }
     const retryAfter = Number(raw.header('retry-after'));
     return {
       status: raw.status,
       contentType: raw.header('content-type'),
       retryAfterSeconds: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : 0,
-      body: readBody(raw, request.stallMs, this.server),
+      body: readBody(raw, request.stallMs, this.server, (bytes) => {
+        if (request.watch === true) return;
+        this.#observer?.received({ method, host: this.credentials.server.host, bytes });
+      }),
     };
   }
 
@@ -165,9 +238,32 @@ export class ApiClient {
     return dial({
       server: this.credentials.server,
       proxy: this.credentials.proxy,
-      tls: () => this.credentials.tls(),
+      tls: async () => {
+        const material = await this.credentials.tls();
+        this.#material = { fingerprint: fingerprint(material), comparedAt: performance.now() };
+        return material;
+      },
       timeoutMs: this.#timeouts.connectMs,
     });
+  }
+
+  /**
+   * Certificates are renewed on disk while connections live on. New requests then go over a new connection; what is
+   * under way stays on the old one, so nothing is cut.
+   */
+  async #followRenewal(): Promise<void> {
+    const held = this.#material;
+    if (held === undefined || performance.now() - held.comparedAt < this.#rereadMs) return;
+    held.comparedAt = performance.now();
+    try {
+      const material = await this.credentials.tls();
+      if (fingerprint(material) === held.fingerprint || this.#material !== held) return;
+      // Half written (a certificate without its key): the connection that works is worth more.
+      tls.createSecureContext(material);
+    } catch {
+      return;
+    }
+    this.#leaveConnections();
   }
 
   #openSession(socket: net.Socket): http2.ClientHttp2Session {
@@ -194,14 +290,14 @@ export class ApiClient {
     return session;
   }
 
-  #forgetSession(session: Promise<unknown> | undefined): void {
-    if (this.#openedSession !== undefined && this.#session === session) {
-      // Running watches of other kinds keep the old connection until they end.
-      const old = this.#openedSession;
-      this.#openedSession = undefined;
-      this.#session = undefined;
-      old.close();
-    }
+  /** New requests use new connections; those under way keep theirs until they end. */
+  #leaveConnections(): void {
+    this.#agent?.leaveIdle();
+    const old = this.#openedSession;
+    if (old === undefined) return;
+    this.#openedSession = undefined;
+    this.#session = undefined;
+    old.close();
   }
 
   /** Ping a connection that went quiet; end it when no answer comes. */
@@ -291,7 +387,11 @@ export class ApiClient {
     } catch (error) {
       // The server closed a kept connection at the moment we used it: not a failure, ask again on a new one.
       if (request.reusedSocket && !retried && !signal.aborted && error instanceof KubeError) {
-        if (error.code === 'KUBE_CONNECTION_LOST') return this.#send1(target, headers, what, true);
+        if (error.code === 'KUBE_CONNECTION_LOST') {
+          const method: Method = post === undefined ? 'GET' : 'POST';
+          this.#observer?.retried({ method, host: this.credentials.server.host });
+          return this.#send1(target, headers, what, true);
+        }
       }
       throw error;
     }
@@ -356,7 +456,19 @@ export class ApiClient {
   }
 }
 
-async function* readBody(raw: RawResponse, stallMs: number, server: string): AsyncGenerator<Buffer, void> {
+/** Equal for equal certificates and keys. */
+function fingerprint(material: TlsMaterial): string {
+  const hash = createHash('sha256');
+  for (const part of [material.ca, material.cert, material.key]) hash.update(part ?? '').update('\0');
+  return hash.digest('base64');
+}
+
+async function* readBody(
+  raw: RawResponse,
+  stallMs: number,
+  server: string,
+  complete: (bytes: number) => void,
+): AsyncGenerator<Buffer, void> {
   let stream: Readable = raw.stream;
   let failure: KubeError | undefined;
   if (raw.header('content-encoding') === 'gzip') {
@@ -370,13 +482,16 @@ async function* readBody(raw: RawResponse, stallMs: number, server: string): Asy
     raw.cancel();
   }, stallMs);
   let finished = false;
+  let bytes = 0;
   try {
-    for await (const chunk of stream) {
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
       timer.refresh();
-      yield chunk as Buffer;
+      bytes += chunk.length;
+      yield chunk;
     }
     finished = true;
     if (failure !== undefined) throw failure;
+    complete(bytes);
   } catch (error) {
     throw failure ?? lostConnection(error, server);
   } finally {
@@ -389,10 +504,15 @@ async function* readBody(raw: RawResponse, stallMs: number, server: string): Asy
 class SocketAgent extends http.Agent {
   readonly #dial: () => Promise<{ socket: net.Socket }>;
   #spare: net.Socket | undefined;
+  /** In use when leaveIdle() was called: they end with what they carry. */
+  #leaving = new WeakSet<object>();
 
   constructor(connect: () => Promise<{ socket: net.Socket }>) {
     super({ keepAlive: true, maxFreeSockets: 2 });
     this.#dial = connect;
+    this.on('free', (socket: Duplex) => {
+      if (this.#leaving.has(socket)) socket.destroy();
+    });
   }
 
   /** A connection that is open already; the next request takes it. */
@@ -422,6 +542,17 @@ class SocketAgent extends http.Agent {
       },
     );
     return undefined;
+  }
+
+  /** No request that comes from now on uses a connection that exists now. */
+  leaveIdle(): void {
+    this.#spare?.destroy();
+    for (const sockets of Object.values(this.freeSockets)) {
+      for (const socket of sockets ?? []) socket.destroy();
+    }
+    for (const sockets of Object.values(this.sockets)) {
+      for (const socket of sockets ?? []) this.#leaving.add(socket);
+    }
   }
 
   override destroy(): void {

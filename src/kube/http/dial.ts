@@ -1,5 +1,6 @@
 /** One TCP or TLS connection, through an HTTP proxy where one is set, within a time limit. */
 import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
 import tls from 'node:tls';
 import type { TlsMaterial } from '../credentials.js';
@@ -32,6 +33,7 @@ export async function dial(options: DialOptions): Promise<Dialled> {
   const port = Number(server.port || (secure ? 443 : 80));
   let socket: net.Socket | undefined;
   let timer: NodeJS.Timeout | undefined;
+  const givenUp = new AbortController();
   try {
     const material = secure ? await options.tls() : {};
     const limit = new Promise<never>((_, reject) => {
@@ -47,7 +49,9 @@ export async function dial(options: DialOptions): Promise<Dialled> {
     });
     const connect = async (): Promise<Dialled> => {
       const plain =
-        options.proxy === undefined ? net.connect({ host, port }) : await tunnel(options.proxy, host, port);
+        options.proxy === undefined
+          ? net.connect({ host, port })
+          : await tunnel(options.proxy, host, port, givenUp.signal);
       socket = plain;
       plain.setNoDelay(true);
       plain.setKeepAlive(true, keepAliveMs);
@@ -68,6 +72,7 @@ export async function dial(options: DialOptions): Promise<Dialled> {
     };
     return await Promise.race([connect(), limit]);
   } catch (error) {
+    givenUp.abort();
     socket?.destroy();
     throw connectFailure(error, server.origin);
   } finally {
@@ -91,12 +96,13 @@ function event(socket: net.Socket, name: 'connect' | 'secureConnect'): Promise<v
 }
 
 /** CONNECT through an HTTP proxy (RFC 9110 section 9.3.6). */
-function tunnel(proxy: URL, host: string, port: number): Promise<net.Socket> {
+function tunnel(proxy: URL, host: string, port: number, signal: AbortSignal): Promise<net.Socket> {
   const target = `${host.includes(':') ? `[${host}]` : host}:${port}`;
   const fail = (reason: string, cause?: unknown): KubeError =>
     new KubeError(
       'KUBE_PROXY',
-      `proxy ${proxy.origin} does not connect to API server ${target} (${reason}): check proxy-url in the kubeconfig`,
+      `proxy ${proxy.origin} does not connect to API server ${target} (${reason}): ` +
+        'check proxy-url in the kubeconfig, or HTTPS_PROXY and NO_PROXY in the environment',
       { cause },
     );
   return new Promise((resolve, reject) => {
@@ -105,13 +111,15 @@ function tunnel(proxy: URL, host: string, port: number): Promise<net.Socket> {
       const pair = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
       headers['proxy-authorization'] = `Basic ${Buffer.from(pair).toString('base64')}`;
     }
-    const request = http.request({
-      host: proxy.hostname,
-      port: proxy.port || 80,
+    const secure = proxy.protocol === 'https:';
+    const request = (secure ? https : http).request({
+      host: proxy.hostname.replace(/^\[|\]$/g, ''),
+      port: proxy.port || (secure ? 443 : 80),
       method: 'CONNECT',
       path: target,
       headers,
       agent: false,
+      signal,
     });
     request.once('connect', (response, socket: net.Socket) => {
       if (response.statusCode === 200) {
