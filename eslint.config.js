@@ -8,6 +8,7 @@ const mayImport = {
   log: [],
   kube: ['log'],
   manifests: ['kube', 'log'],
+  state: ['kube', 'log'],
   model: ['kube'],
   dataplane: ['model', 'netlink', 'log'],
   conntrack: ['model', 'netlink', 'log'],
