@@ -3,10 +3,14 @@ import { setInterval as every } from 'node:timers';
 import type { Config } from '../config/config.js';
 import type { ClusterEvent } from '../kube/events.js';
 import { KubeError, type KubeErrorCode } from '../kube/errors.js';
+import type { SourceHealth } from '../kube/health.js';
+import type { ClientObserver } from '../kube/http/client.js';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
 import type { ApiServerSource } from '../kube/source.js';
 import type { Logger } from '../log/logger.js';
+import type { StateFile } from '../state/state-file.js';
 import { exitCodes, FatalError } from './exit-codes.js';
+import { version } from './version.js';
 
 export interface Source {
   /** @throws FatalError */
@@ -14,9 +18,12 @@ export interface Source {
   stop(): Promise<void>;
   /** Tells the cluster's users of something. Nobody listens where there is no API server. */
   record(event: ClusterEvent): void;
+  /** Whether what was delivered is what the cluster wants now. */
+  health(): SourceHealth;
 }
 
 /**
+ * @param observer told of requests to the API server
  * @param fail called when the API server can't be used and waiting will not help, or did not help
  * @throws FatalError for credentials that can't be used
  */
@@ -25,9 +32,10 @@ export async function openSource(
   sink: ClusterSink,
   log: Logger,
   fail: (error: FatalError) => void,
+  observer?: ClientObserver,
 ): Promise<Source> {
   return config.manifests === ''
-    ? await apiSource(config, sink, log, fail)
+    ? await apiSource(config, sink, log, fail, observer)
     : await manifestSource(config, sink, log);
 }
 
@@ -51,6 +59,15 @@ async function manifestSource(config: Config, sink: ClusterSink, log: Logger): P
       return Promise.resolve();
     },
     record: () => undefined,
+    // Files are what they are.
+    health: () => ({
+      state: 'current',
+      staleSince: undefined,
+      reason: '',
+      lastContact: Date.now(),
+      fromStateFile: false,
+      kinds: {},
+    }),
   };
 }
 
@@ -73,6 +90,7 @@ const exitCodeOf: Readonly<Partial<Record<KubeErrorCode, number>>> = {
   KUBE_AUTH_UNSUPPORTED: exitCodes.credentials,
   KUBE_NOT_IN_CLUSTER: exitCodes.credentials,
   KUBE_SERVER_URL: exitCodes.credentials,
+  KUBE_CONTENT_TYPE: exitCodes.configuration,
 };
 
 /** At the start, these do not get better by waiting: the operator has to act. */
@@ -86,54 +104,95 @@ const hopeless = new Set<number>([
 const essential: readonly ResourceKind[] = ['Service', 'EndpointSlice', 'Node'];
 
 const checkMs = 200;
+/** An API server that has not shown everything by then, and did not fail either, is taken for away. */
+const listPatienceMs = 3000;
 
 async function apiSource(
   config: Config,
   sink: ClusterSink,
   log: Logger,
   fail: (error: FatalError) => void,
+  observer: ClientObserver | undefined,
 ): Promise<Source> {
   const { loadCredentials } = await import('../kube/credentials.js');
   const { ApiServerSource } = await import('../kube/source.js');
+  const { userAgent } = await import('../kube/user-agent.js');
+  const { client, nodeName } = config;
   let source: ApiServerSource;
+  let stateFile: StateFile | undefined;
   try {
-    const connection = await loadCredentials(config.client, log);
-    const { client, nodeName } = config;
+    const connection = await loadCredentials(client, log);
+    stateFile = await openStateFile(config, connection.server.origin, log);
     source = new ApiServerSource(
-      { connection, contentType: client.contentType, nodeName },
-      sink,
+      {
+        connection,
+        contentType: client.contentType,
+        acceptContentTypes: client.acceptContentTypes,
+        rateLimit: { qps: client.qps, burst: client.burst },
+        userAgent: userAgent(version),
+        nodeName,
+        ...(observer === undefined ? {} : { observer }),
+      },
+      stateFile?.sink(sink) ?? sink,
       log.named('api'),
     );
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
     throw new FatalError(exitCodeOf[error.code] ?? exitCodes.failure, error.message, { cause: error });
   }
+  stateFile?.proveWith(() => source.health().staleSince ?? Date.now());
   const stopWatching = { now: (): void => undefined };
   return {
     start: () => {
       source.start();
-      stopWatching.now = watchStart(source, config.startupTimeoutMs, fail);
+      stopWatching.now = watchStart(source, stateFile, config.startupTimeoutMs, fail);
     },
     stop: async () => {
       stopWatching.now();
       await source.stop();
+      await stateFile?.close();
     },
     record: (event) => {
       source.record(event);
     },
+    health: () => {
+      const health = source.health();
+      const since = stateFile?.staleSince;
+      if (since === undefined) return health;
+      const reason = `serving the state file of ${new Date(since).toISOString()}: ${health.reason}`;
+      return { ...health, state: 'stale', staleSince: since, reason, fromStateFile: true };
+    },
   };
+}
+
+async function openStateFile(config: Config, server: string, log: Logger): Promise<StateFile | undefined> {
+  if (config.stateFile === '') return undefined;
+  const { StateFile } = await import('../state/state-file.js');
+  return await StateFile.load({
+    path: config.stateFile,
+    node: config.nodeName,
+    server,
+    program: version,
+    log: log.named('state'),
+  });
 }
 
 /**
  * Until everything has been listed once, an API server that refuses us ends the process, with a code that tells why:
  * whatever restarts it shows that to the operator. Afterwards nothing the API server does ends the process.
+ *
+ * With a state of an earlier process at hand nothing does either: it is served as soon as the API server fails or hesitates.
+ * Not sooner, because the kernel's rules may be newer than the file.
  */
 function watchStart(
   source: ApiServerSource,
+  stateFile: StateFile | undefined,
   timeoutMs: number,
   fail: (error: FatalError) => void,
 ): () => void {
   const started = Date.now();
+  let serving = false;
+  let hasState = stateFile?.storedAt !== undefined;
   const timer = every(() => {
     const status = source.status();
     const waiting = essential.filter((kind) => status[kind]?.synced !== true);
@@ -142,10 +201,18 @@ function watchStart(
       return;
     }
     const error = waiting.map((kind) => status[kind]?.lastError).find((failure) => failure !== undefined);
+    const waited = Date.now() - started;
+    if (hasState) {
+      if (serving || (error === undefined && waited < listPatienceMs)) return;
+      serving = true;
+      void stateFile?.serve().then((served) => {
+        hasState = served;
+      });
+      return;
+    }
     if (error === undefined) return;
     const code =
       error instanceof KubeError ? (exitCodeOf[error.code] ?? exitCodes.apiUnreachable) : exitCodes.failure;
-    const waited = Date.now() - started;
     if (hopeless.has(code)) {
       clearInterval(timer);
       fail(new FatalError(code, error.message, { cause: error }));
