@@ -3,7 +3,6 @@ import { constants } from 'node:os';
 import { AttributeWriter, locateAttribute, type AttributeNames } from './attribute.js';
 import { NetlinkError } from './errors.js';
 import {
-  addFlags,
   closeMessage,
   type Acknowledgement,
   MESSAGE_HEADER,
@@ -79,76 +78,121 @@ export class NetlinkConnection {
   }
 
   /**
+   * Sends several requests as one datagram: the kernel works them off one by one, whatever becomes of the others. Only
+   * failures and the end are answered, so that a long list costs one answer.
+   * @param onFailure gets the index of a request that the kernel refused
+   */
+  executeAll(requests: readonly Request[], onFailure: (index: number, error: NetlinkError) => void): void {
+    const last = requests.length - 1;
+    if (last < 0) return;
+    const { writer } = this;
+    writer.length = 0;
+    const first = this.nextSequence(requests.length);
+    const starts = requests.map((request, index) =>
+      this.append(request, first + index, index === last ? NLM_F_ACK : 0),
+    );
+    this.transport.send(writer.buffer, writer.length);
+    for (;;) {
+      const messages = new MessageReader(this.transport.receive(), requests[last]?.operation ?? '');
+      while (messages.next()) {
+        const index = messages.sequence - first;
+        const request = requests[index];
+        if (messages.type !== NLMSG_ERROR || request === undefined) continue;
+        const answer = messages.acknowledgement();
+        if (answer.errno !== 0) {
+          const start = starts[index] ?? 0;
+          onFailure(index, this.refused(request, answer, start, starts[index + 1] ?? writer.length));
+        }
+        if (index === last) return;
+      }
+      messages.finish();
+    }
+  }
+
+  /**
    * Asks for a whole table. `onMessage` gets each entry as it arrives. When the table changed meanwhile, what was
    * delivered can't be trusted: `onRestart` is called and the dump starts again (a bounded number of times).
    * @throws NetlinkError EINTR when the table keeps changing, or changed and there is no `onRestart`
    */
   dump(request: Request, onMessage: (message: MessageReader) => void, onRestart?: () => void): void {
     for (let attempt = 1; ; attempt++) {
-      if (this.dumpOnce(request, onMessage)) return;
-      if (onRestart === undefined || attempt === DUMP_ATTEMPTS) {
-        throw new NetlinkError({
-          operation: request.operation,
-          errno: constants.errno.EINTR,
-          extendedAck: 'the table changed while it was read',
-          hint: 'try again',
-        });
-      }
-      onRestart();
+      const answer = new DumpAnswer(request.operation, this.send(request, NLM_F_DUMP), onMessage);
+      while (!answer.take(this.transport.receive()));
+      if (this.consistent(request, answer)) return;
+      restart(request, attempt, onRestart);
     }
   }
 
-  /** @returns false when the dump was interrupted by a change */
-  private dumpOnce(request: Request, onMessage: (message: MessageReader) => void): boolean {
-    const sequence = this.send(request, NLM_F_DUMP);
-    let consistent = true;
-    let failure: unknown;
-    for (;;) {
-      const messages = new MessageReader(this.transport.receive(), request.operation);
-      while (messages.next()) {
-        if (messages.sequence !== sequence) continue;
-        if ((messages.flags & NLM_F_DUMP_INTR) !== 0) consistent = false;
-        if (messages.type === NLMSG_ERROR || messages.type === NLMSG_DONE) {
-          const answer = messages.acknowledgement();
-          if (failure !== undefined) throw failure as Error;
-          if (answer.errno === constants.errno.EINTR) return false;
-          if (answer.errno !== 0) throw this.refused(request, answer);
-          return consistent;
-        }
-        // After a failure or a change only the end is of interest: the kernel runs one dump per socket at a time.
-        if (failure !== undefined || !consistent) continue;
-        try {
-          onMessage(messages);
-        } catch (error) {
-          failure = error;
-        }
-      }
-      messages.finish();
+  /**
+   * Like dump(), but the kernel's work is done on libuv's thread pool, and each datagram is a turn of the event loop.
+   * The connection is not to be used until the promise is settled.
+   * @param options.signal ends it before the next datagram; then the connection can only be closed
+   */
+  async dumpAsync(
+    request: Request,
+    onMessage: (message: MessageReader) => void,
+    options: { readonly onRestart?: () => void; readonly signal?: AbortSignal } = {},
+  ): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      const sequence = this.prepare(request, NLM_F_DUMP);
+      // The kernel writes the first part of its answer while it takes the request.
+      await this.transport.sendAsync(this.writer.buffer, this.writer.length);
+      const answer = new DumpAnswer(request.operation, sequence, onMessage);
+      do options.signal?.throwIfAborted();
+      while (!answer.take(await this.transport.receiveAsync()));
+      if (this.consistent(request, answer)) return;
+      restart(request, attempt, options.onRestart);
     }
+  }
+
+  /** @throws what the kernel, or the receiver of the entries, had to say */
+  private consistent(request: Request, answer: DumpAnswer): boolean {
+    const { end } = answer;
+    if (answer.failure !== undefined) throw answer.failure as Error;
+    if (end.errno === constants.errno.EINTR) return false;
+    if (end.errno !== 0) throw this.refused(request, end);
+    return answer.consistent;
   }
 
   private send(request: Request, flags: number): number {
-    const { writer } = this;
-    writer.length = 0;
-    const start = openMessage(writer, request.type, NLM_F_REQUEST | (request.flags ?? 0));
-    request.encode(writer);
-    closeMessage(writer, start);
-    addFlags(writer.buffer, start, flags);
-    const sequence = this.nextSequence();
-    setSequence(writer.buffer, start, sequence);
-    this.transport.send(writer.buffer, writer.length);
+    const sequence = this.prepare(request, flags);
+    this.transport.send(this.writer.buffer, this.writer.length);
     return sequence;
   }
 
-  private refused(request: Request, answer: Acknowledgement): NetlinkError {
+  /** Encodes a request alone. @returns its sequence number */
+  private prepare(request: Request, flags: number): number {
+    this.writer.length = 0;
+    const sequence = this.nextSequence();
+    this.append(request, sequence, flags);
+    return sequence;
+  }
+
+  /** @returns where the message starts */
+  private append(request: Request, sequence: number, flags: number): number {
+    const { writer } = this;
+    const start = openMessage(writer, request.type, NLM_F_REQUEST | (request.flags ?? 0) | flags);
+    request.encode(writer);
+    closeMessage(writer, start);
+    setSequence(writer.buffer, start, sequence);
+    return start;
+  }
+
+  /** The request is buffer[start, end) of what was sent. */
+  private refused(
+    request: Request,
+    answer: Acknowledgement,
+    start = 0,
+    end = this.writer.length,
+  ): NetlinkError {
     const location =
       answer.attributeOffset === undefined || request.names === undefined
         ? undefined
         : locateAttribute(
             this.writer.buffer,
-            MESSAGE_HEADER + request.names.headerLength,
-            this.writer.length,
-            answer.attributeOffset,
+            start + MESSAGE_HEADER + request.names.headerLength,
+            end,
+            start + answer.attributeOffset,
             request.names.attributes,
           );
     return new NetlinkError({
@@ -162,6 +206,55 @@ export class NetlinkConnection {
           : refusalHint(answer.errno),
     });
   }
+}
+
+/** The datagrams of one dump, up to its end. */
+class DumpAnswer {
+  /** No change was reported so far. */
+  consistent = true;
+  /** What the receiver of the entries threw. */
+  failure: unknown;
+  end: Acknowledgement = { errno: 0, text: undefined, attributeOffset: undefined };
+
+  constructor(
+    private readonly operation: string,
+    private readonly sequence: number,
+    private readonly onMessage: (message: MessageReader) => void,
+  ) {}
+
+  /** @returns whether this was the last datagram */
+  take(datagram: Buffer): boolean {
+    const messages = new MessageReader(datagram, this.operation);
+    while (messages.next()) {
+      if (messages.sequence !== this.sequence) continue;
+      if ((messages.flags & NLM_F_DUMP_INTR) !== 0) this.consistent = false;
+      if (messages.type === NLMSG_ERROR || messages.type === NLMSG_DONE) {
+        this.end = messages.acknowledgement();
+        return true;
+      }
+      // After a failure or a change only the end is of interest: the kernel runs one dump per socket at a time.
+      if (this.failure !== undefined || !this.consistent) continue;
+      try {
+        this.onMessage(messages);
+      } catch (error) {
+        this.failure = error;
+      }
+    }
+    messages.finish();
+    return false;
+  }
+}
+
+function restart(request: Request, attempt: number, onRestart: (() => void) | undefined): void {
+  if (onRestart === undefined || attempt === DUMP_ATTEMPTS) {
+    throw new NetlinkError({
+      operation: request.operation,
+      errno: constants.errno.EINTR,
+      extendedAck: 'the table changed while it was read',
+      hint: 'try again',
+    });
+  }
+  onRestart();
 }
 
 /** What to do about a refusal that has nothing to do with the message itself. */

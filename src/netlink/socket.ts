@@ -1,5 +1,5 @@
 /** A netlink socket: datagrams to and from one part of the kernel. */
-import { closeSync, readSync, writeSync } from 'node:fs';
+import { closeSync, read, readSync, write, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { readHostU32, writeHostU16, writeHostU32 } from './endian.js';
 import { errnoOf, NetlinkError } from './errors.js';
@@ -48,6 +48,11 @@ export interface Transport {
    * @throws NetlinkError ETIMEDOUT when none comes in time, ENOBUFS when the kernel had to drop some
    */
   receive(): Buffer;
+  /** Like send(), on libuv's thread pool: for requests that keep the kernel busy, as the dump of a large table does. */
+  sendAsync(buffer: Buffer, length: number): Promise<void>;
+  /** Like receive(), on libuv's thread pool. One call at a time. */
+  receiveAsync(): Promise<Buffer>;
+  /** Not while sendAsync() or receiveAsync() is under way: the descriptor's number may be taken anew meanwhile. */
   close(): void;
 }
 
@@ -157,16 +162,7 @@ export class NetlinkSocket implements Transport {
     try {
       writeSync(this.fd, buffer, 0, length);
     } catch (error) {
-      const errno = errnoOf(error);
-      throw new NetlinkError({
-        operation: `send ${length} bytes to ${this.name}`,
-        errno,
-        hint:
-          errno === constants.errno.EMSGSIZE
-            ? 'the datagram is larger than the send buffer: split the batch, or raise net.core.wmem_max'
-            : undefined,
-        cause: error,
-      });
+      throw this.sendFailed(length, error);
     }
   }
 
@@ -176,15 +172,53 @@ export class NetlinkSocket implements Transport {
         // A netlink datagram can't be forged by an ordinary process: sending to another's port takes CAP_NET_ADMIN.
         return this.incoming.subarray(0, readSync(this.fd, this.incoming, 0, RECEIVE_SIZE, null));
       } catch (error) {
-        const errno = errnoOf(error);
-        if (errno === constants.errno.EINTR) continue;
-        throw new NetlinkError({
-          operation: `receive from ${this.name}`,
-          errno: errno === constants.errno.EAGAIN ? constants.errno.ETIMEDOUT : errno,
-          cause: error,
-        });
+        if (errnoOf(error) !== constants.errno.EINTR) throw this.receiveFailed(error);
       }
     }
+  }
+
+  sendAsync(buffer: Buffer, length: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      write(this.fd, buffer, 0, length, null, (error) => {
+        if (error === null) resolve();
+        else reject(this.sendFailed(length, error));
+      });
+    });
+  }
+
+  receiveAsync(): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      const attempt = (): void => {
+        read(this.fd, this.incoming, 0, RECEIVE_SIZE, null, (error, size) => {
+          if (error === null) resolve(this.incoming.subarray(0, size));
+          else if (errnoOf(error) === constants.errno.EINTR) attempt();
+          else reject(this.receiveFailed(error));
+        });
+      };
+      attempt();
+    });
+  }
+
+  private sendFailed(length: number, error: unknown): NetlinkError {
+    const errno = errnoOf(error);
+    return new NetlinkError({
+      operation: `send ${length} bytes to ${this.name}`,
+      errno,
+      hint:
+        errno === constants.errno.EMSGSIZE
+          ? 'the datagram is larger than the send buffer: split the batch, or raise net.core.wmem_max'
+          : undefined,
+      cause: error,
+    });
+  }
+
+  private receiveFailed(error: unknown): NetlinkError {
+    const errno = errnoOf(error);
+    return new NetlinkError({
+      operation: `receive from ${this.name}`,
+      errno: errno === constants.errno.EAGAIN ? constants.errno.ETIMEDOUT : errno,
+      cause: error,
+    });
   }
 
   close(): void {

@@ -42,7 +42,7 @@ for (const family of ['ip', 'ip6'] as const) {
     const localhost = family === 'ip' ? '127.0.0.1' : '::1';
     const ports = (): number[] => {
       const found: number[] = [];
-      connection.listFlows(family, UDP, (flow) => {
+      connection.listFlows(family, { protocol: UDP }, (flow) => {
         assert.equal(flow.protocol, UDP);
         assert.equal(formatAddress(flow.original.source), localhost);
         assert.equal(formatAddress(flow.original.destination), localhost);
@@ -56,7 +56,7 @@ for (const family of ['ip', 'ip6'] as const) {
     assert.deepEqual(ports(), [5001, 5002, 5003]);
 
     const stale: FlowIdentity[] = [];
-    connection.listFlows(family, UDP, (flow) => {
+    connection.listFlows(family, { protocol: UDP }, (flow) => {
       if (flow.original.destinationPort === 5002) stale.push(flow.identity());
     });
     const [identity] = stale;
@@ -66,8 +66,8 @@ for (const family of ['ip', 'ip6'] as const) {
     assert.deepEqual(ports(), [5001, 5003]);
 
     let others = 0;
-    connection.listFlows(family, TCP, () => others++);
-    connection.listFlows(family === 'ip' ? 'ip6' : 'ip', TCP, () => others++);
+    connection.listFlows(family, { protocol: TCP }, () => others++);
+    connection.listFlows(family === 'ip' ? 'ip6' : 'ip', { protocol: TCP }, () => others++);
     assert.equal(others, 0);
     connection.close();
   });

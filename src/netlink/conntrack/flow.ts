@@ -5,7 +5,8 @@
  *         IP(1) nested: V4_SRC(1) | V4_DST(2) | V6_SRC(3) | V6_DST(4) bytes
  *         PROTO(2) nested: NUM(1) u8 | SRC_PORT(2) be16 | DST_PORT(3) be16
  *         ZONE(3) be16: zone of this direction only
- *     STATUS(3) be32, enum ip_conntrack_status | ID(12) be32 | ZONE(18) be16
+ *     STATUS(3) be32, enum ip_conntrack_status | PROTOINFO(4) nested: TCP(1) nested: STATE(1) u8
+ *     ID(12) be32 | ZONE(18) be16
  */
 import {
   type AttributeDecoder,
@@ -14,21 +15,38 @@ import {
   NLA_F_NESTED,
 } from '../attribute.js';
 
-const CTA = { TUPLE_ORIG: 1, TUPLE_REPLY: 2, STATUS: 3, ID: 12, ZONE: 18, FILTER: 25 } as const;
-const CTA_TUPLE = { IP: 1, PROTO: 2 } as const;
-const CTA_IP = { V4_SRC: 1, V4_DST: 2, V6_SRC: 3, V6_DST: 4 } as const;
-const CTA_PROTO = { NUM: 1, SRC_PORT: 2, DST_PORT: 3 } as const;
-const CTA_FILTER = { ORIG_FLAGS: 1, REPLY_FLAGS: 2 } as const;
-/** Bit of 'compare the protocol number' (net/netfilter/nf_internals.h, CTA_FILTER_F_CTA_PROTO_NUM). */
-const FILTER_PROTO_NUM = 1 << 3;
+export const CTA = {
+  TUPLE_ORIG: 1,
+  TUPLE_REPLY: 2,
+  STATUS: 3,
+  PROTOINFO: 4,
+  ID: 12,
+  ZONE: 18,
+  FILTER: 25,
+  STATUS_MASK: 26,
+} as const;
+export const CTA_TUPLE = { IP: 1, PROTO: 2 } as const;
+export const CTA_IP = { V4_SRC: 1, V4_DST: 2, V6_SRC: 3, V6_DST: 4 } as const;
+export const CTA_PROTO = { NUM: 1, SRC_PORT: 2, DST_PORT: 3 } as const;
+const CTA_PROTOINFO_TCP = 1;
+const CTA_PROTOINFO_TCP_STATE = 1;
+
+/** Bits of `Flow.status` (linux/netfilter/nf_conntrack_common.h, enum ip_conntrack_status). */
+export const flowStatus = { seenReply: 1 << 1 } as const;
+
+/** Values of `Flow.tcpState` (linux/netfilter/nf_conntrack_tcp.h, enum tcp_conntrack). */
+export const tcpState = { synSent: 1, close: 8 } as const;
 
 const TUPLE_NAMES: AttributeNames = { 1: 'ip', 2: 'proto', 3: 'zone' };
 export const FLOW_NAMES: AttributeNames = {
   1: ['tuple_orig', TUPLE_NAMES],
   2: ['tuple_reply', TUPLE_NAMES],
+  3: 'status',
+  4: 'protoinfo',
   12: 'id',
   18: 'zone',
   25: 'filter',
+  26: 'status_mask',
 };
 
 /** One direction. Addresses are 4 or 16 bytes, views into the datagram; ports are 0 where the protocol has none. */
@@ -55,8 +73,10 @@ export interface Flow {
   readonly protocol: number;
   readonly original: Tuple;
   readonly reply: Tuple;
-  /** Bits of CT_STATUS. */
+  /** Bits: see flowStatus. */
   readonly status: number;
+  /** TCP only: see tcpState. */
+  readonly tcpState: number | undefined;
   readonly zone: number;
   /** Copies what deleteFlow() needs. */
   identity(): FlowIdentity;
@@ -86,18 +106,29 @@ function decodeTuple(d: AttributeDecoder): Tuple & { readonly protocol: number }
   return { protocol, source, destination, sourcePort, destinationPort };
 }
 
+function decodeTcpState(d: AttributeDecoder): number | undefined {
+  while (d.next()) {
+    if (d.type !== CTA_PROTOINFO_TCP) continue;
+    const tcp = d.nested();
+    while (tcp.next()) if (tcp.type === CTA_PROTOINFO_TCP_STATE) return tcp.u8();
+  }
+  return undefined;
+}
+
 /** undefined: not a complete entry. */
 export function decodeFlow(d: AttributeDecoder, addressFamily: number): Flow | undefined {
   let [original, reply]: (ReturnType<typeof decodeTuple> | undefined)[] = [];
   let originalTuple: Buffer = NOTHING;
   let [status, zone] = [0, 0];
   let id: number | undefined;
+  let state: number | undefined;
   while (d.next()) {
     if (d.type === CTA.TUPLE_ORIG) {
       originalTuple = d.view();
       original = decodeTuple(d.nested());
     } else if (d.type === CTA.TUPLE_REPLY) reply = decodeTuple(d.nested());
     else if (d.type === CTA.STATUS) status = d.u32();
+    else if (d.type === CTA.PROTOINFO) state = decodeTcpState(d.nested());
     else if (d.type === CTA.ID) id = d.u32();
     else if (d.type === CTA.ZONE) zone = d.u16();
   }
@@ -107,6 +138,7 @@ export function decodeFlow(d: AttributeDecoder, addressFamily: number): Flow | u
     original,
     reply,
     status,
+    tcpState: state,
     zone,
     identity: () => ({ addressFamily, originalTuple: Buffer.from(originalTuple), id, zone }),
   };
@@ -117,17 +149,4 @@ export function encodeIdentity(writer: AttributeWriter, flow: FlowIdentity): voi
   writer.data(CTA.TUPLE_ORIG | NLA_F_NESTED, flow.originalTuple);
   if (flow.zone !== 0) writer.u16(CTA.ZONE, flow.zone);
   if (flow.id !== undefined) writer.u32(CTA.ID, flow.id);
-}
-
-/** Has the kernel leave out other protocols (CTA_FILTER, Linux 5.8). */
-export function encodeProtocolFilter(writer: AttributeWriter, protocol: number): void {
-  writer
-    .nest(CTA.TUPLE_ORIG, (tuple) => {
-      tuple.nest(CTA_TUPLE.PROTO, (proto) => {
-        proto.u8(CTA_PROTO.NUM, protocol);
-      });
-    })
-    .nest(CTA.FILTER, (filter) => {
-      filter.hostU32(CTA_FILTER.ORIG_FLAGS, FILTER_PROTO_NUM).hostU32(CTA_FILTER.REPLY_FLAGS, 0);
-    });
 }

@@ -30,6 +30,16 @@ export class FakeTransport implements Transport {
     throw new NetlinkError({ operation: 'receive from fake', errno: constants.errno.ETIMEDOUT });
   }
 
+  async sendAsync(buffer: Buffer, length: number): Promise<void> {
+    await Promise.resolve();
+    this.send(buffer, length);
+  }
+
+  async receiveAsync(): Promise<Buffer> {
+    await Promise.resolve();
+    return this.receive();
+  }
+
   close(): void {
     this.queue.length = 0;
   }
