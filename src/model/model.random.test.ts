@@ -207,8 +207,9 @@ function naive(world: World): Evaluation {
             localEndpoints: L.map((c) => c.endpoint),
             affinitySeconds:
               service.sessionAffinity === 'ClientIP' ? (service.affinityTimeoutSeconds ?? 10800) : 0,
-            servingEndpoints:
-              spec.protocol === 'UDP' ? list.filter((c) => c.serving).map((c) => printed(c.endpoint)) : [],
+            servingEndpoints: list
+              .filter((c) => spec.protocol === 'SCTP' || (spec.protocol === 'UDP' && c.serving))
+              .map((c) => printed(c.endpoint)),
           },
         });
       }

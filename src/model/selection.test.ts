@@ -258,12 +258,19 @@ test('row 303: many slices make one sorted list', () => {
   assert.deepEqual(list, [...new Set(list)].sort());
 });
 
-test('11: serving endpoints are those of UDP, by the serving condition alone', () => {
+test('11: UDP flows stay with serving endpoints, SCTP associations with all, TCP is not looked at', () => {
   const ports = [port({ protocol: 'UDP', port: 53 })];
   const dns = slice('L1 L2~ R1x R2!', { ports: [{ name: '', protocol: 'UDP', port: 5353 }] });
   assert.deepEqual(only([service({ ports, internalTrafficPolicy: 'Local' }), dns])?.servingEndpoints, [
     '10.61.1.31:5353',
     '10.61.1.32:5353',
+  ]);
+  const signalling = [port({ protocol: 'SCTP', port: 38412 })];
+  const amf = slice('L1 L2~ R1x', { ports: [{ name: '', protocol: 'SCTP', port: 38412 }] });
+  assert.deepEqual(only([service({ ports: signalling }), amf])?.servingEndpoints, [
+    '10.61.1.31:38412',
+    '10.61.1.32:38412',
+    '10.61.2.41:38412',
   ]);
   assert.deepEqual(only([service(), slice('L1')])?.servingEndpoints, []);
 });

@@ -56,9 +56,17 @@ export function selectEndpoints(
   };
 }
 
-/** 'ip:port' of every endpoint whose serving condition holds (11). */
-export function servingEndpoints({ endpoints, states }: EndpointList): readonly string[] {
-  const serving = endpoints.filter((_, index) => (stateAt(states, index) & SERVING) !== 0);
+/**
+ * 'ip:port' of every endpoint that keeps the flows it has. UDP: those whose serving condition holds (11). SCTP: all that
+ * there are, since an association can't move to another endpoint, as a TCP connection can't.
+ */
+export function servingEndpoints(
+  { endpoints, states }: EndpointList,
+  protocol: 'UDP' | 'SCTP',
+): readonly string[] {
+  const serving = endpoints.filter(
+    (_, index) => protocol === 'SCTP' || (stateAt(states, index) & SERVING) !== 0,
+  );
   return serving.map(({ ip, port }) => formatIpPort(ip, port));
 }
 

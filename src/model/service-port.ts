@@ -70,7 +70,8 @@ export class PortState implements Claimant {
     this.any = any;
     this.#cluster = keep(this.#cluster, cluster, sameEndpoint);
     this.#local = keep(this.#local, local, sameEndpoint);
-    if (this.protocol === 'UDP') this.#serving = keep(this.#serving, servingEndpoints(list), Object.is);
+    if (this.protocol !== 'TCP')
+      this.#serving = keep(this.#serving, servingEndpoints(list, this.protocol), Object.is);
     return any !== before;
   }
 

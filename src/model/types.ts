@@ -75,8 +75,9 @@ export interface ServicePort {
   /** ClientIP affinity timeout in seconds; 0: no affinity. */
   readonly affinitySeconds: number;
   /**
-   * UDP only, else empty: 'ip:port' ('[ip]:port' for IPv6) of every endpoint whose serving condition holds,
-   * whatever the policy. A conntrack entry whose reply comes from one of these is never stale.
+   * UDP and SCTP, else empty: 'ip:port' ('[ip]:port' for IPv6) of every endpoint that keeps the flows it has, whatever
+   * the policy: those whose serving condition holds; for SCTP all that there are. A conntrack entry whose reply
+   * comes from one of these is never stale.
    */
   readonly servingEndpoints: readonly string[];
 }
