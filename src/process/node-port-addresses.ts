@@ -44,6 +44,15 @@ export class NodePortAddressSelection {
     return selection.matchAll ? 'all' : selectNodePortIPs(selection, this.options.localAddresses());
   }
 
+  /** All addresses of this node on which node ports answer now. */
+  answering(family: IPFamily): readonly string[] {
+    const { config, localAddresses } = this.options;
+    const current = this.current(family);
+    const all = current === 'all' ? localAddresses().filter((ip) => !isLoopback(ip)) : current;
+    if (config.localhostNodePorts !== true || this.loopbackRanges(family).length === 0) return all;
+    return [...all, ...localAddresses().filter(isLoopback)];
+  }
+
   /** Node ports on loopback addresses; undefined: not wanted, or not to be had, which is logged. */
   localhost(family: IPFamily): LocalhostNodePorts | undefined {
     const { config, log, nodeIPs } = this.options;

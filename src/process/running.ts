@@ -1,6 +1,6 @@
 /** Everything that exists once the cluster's state is known: the model, the dataplanes, and what follows them. */
 import type { Config } from '../config/config.js';
-import { UdpReconciler } from '../conntrack/udp-reconciler.js';
+import { ConntrackReconciler } from '../conntrack/reconciler.js';
 import type { Dataplane } from '../dataplane/dataplane.js';
 import type { Health } from '../health/health.js';
 import { NodePortHealth } from '../health/node-ports.js';
@@ -43,7 +43,7 @@ export class Running {
   private readonly backend: Backend;
   private readonly dataplanes: readonly Dataplane[];
   private readonly nodePortHealth = new Map<IPFamily, NodePortHealth>();
-  private readonly reconcilers = new Map<IPFamily, UdpReconciler>();
+  private readonly reconcilers = new Map<IPFamily, ConntrackReconciler>();
   private readonly localAddresses: LocalAddresses;
   private readonly nodePorts: NodePortAddressSelection;
   private readonly nodeIPs: NodeIPs;
@@ -124,7 +124,15 @@ export class Running {
       );
       this.reconcilers.set(
         family,
-        new UdpReconciler(family, () => this.localAddresses.current(), log.named('conntrack')),
+        new ConntrackReconciler({
+          family,
+          nodePortAddresses: () => this.nodePorts.answering(family),
+          log: log.named('conntrack'),
+          onReconciled: ({ seconds, deleted }) => {
+            metrics.conntrackDuration.observe({ ip_family: family }, seconds);
+            metrics.conntrackDeleted.inc({ ip_family: family }, deleted);
+          },
+        }),
       );
     }
     this.loop = new SyncLoop({
@@ -138,10 +146,11 @@ export class Running {
       onChanges: (changes) => {
         this.report(changes);
       },
-      afterSync: (family, ports, removed) => {
-        this.reconcilers.get(family)?.forget(removed);
-        const deleted = this.reconcilers.get(family)?.reconcile(ports) ?? 0;
-        if (deleted > 0) metrics.conntrackDeleted.inc({ ip_family: family }, deleted);
+      afterSync: (family, ports, removed, repaired) => {
+        const reconciler = this.reconcilers.get(family);
+        reconciler?.removed(removed);
+        reconciler?.changed(ports);
+        if (repaired) reconciler?.suspectAll();
         void this.nodePortHealth.get(family)?.openAll();
       },
     });
@@ -164,7 +173,7 @@ export class Running {
     await this.backend.stopWatching();
     await this.loop.stop();
     for (const health of this.nodePortHealth.values()) health.close();
-    for (const reconciler of this.reconcilers.values()) reconciler.close();
+    await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
     this.localAddresses.stop();
     for (const dataplane of this.dataplanes) dataplane.close();
   }

@@ -21,8 +21,16 @@ export interface SyncLoopOptions {
   readonly minSyncPeriodMs: number;
   /** A failed sync is tried again after at most this many milliseconds. */
   readonly syncPeriodMs: number;
-  /** Called after every sync of a family that reached the kernel, with what was new or changed and what is gone. */
-  readonly afterSync: (family: IPFamily, ports: Iterable<ServicePort>, removed: readonly string[]) => void;
+  /**
+   * Called after every sync of a family that reached the kernel, with what it took over: new or changed, and gone.
+   * @param repaired the kernel lacked something: packets may have passed the rules by
+   */
+  readonly afterSync: (
+    family: IPFamily,
+    ports: readonly ServicePort[],
+    removed: readonly string[],
+    repaired: boolean,
+  ) => void;
   /** Called once per sync with what the model said beside the service ports. */
   readonly onChanges: (changes: ModelChanges) => void;
 }
@@ -234,7 +242,13 @@ export class SyncLoop {
       kernelMs: round(report.kernelMs),
       totalMs: round(performance.now() - start),
     });
-    this.options.afterSync(family, ports, removed);
+    const accepted = run.failed.size === 0 ? ports : ports.filter(({ key }) => !run.failed.has(key));
+    this.options.afterSync(
+      family,
+      accepted,
+      removed.filter((key) => !run.gone.has(key)),
+      adopted && report.elementsAdded > 0,
+    );
     return run.failed.size === 0;
   }
 

@@ -1,0 +1,176 @@
+/**
+ * What to ask the kernel about the service ports under suspicion. Reading the whole table costs what the table holds;
+ * a filter makes the kernel pass over what can't be stale (netlink/conntrack/filter.ts). Each filter is a walk of its
+ * own through the table, so beyond a handful it is cheaper to read all entries of the protocol once.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { IPFamily, ServicePort, VirtualAddress } from '../model/types.js';
+import { parseAddress } from '../netlink/address.js';
+import { comparesAddresses, type FlowFilter } from '../netlink/conntrack/index.js';
+import { destination, endpointsOf, type Lane, type Suspect, type Work } from './lane.js';
+
+export interface Questions {
+  /** What to read; empty: nothing can be stale. */
+  readonly filters: readonly FlowFilter[];
+  /** The one filter lets all entries of the protocol pass. */
+  readonly whole: boolean;
+  /** The service ports in question by destination: their keys. */
+  readonly destinations: ReadonlyMap<string, string>;
+}
+
+/** Rough sizes of the table, to choose between several filters and one reading. */
+export interface TableSize {
+  readonly entries: number;
+  readonly buckets: number;
+}
+
+/**
+ * Measured on Linux 6.18 (docs/conntrack.md): to read and judge an entry costs as much as to walk past this many
+ * entries or hash buckets.
+ */
+const entryCost = 20;
+/** Walks for TCP: its entries in question vanish by themselves before long. */
+const maxTcpWalks = 4;
+/** In a table of up to so many entries, all of one port number are read where the kernel can't tell addresses apart. */
+const smallTable = 20_000;
+/** Service ports looked at in one turn of the event loop. */
+const portsPerTurn = 1_000;
+
+/** How many filters are cheaper than reading all `matching` entries of a protocol. */
+export function affordableFilters(size: TableSize, matching: number): number {
+  const walk = size.entries + size.buckets;
+  return walk === 0 ? 1 : 1 + Math.floor((matching * entryCost) / walk);
+}
+
+/** What may be stale about one service port. */
+interface Doubt {
+  /** Addresses whose entries may be from before they were the service port's, or before it had an endpoint. */
+  readonly came: readonly VirtualAddress[];
+  /** Endpoints that are no more among those that keep their flows. */
+  readonly left: readonly string[];
+  /** Addresses it has no more. */
+  readonly gone: readonly string[];
+}
+
+export function doubt(now: ServicePort, { versions, everything }: Suspect): Doubt {
+  const lists = versions.map((version) => [...endpointsOf(version)]);
+  const here = new Set(endpointsOf(now));
+  const left = new Set<string>();
+  for (const list of lists) for (const endpoint of list) if (!here.has(endpoint)) left.add(endpoint);
+
+  const addresses = new Set(now.addresses.map(({ ip, port }) => destination(ip, port)));
+  const gone = new Set<string>();
+  /** In how many versions an address was there already. */
+  const seen = new Map<string, number>();
+  for (const version of versions) {
+    for (const { ip, port } of version.addresses) {
+      const address = destination(ip, port);
+      if (!addresses.has(address)) gone.add(address);
+      else seen.set(address, (seen.get(address) ?? 0) + 1);
+    }
+  }
+  const firstEndpoint = here.size > 0 && lists.some((list) => list.length === 0);
+  const cameLate = ({ ip, port }: VirtualAddress): boolean =>
+    (seen.get(destination(ip, port)) ?? 0) < versions.length;
+  return {
+    came: everything || firstEndpoint ? now.addresses : now.addresses.filter(cameLate),
+    left: [...left],
+    gone: [...gone],
+  };
+}
+
+/** Filters without duplicates. */
+class FilterList {
+  private readonly filters = new Map<string, FlowFilter>();
+  private readonly withAddress: boolean;
+
+  constructor(
+    family: IPFamily,
+    private readonly protocol: number,
+    private readonly limit: number,
+  ) {
+    this.withAddress = comparesAddresses[family === 'IPv4' ? 'ip' : 'ip6'];
+  }
+
+  /** @param ip '' for node ports */
+  destination(ip: string, port: number): void {
+    const { protocol } = this;
+    if (ip === '' || !this.withAddress)
+      this.add(`to ${port}`, () => ({ protocol, originalDestination: { port } }));
+    else
+      this.add(`to ${ip} ${port}`, () => ({
+        protocol,
+        originalDestination: { address: parseAddress(ip), port },
+      }));
+  }
+
+  /** @param endpoint 'ip:port' or '[ip]:port' */
+  endpoint(endpoint: string): void {
+    const { protocol } = this;
+    const colon = endpoint.lastIndexOf(':');
+    const port = Number(endpoint.slice(colon + 1));
+    if (!this.withAddress) this.add(`from ${port}`, () => ({ protocol, replySource: { port } }));
+    else
+      this.add(`from ${endpoint}`, () => ({
+        protocol,
+        replySource: { address: parseAddress(endpoint.slice(0, colon).replace(/[[\]]/g, '')), port },
+      }));
+  }
+
+  /** undefined: they are too many. */
+  get all(): readonly FlowFilter[] | undefined {
+    return this.filters.size > this.limit ? undefined : [...this.filters.values()];
+  }
+
+  private add(name: string, filter: () => FlowFilter): void {
+    // One too many tells enough.
+    if (this.filters.size <= this.limit && !this.filters.has(name)) this.filters.set(name, filter());
+  }
+}
+
+/** The event loop gets its turn on the way. Addresses that are gone are handed to the lane. */
+export async function askAbout(
+  family: IPFamily,
+  lane: Lane,
+  work: Work,
+  size: TableSize,
+): Promise<Questions> {
+  const { number: protocol } = lane.options;
+  const tcp = protocol === 6;
+  const limit = tcp ? maxTcpWalks : affordableFilters(size, lane.matching ?? size.entries / 4);
+  const destinations = new Map<string, string>();
+  const filters = new FilterList(family, protocol, limit);
+  let unanswered = false;
+  let turn = 0;
+  for (const [key, suspect] of work.suspects) {
+    if (++turn % portsPerTurn === 0) await nextTurn();
+    const now = lane.known.get(key);
+    if (now === undefined) continue;
+    const { came, left, gone } = doubt(now, suspect);
+    if (gone.length > 0) lane.retire(gone, [...suspect.versions, now]);
+    if (came.length === 0 && left.length === 0) continue;
+    for (const { ip, port } of now.addresses) destinations.set(destination(ip, port), key);
+    if (tcp) {
+      unanswered ||= came.length > 0;
+      for (const endpoint of left) filters.endpoint(endpoint);
+      continue;
+    }
+    for (const { ip, port } of came) filters.destination(ip, port);
+    const others = now.addresses.filter((address) => !came.includes(address));
+    if (left.length <= others.length) for (const endpoint of left) filters.endpoint(endpoint);
+    else if (left.length > 0) for (const { ip, port } of others) filters.destination(ip, port);
+  }
+  for (const address of work.retired.keys()) {
+    const [ip = '', port = ''] = address.split(' ');
+    filters.destination(ip, Number(port));
+  }
+  const few = filters.all;
+  if (!tcp) return { destinations, filters: few ?? [{ protocol }], whole: few === undefined };
+
+  // What was never answered is little. What was reset vanishes within seconds: not worth reading many connections.
+  const never: FlowFilter = { protocol, unanswered: true };
+  const selective = comparesAddresses[family === 'IPv4' ? 'ip' : 'ip6'] || size.entries <= smallTable;
+  if (few === undefined || (few.length > 0 && !selective))
+    return { destinations, filters: [never], whole: false };
+  return { destinations, filters: unanswered ? [never, ...few] : few, whole: false };
+}

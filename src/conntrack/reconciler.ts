@@ -1,0 +1,245 @@
+/**
+ * Deletes connection tracking entries that lead where nothing is any more (docs/conntrack.md). A client that keeps its source
+ * port stays on the endpoint of its entry for as long as it keeps sending, also when that endpoint is gone; the
+ * entry has to go for the next packet to meet the rules.
+ *
+ * It works beside the sync loop: changes are noted, the table is read on libuv's thread pool, one dump at a time
+ * and family, and what comes meanwhile is taken together for the next look. What fails is tried again.
+ */
+import { readFileSync } from 'node:fs';
+import { performance } from 'node:perf_hooks';
+import { errorText, type Logger } from '../log/logger.js';
+import type { IPFamily, Protocol, ServicePort } from '../model/types.js';
+import { ConntrackConnection, type Flow, type FlowIdentity } from '../netlink/conntrack/index.js';
+import { Judge } from './judge.js';
+import { Lane, type Work } from './lane.js';
+import { askAbout, type TableSize } from './questions.js';
+
+/** One look at the table. */
+export interface Reconciliation {
+  readonly family: IPFamily;
+  readonly protocol: Protocol;
+  /** From its start to the last deletion. */
+  readonly seconds: number;
+  /** How often the kernel walked through its table. */
+  readonly walks: number;
+  /** Entries that the kernel delivered. */
+  readonly read: number;
+  /** Entries deleted. */
+  readonly deleted: number;
+}
+
+export interface ConntrackReconcilerOptions {
+  readonly family: IPFamily;
+  /** Addresses on which this node serves node ports, canonical text. */
+  readonly nodePortAddresses: () => readonly string[];
+  readonly log: Logger;
+  /** Called after every look at the table, also one in which not every deletion succeeded. */
+  readonly onReconciled?: (reconciliation: Reconciliation) => void;
+  /** Called for every look that failed; it is tried again. */
+  readonly onFailure?: (error: unknown) => void;
+  /**
+   * Flows of addresses that are no service's any more stay for so many milliseconds: a Service that is replaced, or a
+   * load balancer that loses its status for a moment, does not cut them. Default 30 s.
+   */
+  readonly retireAfterMs?: number;
+}
+
+const defaultRetireAfterMs = 30_000;
+/** Entries deleted with one datagram: a fraction of a millisecond. */
+const deleteTogether = 128;
+const assumedBuckets = 65_536;
+
+export class ConntrackReconciler {
+  private readonly lanes: Readonly<Record<Protocol, Lane>>;
+  /** Dumps on one, deletes on the other. */
+  private connections: readonly [reader: ConntrackConnection, writer: ConntrackConnection] | undefined;
+  private buckets: number | undefined;
+  private timer: NodeJS.Timeout | undefined;
+  private running: Promise<void> | undefined;
+  private readonly abort = new AbortController();
+  private waiting: (() => void)[] = [];
+
+  constructor(private readonly options: ConntrackReconcilerOptions) {
+    const retireAfterMs = options.retireAfterMs ?? defaultRetireAfterMs;
+    // At most a fifth of the time for UDP and SCTP, where clients wait; a fiftieth for TCP, where few do.
+    const flows = { delayMs: 0, rest: 4, retireAfterMs };
+    this.lanes = {
+      UDP: new Lane({ protocol: 'UDP', number: 17, ...flows }),
+      SCTP: new Lane({ protocol: 'SCTP', number: 132, ...flows }),
+      TCP: new Lane({ protocol: 'TCP', number: 6, delayMs: 100, rest: 50, retireAfterMs: undefined }),
+    };
+  }
+
+  /** @param ports service ports that are new or changed, and are in the kernel now */
+  changed(ports: Iterable<ServicePort>): void {
+    for (const port of ports) this.lanes[port.protocol].changed(port);
+    this.schedule();
+  }
+
+  /** @param keys of service ports that the kernel has no more */
+  removed(keys: Iterable<string>): void {
+    for (const key of keys) for (const lane of this.all()) lane.removed(key);
+    this.schedule();
+  }
+
+  /** Packets may have passed the rules by, for instance while the table was gone: every service port is looked at. */
+  suspectAll(): void {
+    for (const lane of this.all()) lane.suspectAll();
+    this.schedule();
+  }
+
+  /** Resolves when all changes so far have been looked at, or wait for another try after a failure. */
+  async idle(): Promise<void> {
+    if (this.isIdle()) return;
+    await new Promise<void>((resolve) => this.waiting.push(resolve));
+  }
+
+  /** Ends after what the kernel is doing now. */
+  async close(): Promise<void> {
+    this.abort.abort();
+    clearTimeout(this.timer);
+    await this.running;
+    this.disconnect();
+    this.wake();
+  }
+
+  private all(): Lane[] {
+    return Object.values(this.lanes);
+  }
+
+  private isClosed(): boolean {
+    return this.abort.signal.aborted;
+  }
+
+  private isIdle(): boolean {
+    return this.isClosed() || (this.running === undefined && !this.all().some(({ busy }) => busy));
+  }
+
+  private wake(): void {
+    const waiting = this.waiting;
+    this.waiting = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  private schedule(): void {
+    if (this.running !== undefined || this.isClosed()) return;
+    if (this.isIdle()) this.wake();
+    clearTimeout(this.timer);
+    const due = Math.min(...this.all().map(({ dueAt }) => dueAt));
+    if (due === Infinity) return;
+    this.timer = setTimeout(
+      () => {
+        this.start();
+      },
+      Math.max(0, due - performance.now()),
+    );
+  }
+
+  private start(): void {
+    if (this.running !== undefined || this.isClosed()) return;
+    this.running = this.run().finally(() => {
+      this.running = undefined;
+      this.schedule();
+    });
+  }
+
+  private async run(): Promise<void> {
+    for (const lane of this.all()) {
+      if (lane.dueAt > performance.now() || this.isClosed()) continue;
+      const work = lane.take();
+      const start = performance.now();
+      const { family } = this.options;
+      const { protocol } = lane.options;
+      try {
+        const looked = await this.look(lane, work, start);
+        if (lane.done(looked ? performance.now() - start : 0))
+          this.options.log.info('Connection tracking can be reconciled again', { family, protocol });
+      } catch (error) {
+        // Answers to what failed may still come.
+        this.disconnect();
+        const { first, retryMs } = lane.failed(work);
+        if (this.isClosed()) return;
+        this.options.onFailure?.(error);
+        const fields = { family, protocol, why: errorText(error), retryMs };
+        const message = 'Stale connection tracking entries may remain; trying again';
+        if (first) this.options.log.warn(message, fields);
+        else this.options.log.debug(2, message, fields);
+      }
+    }
+  }
+
+  /** @returns whether there was a reason to look at the table */
+  private async look(lane: Lane, work: Work, start: number): Promise<boolean> {
+    this.connections ??= [ConntrackConnection.open(), ConntrackConnection.open()];
+    const [reader, writer] = this.connections;
+    const { family, log } = this.options;
+    const { filters, whole, destinations } = await askAbout(family, lane, work, this.tableSize(writer));
+    if (filters.length === 0) return false;
+    const judge = new Judge(lane, destinations, work.retired, new Set(this.options.nodePortAddresses()));
+    let [read, deleted] = [0, 0];
+    let failure: unknown;
+    const stale: FlowIdentity[] = [];
+    const flush = (): void => {
+      try {
+        deleted += writer.deleteFlows(stale);
+      } catch (error) {
+        failure ??= error;
+      }
+      stale.length = 0;
+    };
+    const onFlow = (flow: Flow): void => {
+      read++;
+      if (judge.isStale(flow) && stale.push(flow.identity()) === deleteTogether) flush();
+    };
+    for (const filter of filters) {
+      const options = {
+        signal: this.abort.signal,
+        // Each entry was judged for itself: what was found so far holds.
+        onRestart: () => undefined,
+      };
+      await reader.listFlowsAsync(family === 'IPv4' ? 'ip' : 'ip6', filter, onFlow, options);
+    }
+    flush();
+    const { protocol } = lane.options;
+    if (whole) lane.matching = read;
+    const ms = performance.now() - start;
+    this.options.onReconciled?.({
+      family,
+      protocol,
+      seconds: ms / 1000,
+      walks: filters.length,
+      read,
+      deleted,
+    });
+    log.debug(deleted > 0 ? 2 : 4, 'Connection tracking reconciled', {
+      family,
+      protocol,
+      deleted,
+      read,
+      walks: filters.length,
+      ms: Math.round(ms * 10) / 10,
+    });
+    if (failure !== undefined) throw failure as Error;
+    return true;
+  }
+
+  private tableSize(connection: ConntrackConnection): TableSize {
+    this.buckets ??= readBuckets();
+    return { entries: connection.fill().entries, buckets: this.buckets };
+  }
+
+  private disconnect(): void {
+    for (const connection of this.connections ?? []) connection.close();
+    this.connections = undefined;
+  }
+}
+
+function readBuckets(): number {
+  try {
+    const buckets = Number(readFileSync('/proc/sys/net/netfilter/nf_conntrack_buckets', 'utf8'));
+    return Number.isSafeInteger(buckets) ? buckets : assumedBuckets;
+  } catch {
+    return assumedBuckets;
+  }
+}
