@@ -65,7 +65,7 @@ export function loadConntrack(log: Logger): void {
     const connection = ConntrackConnection.open();
     try {
       // Protocol 0 has no entries. Whatever is there is not read.
-      connection.listFlows('ip', 0, () => undefined, { onRestart: () => undefined });
+      connection.listFlows('ip', { protocol: 0 }, () => undefined, { onRestart: () => undefined });
       return;
     } finally {
       connection.close();
