@@ -1,459 +1,438 @@
-/** Settings from flags and from KubeProxyConfiguration files: what they mean, defaults, and every refusal. */
+/** Whole configurations: files as they are found in clusters, what follows from a mode, files and flags together. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { hostname, tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, describe, test } from 'node:test';
-import { loadConfig, type Config } from './config.js';
-import { ConfigError } from './errors.js';
-import { parseFlags } from './flags.js';
+import { describe, test } from 'node:test';
+import { stringify } from 'yaml';
+import { compareConfigs } from './compare.js';
+import type { Config } from './config.js';
+import { fieldPaths, type FieldPath } from './fields.js';
+import { documentOf, fromFields, fromFlags, fromText, fromYaml, FILE, problemsOf } from './testing/load.js';
+import { kubeadmConfig } from './testing/kubeadm.js';
+import { upstreamDefault } from './testing/upstream-default.js';
+import type { Json } from './values.js';
+import { configYaml, configz, versionedConfig } from './versioned.js';
 
-const folder = mkdtempSync(join(tmpdir(), 'kpp-config-'));
-after(() => {
-  rmSync(folder, { recursive: true, force: true });
-});
-let files = 0;
-function file(content: string): string {
-  const path = join(folder, `config-${files++}.yaml`);
-  writeFileSync(path, content);
-  return path;
-}
+/** A configuration without what tells that it came from a file. */
+const meaning = ({ configFile: _file, flags: _flags, ...config }: Config): object => config;
 
-const fromFlags = (...args: string[]): Config => loadConfig(parseFlags(args));
-const header = 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n';
-const fromFile = (content: string, ...args: string[]): Config =>
-  fromFlags(`--config=${file(header + content)}`, ...args);
+/** Every field, with a value that is not its default. */
+const everything: Readonly<Record<FieldPath, Json>> = {
+  featureGates: { AllowServiceExternalIPs: false, LoggingAlphaOptions: true },
+  'clientConnection.kubeconfig': '/etc/kubeconfig',
+  'clientConnection.acceptContentTypes': 'application/json',
+  'clientConnection.contentType': 'application/json',
+  'clientConnection.qps': 7.5,
+  'clientConnection.burst': 11,
+  'logging.format': 'text',
+  'logging.flushFrequency': '7s',
+  'logging.verbosity': 3,
+  'logging.vmodule': [{ filePattern: 'sync*', verbosity: 6 }],
+  'logging.options.text.splitStream': true,
+  'logging.options.text.infoBufferSize': '4096',
+  'logging.options.json.splitStream': true,
+  'logging.options.json.infoBufferSize': '8192',
+  hostnameOverride: 'alder',
+  bindAddress: '192.0.2.1',
+  healthzBindAddress: '192.0.2.1:1',
+  metricsBindAddress: '192.0.2.1:2',
+  bindAddressHardFail: true,
+  enableProfiling: true,
+  showHiddenMetricsForVersion: '1.35',
+  mode: 'ipvs',
+  'iptables.masqueradeBit': 3,
+  'iptables.masqueradeAll': true,
+  'iptables.localhostNodePorts': false,
+  'iptables.syncPeriod': '40s',
+  'iptables.minSyncPeriod': '2s',
+  'ipvs.syncPeriod': '50s',
+  'ipvs.minSyncPeriod': '3s',
+  'ipvs.scheduler': 'lc',
+  'ipvs.excludeCIDRs': ['10.9.0.0/16'],
+  'ipvs.strictARP': true,
+  'ipvs.tcpTimeout': '1h0m0s',
+  'ipvs.tcpFinTimeout': '1m0s',
+  'ipvs.udpTimeout': '2m0s',
+  'nftables.masqueradeBit': 4,
+  'nftables.masqueradeAll': true,
+  'nftables.syncPeriod': '1m0s',
+  'nftables.minSyncPeriod': '4s',
+  'winkernel.networkName': 'net',
+  'winkernel.sourceVip': '192.0.2.2',
+  'winkernel.enableDSR': true,
+  'winkernel.rootHnsEndpointName': 'cbr0',
+  'winkernel.forwardHealthCheckVip': true,
+  detectLocalMode: 'BridgeInterface',
+  'detectLocal.bridgeInterface': 'cni0',
+  'detectLocal.interfaceNamePrefix': 'veth',
+  clusterCIDR: '10.244.0.0/16,fd00::/48',
+  nodePortAddresses: ['10.0.0.0/8'],
+  oomScoreAdj: -500,
+  'conntrack.maxPerCore': 1,
+  'conntrack.min': 2,
+  'conntrack.tcpEstablishedTimeout': '3h0m0s',
+  'conntrack.tcpCloseWaitTimeout': '4h0m0s',
+  'conntrack.tcpBeLiberal': true,
+  'conntrack.udpTimeout': '5s',
+  'conntrack.udpStreamTimeout': '6s',
+  configSyncPeriod: '20m0s',
+  portRange: '1-2',
+  windowsRunAsService: true,
+};
 
-const defaults = fromFlags();
-const client = (set: Partial<Config['client']>): Partial<Config> => ({
-  client: { ...defaults.client, ...set },
-});
-const logging = (set: Partial<Config['logging']>): Partial<Config> => ({
-  logging: { ...defaults.logging, ...set },
-});
-/** What differs from flags by its nature. */
-const plain = ({ configFile: _, ...config }: Config): Omit<Config, 'configFile'> => config;
-test('without flags: the defaults', () => {
-  const { nodeName, mode, nodePortAddresses, syncPeriodMs, minSyncPeriodMs } = defaults;
-  assert.deepEqual(
-    { nodeName, mode, nodePortAddresses, syncPeriodMs, minSyncPeriodMs },
-    {
-      nodeName: hostname().trim().toLowerCase(),
-      mode: '',
-      nodePortAddresses: [],
-      syncPeriodMs: 30_000,
-      minSyncPeriodMs: 10,
-    },
-  );
-});
-
-test('an empty file: the same defaults', () => {
-  assert.deepEqual(plain(fromFile('')), plain(defaults));
-});
-
-/** flag, the same setting in the file (if there is one), what it means. */
-const settings: [flag: string, field: string | undefined, meaning: Partial<Config>][] = [
-  ['--bind-address=192.0.2.1', 'bindAddress: 192.0.2.1', { bindAddress: '192.0.2.1' }],
-  ['--bind-address-hard-fail', 'bindAddressHardFail: true', { bindAddressHardFail: true }],
-  ['--cleanup', undefined, { cleanup: true }],
-  [
-    '--cluster-cidr=10.0.0.0/8,fd00::/48',
-    'clusterCIDR: 10.0.0.0/8,fd00::/48',
-    { clusterCIDRs: ['10.0.0.0/8', 'fd00::/48'] },
-  ],
-  ['--detect-local-mode=NodeCIDR', 'detectLocalMode: NodeCIDR', { detectLocalMode: 'NodeCIDR' }],
-  ['--detect-local-mode=', "detectLocalMode: ''", {}],
-  [
-    '--feature-gates=AllowServiceExternalIPs=false',
-    'featureGates: { AllowServiceExternalIPs: false }',
-    { gates: { ...defaults.gates, AllowServiceExternalIPs: false } },
-  ],
-  [
-    '--healthz-bind-address=192.0.2.1:99',
-    'healthzBindAddress: 192.0.2.1:99',
-    { healthzBindAddress: { host: '192.0.2.1', port: 99 } },
-  ],
-  [
-    '--healthz-bind-address=192.0.2.1',
-    'healthzBindAddress: 192.0.2.1',
-    { healthzBindAddress: { host: '192.0.2.1', port: 10256 } },
-  ],
-  [
-    '--healthz-bind-address=[::]:99',
-    "healthzBindAddress: '[::]:99'",
-    { healthzBindAddress: { host: '::', port: 99 } },
-  ],
-  [
-    '--healthz-bind-address=::1',
-    "healthzBindAddress: '::1'",
-    { healthzBindAddress: { host: '::1', port: 10256 } },
-  ],
-  ['--healthz-bind-address=', "healthzBindAddress: ''", {}],
-  ['--hostname-override= Alder ', "hostnameOverride: ' Alder '", { nodeName: 'alder' }],
-  ['--iptables-min-sync-period=1s', 'nftables: { minSyncPeriod: 1s }', { minSyncPeriodMs: 1000 }],
-  ['--iptables-sync-period=1m', 'nftables: { syncPeriod: 1m }', { syncPeriodMs: 60_000 }],
-  [
-    '--kube-api-content-type=application/json',
-    'clientConnection: { contentType: application/json }',
-    client({ contentType: 'json' }),
-  ],
-  [
-    '--kube-api-content-type=application/vnd.kubernetes.protobuf',
-    'clientConnection: { contentType: application/vnd.kubernetes.protobuf }',
-    {},
-  ],
-  ['--kubeconfig=/k', 'clientConnection: { kubeconfig: /k }', client({ kubeconfig: '/k' })],
-  ['--logging-format=json', 'logging: { format: json }', logging({ format: 'json' })],
-  ['--manifests=/m', undefined, { manifests: '/m' }],
-  ['--masquerade-all', 'nftables: { masqueradeAll: true }', { masqueradeAll: true }],
-  ['--master=https://x', undefined, client({ master: 'https://x' })],
-  [
-    '--metrics-bind-address=0.0.0.0',
-    'metricsBindAddress: 0.0.0.0',
-    { metricsBindAddress: { host: '0.0.0.0', port: 10249 } },
-  ],
-  ['--nodeport-addresses=primary', 'nodePortAddresses: [primary]', { nodePortAddresses: ['primary'] }],
-  [
-    '--nodeport-addresses=10.0.0.0/8,::/0',
-    "nodePortAddresses: [10.0.0.0/8, '::/0']",
-    { nodePortAddresses: ['10.0.0.0/8', '::/0'] },
-  ],
-  [
-    '--proxy-mode=nftables',
-    'mode: nftables',
-    { mode: 'nftables', nodePortAddresses: ['primary'], localhostNodePorts: undefined },
-  ],
-  ['--proxy-mode=', "mode: ''", {}],
-  ['--startup-timeout=0s', undefined, { startupTimeoutMs: 0 }],
-  ['--v=4', 'logging: { verbosity: 4 }', logging({ verbosity: 4 })],
-];
-
-describe('settings', () => {
-  for (const [flag, field, meaning] of settings) {
-    test(flag, () => {
-      assert.deepEqual(fromFlags(flag), { ...defaults, ...meaning });
+describe('files as they are found', () => {
+  test('what kubeadm writes: the defaults, and no warning', () => {
+    const config = fromText(kubeadmConfig);
+    assert.deepEqual(config.warnings, []);
+    assert.deepEqual(
+      meaning(config),
+      meaning(fromFlags('--kubeconfig=/var/lib/kube-proxy/kubeconfig.conf', '--cluster-cidr=10.244.0.0/16')),
+    );
+    assert.deepEqual(meaning(fromText(kubeadmConfig, '--strict-config')), {
+      ...meaning(config),
+      strictConfig: true,
     });
-    if (field === undefined) continue;
-    test(field, () => {
-      assert.deepEqual(plain(fromFile(field)), plain({ ...defaults, ...meaning }));
+  });
+
+  test("upstream's default file", () => {
+    const config = fromText(upstreamDefault);
+    assert.deepEqual(config.warnings, []);
+    assert.deepEqual(
+      meaning(config),
+      meaning(fromFlags('--proxy-mode=iptables', '--iptables-min-sync-period=1s')),
+    );
+    assert.equal(configYaml(config), upstreamDefault, 'and writing it gives the same file');
+  });
+
+  test('every field set', () => {
+    const config = fromFields(everything);
+    assert.deepEqual(config.warnings, [
+      'feature gate AllowServiceExternalIPs is generally available: a later version will refuse its name',
+    ]);
+    const written = versionedConfig(config.fields);
+    const cleared = {
+      'iptables.syncPeriod': '0s',
+      'iptables.minSyncPeriod': '0s',
+      'nftables.syncPeriod': '0s',
+      'nftables.minSyncPeriod': '0s',
+      'nftables.masqueradeAll': false,
+      portRange: '',
+    };
+    assert.deepEqual(written, documentOf({ ...everything, ...cleared }));
+  });
+
+  test('an empty document: the same as no flags', () => {
+    assert.deepEqual(meaning(fromFields({})), meaning(fromFlags()));
+  });
+});
+
+describe('what follows from the mode', () => {
+  const localhost = 'iptables.localhostNodePorts';
+  const rows: [what: string, config: () => Config, meaning: Partial<Config>][] = [
+    [
+      'automatic: the reach and the settings of iptables',
+      () => fromFields({ 'iptables.masqueradeAll': true, 'iptables.masqueradeBit': 3 }),
+      { nodePortAddresses: [], localhostNodePorts: true, masqueradeAll: true, masqueradeBit: 3 },
+    ],
+    [
+      'automatic: not the settings of nftables',
+      () =>
+        fromFields({
+          'nftables.masqueradeAll': true,
+          'nftables.syncPeriod': '1m',
+          'nftables.masqueradeBit': 3,
+        }),
+      { masqueradeAll: false, syncPeriodMs: 30_000, masqueradeBit: 14 },
+    ],
+    [
+      'nftables: primary addresses, no loopback, its own settings',
+      () =>
+        fromFields({
+          mode: 'nftables',
+          'nftables.syncPeriod': '1m',
+          'iptables.syncPeriod': '2m',
+          'iptables.masqueradeAll': true,
+        }),
+      {
+        nodePortAddresses: ['primary'],
+        localhostNodePorts: undefined,
+        syncPeriodMs: 60_000,
+        masqueradeAll: false,
+      },
+    ],
+    [
+      'nftables: loopback where it is set',
+      () => fromFields({ mode: 'nftables', [localhost]: true, nodePortAddresses: ['127.0.0.0/8'] }),
+      { nodePortAddresses: ['127.0.0.0/8'], localhostNodePorts: true },
+    ],
+    [
+      'nftables by flags: those of iptables, but the bit',
+      () =>
+        fromFlags(
+          '--proxy-mode=nftables',
+          '--iptables-sync-period=1m',
+          '--iptables-min-sync-period=1s',
+          '--masquerade-all',
+          '--iptables-masquerade-bit=3',
+          '--iptables-localhost-nodeports=false',
+        ),
+      {
+        syncPeriodMs: 60_000,
+        minSyncPeriodMs: 1000,
+        masqueradeAll: true,
+        masqueradeBit: 14,
+        localhostNodePorts: false,
+      },
+    ],
+    [
+      'ipvs: its own periods, marks as iptables',
+      () =>
+        fromFlags(
+          '--proxy-mode=ipvs',
+          '--iptables-sync-period=1m',
+          '--ipvs-sync-period=2m',
+          '--masquerade-all',
+          '--iptables-masquerade-bit=3',
+        ),
+      {
+        nodePortAddresses: [],
+        localhostNodePorts: undefined,
+        syncPeriodMs: 120_000,
+        masqueradeAll: true,
+        masqueradeBit: 3,
+      },
+    ],
+    [
+      'ipvs flags in another mode: nothing',
+      () => fromFlags('--ipvs-sync-period=2m', '--ipvs-min-sync-period=1m'),
+      { syncPeriodMs: 30_000, minSyncPeriodMs: 10 },
+    ],
+  ];
+  for (const [what, load, expected] of rows) {
+    test(what, () => {
+      const config = load();
+      const actual = Object.fromEntries(
+        Object.keys(expected).map((key) => [key, config[key as keyof Config]]),
+      );
+      assert.deepEqual(actual, expected);
     });
   }
 
-  test('settings of two fields at once: bridges and prefixes', () => {
-    const bridge = { detectLocalMode: 'BridgeInterface', podBridgeInterface: 'cni0' } as const;
-    assert.deepEqual(fromFlags('--detect-local-mode=BridgeInterface', '--pod-bridge-interface=cni0'), {
-      ...defaults,
-      ...bridge,
-    });
-    assert.deepEqual(
-      plain(fromFile('detectLocalMode: BridgeInterface\ndetectLocal: { bridgeInterface: cni0 }')),
-      plain({ ...defaults, ...bridge }),
+  test('what is wrong in the settings of another mode is only a warning', () => {
+    const config = fromYaml(
+      'ipvs: { excludeCIDRs: [x] }\nnftables: { masqueradeBit: 99 }\ndetectLocalMode: NodeCIDR\nclusterCIDR: y',
     );
-    const prefix = { detectLocalMode: 'InterfaceNamePrefix', podInterfaceNamePrefix: 'veth' } as const;
-    assert.deepEqual(
-      fromFlags('--detect-local-mode=InterfaceNamePrefix', '--pod-interface-name-prefix=veth'),
-      { ...defaults, ...prefix },
-    );
-    assert.deepEqual(
-      plain(fromFile('detectLocalMode: InterfaceNamePrefix\ndetectLocal: { interfaceNamePrefix: veth }')),
-      plain({ ...defaults, ...prefix }),
-    );
+    assert.deepEqual(config.warnings, [
+      `${FILE}:3: ipvs.excludeCIDRs[0]: "x": must be a CIDR such as 192.0.2.0/24; not used while mode is empty, which follows the settings of iptables`,
+      `${FILE}:4: nftables.masqueradeBit: 99: must be from 0 to 31; not used while mode is empty, which follows the settings of iptables`,
+      `${FILE}:6: clusterCIDR: "y": must be a CIDR such as 10.244.0.0/16, but "y" is not; not used in local mode NodeCIDR`,
+    ]);
   });
+});
 
-  test('only the file has a masquerade bit for nftables', () => {
-    assert.equal(fromFile('nftables: { masqueradeBit: 0 }').masqueradeBit, 0);
-    assert.equal(fromFile('nftables: { masqueradeBit: 31 }').masqueradeBit, 31);
-    assert.equal(fromFile('nftables: { masqueradeBit: null }').masqueradeBit, 14);
-  });
-
-  test('masqueradeAll of the iptables section counts only where nftables has none', () => {
-    assert.equal(fromFile('iptables: { masqueradeAll: true }').masqueradeAll, true);
-    assert.equal(
-      fromFile('mode: nftables\niptables: { masqueradeAll: true }\nnftables: { masqueradeAll: false }')
-        .masqueradeAll,
-      false,
-    );
-  });
-
-  test('a file with an IPv6 bind address moves the servers to IPv6, flags do not', () => {
-    const config = fromFile("bindAddress: '::'");
+describe('addresses', () => {
+  test('a document with an IPv6 bind address moves the servers to IPv6, a flag does not', () => {
+    const config = fromFields({ bindAddress: '::' });
     assert.deepEqual(config.healthzBindAddress, { host: '::', port: 10256 });
     assert.deepEqual(config.metricsBindAddress, { host: '::1', port: 10249 });
-    assert.deepEqual(fromFlags('--bind-address=::').healthzBindAddress, defaults.healthzBindAddress);
+    const set = fromFields({ bindAddress: '::', healthzBindAddress: '0.0.0.0' });
+    assert.deepEqual(set.healthzBindAddress, { host: '0.0.0.0', port: 10256 });
+    assert.deepEqual(fromFlags('--bind-address=::').healthzBindAddress, { host: '0.0.0.0', port: 10256 });
   });
 
-  test('periods of zero mean the default in a file', () => {
-    const config = fromFile('nftables: { syncPeriod: 0s, minSyncPeriod: 0s }');
-    assert.deepEqual([config.syncPeriodMs, config.minSyncPeriodMs], [30_000, 10]);
-    assert.equal(fromFlags('--iptables-min-sync-period=0').minSyncPeriodMs, 0);
+  test('the deprecated ports: for an address without one', () => {
+    const config = fromFlags(
+      '--healthz-bind-address=fd00::5',
+      '--healthz-port=9999',
+      '--metrics-bind-address=0.0.0.0',
+      '--metrics-port=9998',
+    );
+    assert.deepEqual(config.healthzBindAddress, { host: 'fd00::5', port: 9999 });
+    assert.deepEqual(config.metricsBindAddress, { host: '0.0.0.0', port: 9998 });
+    assert.deepEqual(config.warnings, []);
+  });
+
+  test('a deprecated port without effect is told', () => {
+    assert.deepEqual(fromFlags('--healthz-port=9999').warnings, [
+      '--healthz-port=9999 has no effect: the port is that of --healthz-bind-address, 0.0.0.0:10256',
+    ]);
+    assert.deepEqual(fromFlags('--healthz-port=10256', '--metrics-port=0').warnings, []);
   });
 });
 
 describe('a file and flags', () => {
   test('some flags count beside a file, the others are named as ignored', () => {
-    const config = fromFile(
-      'hostnameOverride: birch\nlogging: { verbosity: 2, format: text }\nclusterCIDR: 10.0.0.0/8',
-      '--hostname-override=alder',
+    const config = fromYaml(
+      'hostnameOverride: birch\nlogging: { verbosity: 2, format: text, vmodule: [{ filePattern: a, verbosity: 1 }] }\nclusterCIDR: 10.0.0.0/8',
+      '--hostname-override=Alder',
       '--v=5',
-      '--logging-format=json',
+      '--vmodule=b=2',
       '--master=https://x',
       '--manifests=/m',
       '--startup-timeout=5s',
+      '--state-file=/s',
+      '--init-only',
       '--cleanup',
       '--cluster-cidr=10.9.0.0/16',
       '--masquerade-all',
+      '--healthz-port=0',
     );
+    const { nodeName, logging, client, manifests, startupTimeoutMs, stateFile, initOnly, cleanup } = config;
     assert.deepEqual(
-      plain(config),
-      plain({
-        ...defaults,
-        ...logging({ verbosity: 5, format: 'json' }),
-        ...client({ master: 'https://x' }),
+      { nodeName, manifests, startupTimeoutMs, stateFile, initOnly, cleanup, master: client.master },
+      {
         nodeName: 'alder',
         manifests: '/m',
         startupTimeoutMs: 5000,
+        stateFile: '/s',
+        initOnly: true,
         cleanup: true,
-        clusterCIDRs: ['10.0.0.0/8'],
-        warnings: ['--config replaces the settings made by flags: --cluster-cidr, --masquerade-all ignored'],
-      }),
+        master: 'https://x',
+      },
     );
-  });
-
-  test('JSON', () => {
-    const path = file(
-      JSON.stringify({
-        apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
-        kind: 'KubeProxyConfiguration',
-        mode: 'nftables',
-        nodePortAddresses: null,
-        conntrack: { maxPerCore: null },
-      }),
-    );
-    assert.deepEqual(plain(fromFlags(`--config=${path}`)), plain(fromFlags('--proxy-mode=nftables')));
-  });
-
-  test('what kubeadm writes into its ConfigMap loads as it is', () => {
-    const config = fromFile(`
-bindAddress: 0.0.0.0
-bindAddressHardFail: false
-clientConnection:
-  acceptContentTypes: ""
-  burst: 0
-  contentType: ""
-  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
-  qps: 0
-clusterCIDR: 10.244.0.0/16
-configSyncPeriod: 0s
-conntrack:
-  maxPerCore: null
-  min: null
-  tcpBeLiberal: false
-  tcpCloseWaitTimeout: null
-  tcpEstablishedTimeout: null
-  udpStreamTimeout: 0s
-  udpTimeout: 0s
-detectLocal:
-  bridgeInterface: ""
-  interfaceNamePrefix: ""
-detectLocalMode: ""
-enableProfiling: false
-healthzBindAddress: ""
-hostnameOverride: ""
-iptables:
-  localhostNodePorts: null
-  masqueradeAll: false
-  masqueradeBit: null
-  minSyncPeriod: 0s
-  syncPeriod: 0s
-ipvs:
-  excludeCIDRs: null
-  minSyncPeriod: 0s
-  scheduler: ""
-  strictARP: false
-  syncPeriod: 0s
-  tcpFinTimeout: 0s
-  tcpTimeout: 0s
-  udpTimeout: 0s
-logging:
-  flushFrequency: 0
-  options:
-    json:
-      infoBufferSize: "0"
-    text:
-      infoBufferSize: "0"
-  verbosity: 0
-metricsBindAddress: ""
-mode: ""
-nftables:
-  masqueradeAll: false
-  masqueradeBit: null
-  minSyncPeriod: 0s
-  syncPeriod: 0s
-nodePortAddresses: null
-oomScoreAdj: null
-portRange: ""
-showHiddenMetricsForVersion: ""
-winkernel:
-  enableDSR: false
-  forwardHealthCheckVip: false
-  networkName: ""
-  rootHnsEndpointName: ""
-  sourceVip: ""
-`);
-    assert.deepEqual(
-      plain(config),
-      plain({
-        ...defaults,
-        ...client({ kubeconfig: '/var/lib/kube-proxy/kubeconfig.conf' }),
-        clusterCIDRs: ['10.244.0.0/16'],
-      }),
-    );
-  });
-
-  test('unknown fields at any depth are named, and ignored', () => {
-    const config = fromFile(
-      'hostnameoverride: x\nnftables: { masqueradeBti: 3 }\ndetectLocal: { bridge: x }',
-    );
-    assert.deepEqual(
-      config.warnings.map((warning) => warning.replace(/^.*: unknown/, 'unknown')),
-      [
-        'unknown field "detectLocal.bridge" ignored',
-        'unknown field "hostnameoverride" ignored',
-        'unknown field "nftables.masqueradeBti" ignored',
-      ],
-    );
-  });
-
-  test('unknown feature gates are named, and ignored', () => {
-    assert.deepEqual(fromFlags('--feature-gates=Magic=true,AllowServiceExternalIPs=true').warnings, [
-      'feature gate Magic is not known to this version and has no effect',
+    assert.equal(logging.verbosity, 5);
+    assert.deepEqual(logging.vmodule, [
+      { filePattern: 'b', verbosity: 2 },
+      { filePattern: 'a', verbosity: 1 },
     ]);
+    assert.deepEqual(config.clusterCIDRs, ['10.0.0.0/8']);
+    assert.deepEqual(config.healthzBindAddress, { host: '0.0.0.0', port: 10256 });
+    assert.deepEqual(config.warnings, [
+      '--config replaces the settings made by flags: --cluster-cidr, --masquerade-all, --healthz-port ignored',
+    ]);
+  });
+
+  test('a wrong logging flag is named as the flag', () => {
+    assert.deepEqual(
+      problemsOf(() => fromYaml('logging: { format: json }', '--vmodule=a=1')),
+      ['--vmodule: [{"filePattern":"a","verbosity":1}]: must be empty with a log format other than text'],
+    );
   });
 });
 
-const refused: [what: string, load: () => Config, message: RegExp][] = [
-  ['no mode', () => fromFile('mode: magic'), /^mode: "magic": must be nftables, iptables, ipvs, or empty/],
-  [
-    'local mode',
-    () => fromFlags('--detect-local-mode=clustercidr'),
-    /^--detect-local-mode: "clustercidr": must be one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix$/,
-  ],
-  [
-    'bridge',
-    () => fromFile('detectLocalMode: BridgeInterface'),
-    /^detectLocal\.bridgeInterface: "": must name the bridge/,
-  ],
-  [
-    'prefix',
-    () => fromFlags('--detect-local-mode=InterfaceNamePrefix'),
-    /^--pod-interface-name-prefix: "": must be set/,
-  ],
-  [
-    'CIDR',
-    () => fromFlags('--cluster-cidr=10.0.0.0'),
-    /^--cluster-cidr: "10\.0\.0\.0": must be a CIDR such as/,
-  ],
-  [
-    'CIDR in a file',
-    () => fromFile('clusterCIDR: 10.0.0.0/33'),
-    /^clusterCIDR: "10\.0\.0\.0\/33": must be a CIDR/,
-  ],
-  [
-    'primary and CIDRs',
-    () => fromFlags('--nodeport-addresses=primary,10.0.0.0/8'),
-    /^--nodeport-addresses: "primary,10\.0\.0\.0\/8": 'primary' stands alone/,
-  ],
-  [
-    'node port CIDR',
-    () => fromFile('nodePortAddresses: [x]'),
-    /^nodePortAddresses: "x": must be a CIDR or 'primary'$/,
-  ],
-  [
-    'bind address',
-    () => fromFlags('--bind-address=1.2.3.4:5'),
-    /^--bind-address: "1\.2\.3\.4:5": must be an IP address$/,
-  ],
-  [
-    'health host name',
-    () => fromFlags('--healthz-bind-address=localhost:1'),
-    /^--healthz-bind-address: "localhost:1": must be IP:port/,
-  ],
-  ['health port 0', () => fromFlags('--healthz-bind-address=0.0.0.0:0'), /port 1\.\.65535$/],
-  [
-    'health port',
-    () => fromFile('healthzBindAddress: 0.0.0.0:65536'),
-    /^healthzBindAddress: "0\.0\.0\.0:65536": must be IP:port/,
-  ],
-  [
-    'metrics without a port',
-    () => fromFlags('--metrics-bind-address=192.0.2.1:'),
-    /^--metrics-bind-address: .*must be IP:port/,
-  ],
-  [
-    'content type',
-    () => fromFlags('--kube-api-content-type=text/plain'),
-    /^--kube-api-content-type: "text\/plain": must be application\/vnd/,
-  ],
-  ['log format', () => fromFlags('--logging-format=xml'), /^--logging-format: "xml": must be text or json$/],
-  [
-    'blank node name',
-    () => fromFlags('--hostname-override=  '),
-    /^--hostname-override: " {2}": must not be blank$/,
-  ],
-  ['gate', () => fromFlags('--feature-gates=A'), /^--feature-gates: "A" is not name=true or name=false$/],
-  ['gate value', () => fromFlags('--feature-gates=A=maybe'), /^--feature-gates: "A=maybe" is not name=true/],
-  [
-    'several at once',
-    () => fromFlags('--proxy-mode=x', '--bind-address=y'),
-    /^--proxy-mode: .*; --bind-address: /,
-  ],
-  ['no file', () => fromFlags('--config=/nonexistent'), /^--config: cannot read \/nonexistent: ENOENT/],
-  ['not YAML', () => fromFlags(`--config=${file('a: [')}`), /config-\d+\.yaml:1:\d+: /],
-  ['empty file', () => fromFlags(`--config=${file('')}`), /config-\d+\.yaml: document: /],
-  [
-    'version',
-    () => fromFlags(`--config=${file('apiVersion: v1\nkind: KubeProxyConfiguration')}`),
-    /: apiVersion: .*kubeproxy\.config\.k8s\.io\/v1alpha1/,
-  ],
-  [
-    'kind',
-    () => fromFlags(`--config=${file('apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: Pod')}`),
-    /: kind: .*KubeProxyConfiguration/,
-  ],
-  ['type', () => fromFile('bindAddressHardFail: 3'), /: bindAddressHardFail: .*boolean/],
-  ['bit', () => fromFile('nftables: { masqueradeBit: 32 }'), /: nftables\.masqueradeBit: .*31/],
-  ['duration', () => fromFile('nftables: { syncPeriod: 30 }'), /: nftables\.syncPeriod: /],
-  [
-    'duration text',
-    () => fromFile('nftables: { syncPeriod: soon }'),
-    /: nftables\.syncPeriod: must be a duration such as/,
-  ],
-  [
-    'zero sync period',
-    () => fromFlags('--iptables-sync-period=0s'),
-    /^--iptables-sync-period: "0s": must be greater than 0$/,
-  ],
-  [
-    'min above max',
-    () => fromFlags('--iptables-min-sync-period=1m'),
-    /^--iptables-min-sync-period: "1m": must not be greater than --iptables-sync-period \(30s\)$/,
-  ],
-  [
-    'min above max in a file',
-    () => fromFile('nftables: { minSyncPeriod: 2s, syncPeriod: 1s }'),
-    /^nftables\.minSyncPeriod: "2s": must not be greater than nftables\.syncPeriod \(1s\)$/,
-  ],
-];
-
-describe('refusals', () => {
-  for (const [what, load, message] of refused) {
-    test(what, () => {
-      assert.throws(load, (error) => {
-        assert.ok(error instanceof ConfigError, String(error));
-        assert.equal(error.code, 'CONFIG_INVALID');
-        assert.match(error.message, message);
-        return true;
-      });
+describe('settings that do not go together', () => {
+  const rows: [load: () => Config, problem: string][] = [
+    [
+      () => fromFlags('--logging-format=json', '--feature-gates=LoggingBetaOptions=false'),
+      '--logging-format: "json": must be text while the feature gate LoggingBetaOptions is off',
+    ],
+    [
+      () => fromFlags('--log-text-split-stream'),
+      '--log-text-split-stream: true: must not be set while the feature gate LoggingAlphaOptions is off',
+    ],
+    [
+      () => fromYaml('logging:\n  options:\n    json:\n      infoBufferSize: 1Ki'),
+      `${FILE}:6: logging.options.json.infoBufferSize: 1024: must not be set while the feature gate LoggingAlphaOptions is off`,
+    ],
+    [
+      () => fromYaml('mode: nftables\nnftables:\n  minSyncPeriod: 2s\n  syncPeriod: 1s'),
+      `${FILE}:5: nftables.minSyncPeriod: "2s": must not be greater than ${FILE}:6: nftables.syncPeriod (1s)`,
+    ],
+  ];
+  for (const [load, problem] of rows) {
+    test(problem, () => {
+      assert.deepEqual(problemsOf(load), [problem]);
     });
   }
+
+  test('all that is wrong is told at once: command line, types and limits', () => {
+    const problems = problemsOf(() =>
+      fromYaml(
+        'bindAddress: x\noomScoreAdj: many\nconntrack:\n  min: -1\nmode: magic\nfeatureGates: { Magic: true }',
+        '--v=many',
+        '--nope',
+      ),
+    );
+    assert.deepEqual(
+      problems.map((problem) => problem.replace(/: must.*| \(.*/, '')),
+      [
+        'invalid argument "many" for "--v" flag',
+        'unknown flag: --nope',
+        `${FILE}:4: oomScoreAdj: "many"`,
+        `${FILE}:3: bindAddress: "x"`,
+        `${FILE}:6: conntrack.min: -1`,
+        `${FILE}:7: mode: "magic"`,
+        `${FILE}:8: featureGates: "Magic=true": Magic is not a feature gate of Kubernetes v1.36`,
+      ],
+    );
+  });
+});
+
+describe('written and read back', () => {
+  const samples: Record<string, () => Config> = {
+    defaults: () => fromFlags(),
+    kubeadm: () => fromText(kubeadmConfig),
+    everything: () => fromFields(everything),
+    nftables: () => fromFlags('--proxy-mode=nftables', '--nodeport-addresses=10.0.0.0/8,::/0'),
+    'nftables with loopback': () => fromFlags('--proxy-mode=nftables', '--iptables-localhost-nodeports'),
+    'no servers': () => fromFlags('--healthz-port=0', '--metrics-bind-address=0'),
+    'no pause': () => fromFlags('--iptables-min-sync-period=0'),
+    'IPv6 by flags': () => fromFlags('--bind-address=fd00::1', '--healthz-bind-address=::1'),
+    'words that YAML reads otherwise': () =>
+      fromFlags('--hostname-override=no', '--kubeconfig=0x10', '--pod-bridge-interface=~'),
+    zeros: () => fromFlags('--oom-score-adj=0', '--conntrack-min=0', '--iptables-masquerade-bit=0'),
+  };
+  for (const [name, load] of Object.entries(samples)) {
+    test(name, () => {
+      const config = load();
+      const written = configYaml(config);
+      const back = fromText(written, '--strict-config');
+      assert.deepEqual(back.fields, config.fields);
+      assert.deepEqual(compareConfigs(config, back).changes, []);
+      assert.equal(configYaml(back), written);
+      assert.deepEqual(
+        { ...meaning(back), strictConfig: false, warnings: [] },
+        { ...meaning(config), warnings: [] },
+      );
+    });
+  }
+
+  test('keys are sorted at every level', () => {
+    const keys = configYaml(fromFields(everything))
+      .split('\n')
+      .filter((line) => /^\w/.test(line))
+      .map((line) => line.split(':')[0] ?? '');
+    assert.deepEqual(keys, [...keys].sort());
+    assert.equal(new Set(keys).size, keys.length);
+  });
+
+  test('an empty mode stays empty', () => {
+    assert.match(configYaml(fromFlags()), /^mode: ""$/m);
+  });
+});
+
+test('/configz: one member, compact, in the order of the declaration', () => {
+  const text = configz(fromFlags('--proxy-mode=nftables'));
+  assert.ok(text.startsWith('{"kubeproxy.config.k8s.io":{"kind":"KubeProxyConfiguration","apiVersion":'));
+  const order = [
+    ...text.matchAll(
+      /"(clientConnection|logging|hostnameOverride|mode|iptables|ipvs|nftables|winkernel|detectLocal|conntrack|portRange)":/g,
+    ),
+  ].map(([, name]) => name);
+  assert.deepEqual(order, [
+    'clientConnection',
+    'logging',
+    'hostnameOverride',
+    'mode',
+    'iptables',
+    'ipvs',
+    'nftables',
+    'winkernel',
+    'detectLocal',
+    'conntrack',
+    'portRange',
+  ]);
+  const { 'kubeproxy.config.k8s.io': body } = JSON.parse(text) as Record<string, Record<string, unknown>>;
+  assert.deepEqual(body?.['nodePortAddresses'], ['primary']);
+  assert.deepEqual(body['nftables'], {
+    masqueradeBit: 14,
+    masqueradeAll: false,
+    syncPeriod: '30s',
+    minSyncPeriod: '10ms',
+  });
+  assert.equal(body['featureGates'], undefined);
+  assert.equal(body['windowsRunAsService'], undefined);
+});
+
+test('the sample with every field has every field', () => {
+  assert.deepEqual(Object.keys(everything), fieldPaths);
+  assert.ok(stringify(documentOf(everything)).length > 0);
 });

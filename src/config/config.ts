@@ -1,25 +1,35 @@
 /**
  * The settings in force: flags, or a KubeProxyConfiguration file, checked and with defaults filled in.
- * Field names and defaults follow upstream's v1alpha1 configuration.
+ * Field names and defaults follow upstream's v1alpha1 configuration (docs/configuration.md).
  */
-import { readFileSync } from 'node:fs';
-import { isIP } from 'node:net';
 import { hostname } from 'node:os';
-import { LineCounter, parseDocument } from 'yaml';
-import { z } from 'zod';
-import { parseCidr } from '../model/addresses.js';
-import { DETECT_LOCAL_MODES, isDetectLocalMode, type DetectLocalMode } from '../model/detector.js';
+import { DETECT_LOCAL_MODES, type DetectLocalMode } from '../model/detector.js';
+import { checkSettings } from './checks.js';
+import { flagValues, type CommandLine } from './command-line.js';
+import { normalForm, withDefaults } from './effective.js';
 import { ConfigError } from './errors.js';
-import { featureGates, type FeatureGates } from './feature-gates.js';
-import { parseDuration, type FlagValues } from './flags.js';
+import type { FeatureGates } from './feature-gates.js';
+import {
+  contentTypes,
+  parseHostPort,
+  PROXY_MODES,
+  settingsMode,
+  splitClusterCIDR,
+  type FieldValues,
+  type HostPort,
+  type ProxyMode,
+} from './fields.js';
+import { KUBERNETES_VERSION } from './kubernetes-version.js';
+import {
+  readTextFile,
+  settingsFromFile,
+  settingsFromFlags,
+  type ReadFile,
+  type Settings,
+} from './sources.js';
+import type { VmoduleItem } from './values.js';
 
-export type ProxyMode = 'nftables' | 'iptables' | 'ipvs';
-
-/** An address and port to listen on. */
-export interface HostPort {
-  readonly host: string;
-  readonly port: number;
-}
+export type { FieldPath, FieldValues, HostPort, ProxyMode } from './fields.js';
 
 /** How the API server is talked to. */
 export interface ClientConfig {
@@ -34,12 +44,6 @@ export interface ClientConfig {
   readonly qps: number;
   /** Requests that may be sent at once. */
   readonly burst: number;
-}
-
-export interface VmoduleItem {
-  /** Name of a source file without its ending, or of a logger; `*` and `?` as in file names. */
-  readonly filePattern: string;
-  readonly verbosity: number;
 }
 
 export interface LoggingConfig {
@@ -136,445 +140,158 @@ export interface Config {
   /** Version whose hidden metrics are shown, `1.35`; empty: none. */
   readonly showHiddenMetricsForVersion: string;
 
+  /** What is reported as the version of Kubernetes, `v1.36.2`. */
+  readonly kubernetesVersion: string;
+  /** Every field of v1alpha1 with the value in force: what `/configz` and `--write-config-to` show. */
+  readonly fields: FieldValues;
+  /** Every flag with its value as text, by name: what `/flagz` shows. A configuration file does not change it. */
+  readonly flags: Readonly<Record<string, string>>;
   /** Things worth a warning that do not stop the program. */
   readonly warnings: readonly string[];
 }
 
-const duration = z.string().refine((text) => parseDuration(text) !== undefined, {
-  message: 'must be a duration such as 300ms, 5s or 1m30s',
-});
-
-/** The fields that act. */
-const fileSchema = z.object({
-  apiVersion: z.literal('kubeproxy.config.k8s.io/v1alpha1'),
-  kind: z.literal('KubeProxyConfiguration'),
-  featureGates: z.record(z.string(), z.boolean()).nullish(),
-  clientConnection: z
-    .looseObject({ kubeconfig: z.string().nullish(), contentType: z.string().nullish() })
-    .nullish(),
-  logging: z.looseObject({ format: z.string().nullish(), verbosity: z.int().min(0).nullish() }).nullish(),
-  hostnameOverride: z.string().nullish(),
-  bindAddress: z.string().nullish(),
-  healthzBindAddress: z.string().nullish(),
-  metricsBindAddress: z.string().nullish(),
-  bindAddressHardFail: z.boolean().nullish(),
-  mode: z.string().nullish(),
-  iptables: z.looseObject({ masqueradeAll: z.boolean().nullish() }).nullish(),
-  nftables: z
-    .looseObject({
-      masqueradeBit: z.int().min(0).max(31).nullish(),
-      masqueradeAll: z.boolean().nullish(),
-      syncPeriod: duration.nullish(),
-      minSyncPeriod: duration.nullish(),
-    })
-    .nullish(),
-  detectLocalMode: z.string().nullish(),
-  detectLocal: z
-    .looseObject({ bridgeInterface: z.string().nullish(), interfaceNamePrefix: z.string().nullish() })
-    .nullish(),
-  clusterCIDR: z.string().nullish(),
-  nodePortAddresses: z.array(z.string()).nullish(),
-});
-
-/** All fields of v1alpha1 (config.md section 5), sections with their own; this version reads past those not in the schema. */
-const knownFields: Readonly<Record<string, readonly string[] | true>> = {
-  apiVersion: true,
-  kind: true,
-  featureGates: true,
-  clientConnection: ['kubeconfig', 'acceptContentTypes', 'contentType', 'qps', 'burst'],
-  logging: ['format', 'flushFrequency', 'verbosity', 'vmodule', 'options'],
-  hostnameOverride: true,
-  bindAddress: true,
-  healthzBindAddress: true,
-  metricsBindAddress: true,
-  bindAddressHardFail: true,
-  enableProfiling: true,
-  showHiddenMetricsForVersion: true,
-  mode: true,
-  iptables: ['masqueradeBit', 'masqueradeAll', 'localhostNodePorts', 'syncPeriod', 'minSyncPeriod'],
-  ipvs: [
-    'syncPeriod',
-    'minSyncPeriod',
-    'scheduler',
-    'excludeCIDRs',
-    'strictARP',
-    'tcpTimeout',
-    'tcpFinTimeout',
-    'udpTimeout',
-  ],
-  nftables: ['masqueradeBit', 'masqueradeAll', 'syncPeriod', 'minSyncPeriod'],
-  winkernel: ['networkName', 'sourceVip', 'rootHnsEndpointName', 'enableDSR', 'forwardHealthCheckVip'],
-  detectLocalMode: true,
-  detectLocal: ['bridgeInterface', 'interfaceNamePrefix'],
-  clusterCIDR: true,
-  nodePortAddresses: true,
-  oomScoreAdj: true,
-  conntrack: [
-    'maxPerCore',
-    'min',
-    'tcpEstablishedTimeout',
-    'tcpCloseWaitTimeout',
-    'tcpBeLiberal',
-    'udpTimeout',
-    'udpStreamTimeout',
-  ],
-  configSyncPeriod: true,
-  portRange: true,
-  windowsRunAsService: true,
-};
-
-/** Paths of fields that v1alpha1 does not have: misspelt, most likely. */
-function unknownFields(data: Readonly<Record<string, unknown>>): string[] {
-  return Object.entries(data).flatMap(([name, value]) => {
-    const known = Object.hasOwn(knownFields, name) ? knownFields[name] : undefined;
-    if (known === undefined) return [name];
-    if (known === true || typeof value !== 'object' || value === null) return [];
-    return Object.keys(value)
-      .filter((field) => !known.includes(field))
-      .map((field) => `${name}.${field}`);
-  });
-}
-
-/** Raw settings, as text, before they are checked; both sources are brought into this one form. */
-interface Raw {
-  hostnameOverride: string;
-  mode: string;
-  kubeconfig: string;
-  contentType: string;
-  clusterCIDR: readonly string[];
-  detectLocalMode: string;
-  podBridgeInterface: string;
-  podInterfaceNamePrefix: string;
-  masqueradeAll: boolean;
-  masqueradeBit: number;
-  nodePortAddresses: readonly string[];
-  bindAddress: string;
-  healthzBindAddress: string;
-  metricsBindAddress: string;
-  bindAddressHardFail: boolean;
-  verbosity: number;
-  loggingFormat: string;
-  featureGates: Readonly<Record<string, boolean>>;
-  syncPeriod: string;
-  minSyncPeriod: string;
-}
-
-/** How a message names a setting: as the flag or as the field that the user wrote. */
-type Naming = (flag: string, field: string) => string;
-
 /**
- * @throws ConfigError naming every wrong setting at once.
+ * @param read reads the configuration file; for those who have read it already
+ * @throws ConfigError naming every wrong setting at once
  */
-export function loadConfig(values: FlagValues): Config {
-  const text = (name: string, fallback = ''): string => {
-    const value = values.get(name);
-    return typeof value === 'string' ? value : fallback;
-  };
-  const list = (name: string): readonly string[] => {
-    const value = values.get(name);
-    return typeof value === 'object' ? value : [];
-  };
+export function loadConfig(commandLine: CommandLine, read: ReadFile = readTextFile): Config {
+  const { control } = commandLine;
+  const problems = [...commandLine.problems];
   const warnings: string[] = [];
-  const file = text('config');
-  const naming: Naming = (flag, field) => (file === '' ? `--${flag}` : field);
-  let raw: Raw;
-  if (file === '') {
-    raw = {
-      hostnameOverride: text('hostname-override'),
-      mode: text('proxy-mode'),
-      kubeconfig: text('kubeconfig'),
-      contentType: text('kube-api-content-type'),
-      clusterCIDR: list('cluster-cidr'),
-      detectLocalMode: text('detect-local-mode'),
-      podBridgeInterface: text('pod-bridge-interface'),
-      podInterfaceNamePrefix: text('pod-interface-name-prefix'),
-      masqueradeAll: text('masquerade-all') === 'true',
-      masqueradeBit: 14,
-      nodePortAddresses: list('nodeport-addresses'),
-      bindAddress: text('bind-address', '0.0.0.0'),
-      healthzBindAddress: text('healthz-bind-address') || '0.0.0.0:10256',
-      metricsBindAddress: text('metrics-bind-address') || '127.0.0.1:10249',
-      bindAddressHardFail: text('bind-address-hard-fail') === 'true',
-      verbosity: Number(text('v', '0')),
-      loggingFormat: text('logging-format', 'text'),
-      featureGates: gatesOf(list('feature-gates')),
-      syncPeriod: text('iptables-sync-period', '30s'),
-      minSyncPeriod: text('iptables-min-sync-period', '10ms'),
-    };
-  } else {
-    raw = readFile(file, warnings);
-    const honoured = new Set(
-      'config cleanup hostname-override manifests master v logging-format startup-timeout help version'.split(
-        ' ',
-      ),
-    );
-    const ignored = [...values.keys()].filter((name) => !honoured.has(name));
-    if (ignored.length > 0) {
-      warnings.push(
-        `--config replaces the settings made by flags: ${ignored.map((n) => `--${n}`).join(', ')} ignored`,
-      );
-    }
-    if (values.has('hostname-override')) raw.hostnameOverride = text('hostname-override');
-    if (values.has('v')) raw.verbosity = Number(text('v'));
-    if (values.has('logging-format')) raw.loggingFormat = text('logging-format');
-  }
-  return check(raw, naming, warnings, {
-    configFile: file,
-    master: text('master'),
-    manifests: text('manifests'),
-    cleanup: text('cleanup') === 'true',
-    startupTimeoutMs: parseDuration(text('startup-timeout', '30s')) ?? 30_000,
-  });
-}
-
-function gatesOf(pairs: readonly string[]): Record<string, boolean> {
-  const gates: Record<string, boolean> = {};
-  for (const pair of pairs) {
-    const match = /^([^=]+)=(true|false)$/i.exec(pair.trim());
-    if (match === null)
-      throw new ConfigError([`--feature-gates: ${JSON.stringify(pair)} is not name=true or name=false`]);
-    gates[match[1] ?? ''] = match[2]?.toLowerCase() === 'true';
-  }
-  return gates;
-}
-
-function readFile(path: string, warnings: string[]): Raw {
-  let content: string;
+  let settings: Settings;
   try {
-    content = readFileSync(path, 'utf8');
+    settings =
+      control.config === ''
+        ? settingsFromFlags(commandLine)
+        : settingsFromFile(control.config, commandLine, read);
   } catch (error) {
-    throw new ConfigError([
-      `--config: cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`,
-    ]);
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError([...problems, ...error.problems], { cause: error });
   }
-  const lines = new LineCounter();
-  const document = parseDocument(content, { lineCounter: lines });
-  const syntax = document.errors[0];
-  if (syntax !== undefined) {
-    const { line, col } = lines.linePos(syntax.pos[0]);
-    throw new ConfigError([`${path}:${line}:${col}: ${syntax.message.split('\n')[0] ?? 'not YAML'}`]);
-  }
-  const plain: unknown = document.toJS();
-  const parsed = fileSchema.loose().safeParse(plain);
-  if (!parsed.success) {
-    throw new ConfigError(
-      parsed.error.issues.map((issue) => `${path}: ${issue.path.join('.') || 'document'}: ${issue.message}`),
-    );
-  }
-  const data = parsed.data;
-  for (const field of unknownFields(data).sort()) {
-    warnings.push(`${path}: unknown field ${JSON.stringify(field)} ignored`);
-  }
-  const v6 = isIP(data.bindAddress ?? '') === 6;
+  problems.push(...settings.problems, ...(control['strict-config'] ? settings.oddities : []));
+  warnings.push(...settings.warnings, ...(control['strict-config'] ? [] : settings.oddities));
+
+  const all = withDefaults(settings, commandLine);
+  const findings = checkSettings(settings, all);
+  problems.push(...findings.problems);
+  warnings.push(...findings.warnings, ...idlePorts(commandLine, all));
+  const fields = normalForm(all);
+  const nodeName = fields.hostnameOverride || hostname().trim().toLowerCase();
+  if (nodeName === '') problems.push(`the host has no name: set ${settings.name('hostnameOverride')}`);
+  if (problems.length > 0) throw new ConfigError([...new Set(problems)]);
+
   return {
-    hostnameOverride: data.hostnameOverride ?? '',
-    mode: data.mode ?? '',
-    kubeconfig: data.clientConnection?.kubeconfig ?? '',
-    contentType: data.clientConnection?.contentType ?? '',
-    clusterCIDR: (data.clusterCIDR ?? '').split(',').filter((cidr) => cidr !== ''),
-    detectLocalMode: data.detectLocalMode ?? '',
-    podBridgeInterface: data.detectLocal?.bridgeInterface ?? '',
-    podInterfaceNamePrefix: data.detectLocal?.interfaceNamePrefix ?? '',
-    masqueradeAll: data.nftables?.masqueradeAll ?? data.iptables?.masqueradeAll ?? false,
-    masqueradeBit: data.nftables?.masqueradeBit ?? 14,
-    nodePortAddresses: data.nodePortAddresses ?? [],
-    bindAddress: (data.bindAddress ?? '') || '0.0.0.0',
-    healthzBindAddress: (data.healthzBindAddress ?? '') || (v6 ? '[::]:10256' : '0.0.0.0:10256'),
-    metricsBindAddress: (data.metricsBindAddress ?? '') || (v6 ? '[::1]:10249' : '127.0.0.1:10249'),
-    bindAddressHardFail: data.bindAddressHardFail ?? false,
-    verbosity: data.logging?.verbosity ?? 0,
-    loggingFormat: (data.logging?.format ?? '') || 'text',
-    featureGates: data.featureGates ?? {},
-    syncPeriod: nonZero(data.nftables?.syncPeriod) ?? '30s',
-    minSyncPeriod: nonZero(data.nftables?.minSyncPeriod) ?? '10ms',
-  };
-}
-
-/** kubeadm writes `0s` for "the default". */
-function nonZero(text: string | null | undefined): string | undefined {
-  return text === null || text === undefined || (parseDuration(text) ?? 0) === 0 ? undefined : text;
-}
-
-const knownGates = new Set(['AllowServiceExternalIPs']);
-
-const modes: readonly Config['mode'][] = ['', 'nftables', 'iptables', 'ipvs'];
-
-function check(
-  raw: Raw,
-  name: Naming,
-  warnings: string[],
-  rest: Pick<Config, 'configFile' | 'manifests' | 'cleanup' | 'startupTimeoutMs'> & {
-    readonly master: string;
-  },
-): Config {
-  const problems: string[] = [];
-  const bad = (flag: string, field: string, value: string, allowed: string): void => {
-    problems.push(`${name(flag, field)}: ${JSON.stringify(value)}: ${allowed}`);
-  };
-
-  const mode = modes.find((known) => known === raw.mode);
-  if (mode === undefined) {
-    bad(
-      'proxy-mode',
-      'mode',
-      raw.mode,
-      'must be nftables, iptables, ipvs, or empty for the automatic choice',
-    );
-  }
-
-  const modeText = raw.detectLocalMode || 'ClusterCIDR';
-  const detectLocalMode = isDetectLocalMode(modeText) ? modeText : undefined;
-  if (detectLocalMode === undefined) {
-    bad('detect-local-mode', 'detectLocalMode', modeText, `must be one of ${DETECT_LOCAL_MODES.join(', ')}`);
-  }
-  if (detectLocalMode === 'BridgeInterface' && raw.podBridgeInterface === '') {
-    bad(
-      'pod-bridge-interface',
-      'detectLocal.bridgeInterface',
-      '',
-      'must name the bridge in mode BridgeInterface',
-    );
-  }
-  if (detectLocalMode === 'InterfaceNamePrefix' && raw.podInterfaceNamePrefix === '') {
-    const flag = 'pod-interface-name-prefix';
-    bad(flag, 'detectLocal.interfaceNamePrefix', '', 'must be set in mode InterfaceNamePrefix');
-  }
-  for (const cidr of raw.clusterCIDR) {
-    if (parseCidr(cidr) === undefined)
-      bad('cluster-cidr', 'clusterCIDR', cidr, 'must be a CIDR such as 10.244.0.0/16');
-  }
-  const primary = raw.nodePortAddresses.includes('primary');
-  if (primary && raw.nodePortAddresses.length > 1) {
-    const value = raw.nodePortAddresses.join(',');
-    bad('nodeport-addresses', 'nodePortAddresses', value, "'primary' stands alone or not at all");
-  }
-  for (const cidr of primary ? [] : raw.nodePortAddresses) {
-    if (parseCidr(cidr) === undefined)
-      bad('nodeport-addresses', 'nodePortAddresses', cidr, "must be a CIDR or 'primary'");
-  }
-  if (isIP(raw.bindAddress) === 0)
-    bad('bind-address', 'bindAddress', raw.bindAddress, 'must be an IP address');
-  const healthz = hostPort(raw.healthzBindAddress, 10256);
-  if (healthz === undefined) {
-    bad(
-      'healthz-bind-address',
-      'healthzBindAddress',
-      raw.healthzBindAddress,
-      'must be IP:port, port 1..65535',
-    );
-  }
-  const metrics = hostPort(raw.metricsBindAddress, 10249);
-  if (metrics === undefined) {
-    bad(
-      'metrics-bind-address',
-      'metricsBindAddress',
-      raw.metricsBindAddress,
-      'must be IP:port, port 1..65535',
-    );
-  }
-  const syncPeriodMs = parseDuration(raw.syncPeriod) ?? 30_000;
-  const minSyncPeriodMs = parseDuration(raw.minSyncPeriod) ?? 10;
-  const most = `${name('iptables-sync-period', 'nftables.syncPeriod')} (${raw.syncPeriod})`;
-  if (syncPeriodMs <= 0)
-    bad('iptables-sync-period', 'nftables.syncPeriod', raw.syncPeriod, 'must be greater than 0');
-  else if (minSyncPeriodMs > syncPeriodMs) {
-    const wrong = `must not be greater than ${most}`;
-    bad('iptables-min-sync-period', 'nftables.minSyncPeriod', raw.minSyncPeriod, wrong);
-  }
-  const contentTypes: Readonly<Record<string, 'protobuf' | 'json'>> = {
-    '': 'protobuf',
-    'application/vnd.kubernetes.protobuf': 'protobuf',
-    'application/json': 'json',
-  };
-  const contentType = contentTypes[raw.contentType];
-  if (contentType === undefined) {
-    const allowed = 'must be application/vnd.kubernetes.protobuf or application/json';
-    bad('kube-api-content-type', 'clientConnection.contentType', raw.contentType, allowed);
-  }
-  if (raw.loggingFormat !== 'text' && raw.loggingFormat !== 'json') {
-    bad('logging-format', 'logging.format', raw.loggingFormat, 'must be text or json');
-  }
-  const nodeName = (raw.hostnameOverride === '' ? hostname() : raw.hostnameOverride).trim().toLowerCase();
-  if (nodeName === '')
-    bad('hostname-override', 'hostnameOverride', raw.hostnameOverride, 'must not be blank');
-  for (const gate of Object.keys(raw.featureGates)) {
-    if (!knownGates.has(gate))
-      warnings.push(`feature gate ${gate} is not known to this version and has no effect`);
-  }
-  if (problems.length > 0) throw new ConfigError(problems);
-
-  const gates = Object.fromEntries([...featureGates].map(([gate, { default: initial }]) => [gate, initial]));
-  const { master, ...start } = rest;
-  return {
-    ...start,
-    strictConfig: false,
-    writeConfigTo: '',
-    initOnly: false,
-    stateFile: '',
+    configFile: control.config,
+    strictConfig: control['strict-config'],
+    writeConfigTo: control['write-config-to'],
+    cleanup: control.cleanup,
+    initOnly: control['init-only'],
+    stateFile: control['state-file'],
+    manifests: control.manifests,
+    startupTimeoutMs: control['startup-timeout'],
     nodeName,
-    mode: mode ?? '',
     client: {
-      kubeconfig: raw.kubeconfig,
-      master,
-      contentType: contentType ?? 'protobuf',
-      acceptContentTypes: '',
-      qps: 5,
-      burst: 10,
+      kubeconfig: fields['clientConnection.kubeconfig'],
+      master: control.master,
+      contentType: contentTypes[fields['clientConnection.contentType']] ?? 'protobuf',
+      acceptContentTypes: fields['clientConnection.acceptContentTypes'],
+      qps: fields['clientConnection.qps'],
+      burst: fields['clientConnection.burst'],
     },
-    logging: {
-      format: raw.loggingFormat === 'json' ? 'json' : 'text',
-      verbosity: raw.verbosity,
-      vmodule: [],
-      flushFrequencyMs: 5000,
-      splitStream: false,
-      infoBufferBytes: 0,
-    },
-    gates: { ...gates, ...raw.featureGates } as FeatureGates,
-    clusterCIDRs: raw.clusterCIDR,
-    detectLocalMode: detectLocalMode ?? 'ClusterCIDR',
-    podBridgeInterface: raw.podBridgeInterface,
-    podInterfaceNamePrefix: raw.podInterfaceNamePrefix,
-    masqueradeAll: raw.masqueradeAll,
-    masqueradeBit: raw.masqueradeBit,
-    syncPeriodMs,
-    minSyncPeriodMs,
-    localhostNodePorts: mode === 'nftables' ? undefined : true,
-    nodePortAddresses:
-      mode === 'nftables' && raw.nodePortAddresses.length === 0 ? ['primary'] : raw.nodePortAddresses,
+    gates: findings.gates,
+    ...modeConfig(fields),
+    logging: loggingConfig(fields),
+    detectLocalMode: DETECT_LOCAL_MODES.find((mode) => mode === fields.detectLocalMode) ?? 'ClusterCIDR',
+    clusterCIDRs: splitClusterCIDR(fields.clusterCIDR),
+    podBridgeInterface: fields['detectLocal.bridgeInterface'],
+    podInterfaceNamePrefix: fields['detectLocal.interfaceNamePrefix'],
+    localhostNodePorts: fields['iptables.localhostNodePorts'] ?? undefined,
+    nodePortAddresses: fields.nodePortAddresses,
     ipvs: {
-      scheduler: '',
-      excludeCIDRs: [],
-      strictARP: false,
-      tcpTimeoutMs: 0,
-      tcpFinTimeoutMs: 0,
-      udpTimeoutMs: 0,
+      scheduler: fields['ipvs.scheduler'],
+      excludeCIDRs: fields['ipvs.excludeCIDRs'],
+      strictARP: fields['ipvs.strictARP'],
+      tcpTimeoutMs: fields['ipvs.tcpTimeout'],
+      tcpFinTimeoutMs: fields['ipvs.tcpFinTimeout'],
+      udpTimeoutMs: fields['ipvs.udpTimeout'],
     },
     conntrack: {
-      maxPerCore: 32768,
-      min: 131072,
-      tcpEstablishedTimeoutMs: 24 * 3600_000,
-      tcpCloseWaitTimeoutMs: 3600_000,
-      tcpBeLiberal: false,
-      udpTimeoutMs: 0,
-      udpStreamTimeoutMs: 0,
+      maxPerCore: fields['conntrack.maxPerCore'],
+      min: fields['conntrack.min'],
+      tcpEstablishedTimeoutMs: fields['conntrack.tcpEstablishedTimeout'],
+      tcpCloseWaitTimeoutMs: fields['conntrack.tcpCloseWaitTimeout'],
+      tcpBeLiberal: fields['conntrack.tcpBeLiberal'],
+      udpTimeoutMs: fields['conntrack.udpTimeout'],
+      udpStreamTimeoutMs: fields['conntrack.udpStreamTimeout'],
     },
-    oomScoreAdj: -999,
-    configSyncPeriodMs: 15 * 60_000,
-    bindAddress: raw.bindAddress,
-    healthzBindAddress: healthz,
-    metricsBindAddress: metrics,
-    bindAddressHardFail: raw.bindAddressHardFail,
-    enableProfiling: false,
-    showHiddenMetricsForVersion: '',
+    oomScoreAdj: fields.oomScoreAdj,
+    configSyncPeriodMs: fields.configSyncPeriod,
+    bindAddress: fields.bindAddress,
+    healthzBindAddress: listenAddress(fields.healthzBindAddress),
+    metricsBindAddress: listenAddress(fields.metricsBindAddress),
+    bindAddressHardFail: fields.bindAddressHardFail,
+    enableProfiling: fields.enableProfiling,
+    showHiddenMetricsForVersion: fields.showHiddenMetricsForVersion,
+    kubernetesVersion: control.version.startsWith('v') ? control.version : KUBERNETES_VERSION,
+    fields,
+    flags: flagValues(commandLine),
     warnings,
   };
 }
 
-/** `IP`, `IP:port`, `[IPv6]:port`. */
-function hostPort(text: string, defaultPort: number): HostPort | undefined {
-  if (isIP(text) !== 0) return { host: text, port: defaultPort };
-  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2] ?? '';
-  const port = Number(match?.[3] ?? 0);
-  return isIP(host) === 0 || port < 1 || port > 65535 ? undefined : { host, port };
+type ModeConfig = Pick<
+  Config,
+  'mode' | 'masqueradeAll' | 'masqueradeBit' | 'syncPeriodMs' | 'minSyncPeriodMs'
+>;
+
+/** The settings that have one field per mode. */
+function modeConfig(fields: FieldValues): ModeConfig {
+  const active = PROXY_MODES.find((mode) => mode === settingsMode(fields.mode)) ?? 'iptables';
+  const marking = active === 'nftables' ? 'nftables' : 'iptables';
+  return {
+    mode: PROXY_MODES.find((mode) => mode === fields.mode) ?? '',
+    masqueradeAll: fields[`${marking}.masqueradeAll`],
+    masqueradeBit: fields[`${marking}.masqueradeBit`],
+    syncPeriodMs: fields[`${active}.syncPeriod`],
+    minSyncPeriodMs: fields[`${active}.minSyncPeriod`],
+  };
+}
+
+function loggingConfig(fields: FieldValues): LoggingConfig {
+  const format = fields['logging.format'] === 'json' ? 'json' : 'text';
+  return {
+    format,
+    verbosity: fields['logging.verbosity'],
+    vmodule: fields['logging.vmodule'],
+    flushFrequencyMs: fields['logging.flushFrequency'],
+    splitStream: fields[`logging.options.${format}.splitStream`],
+    infoBufferBytes: fields[`logging.options.${format}.infoBufferSize`],
+  };
+}
+
+function listenAddress(text: string): HostPort | undefined {
+  const parsed = parseHostPort(text);
+  return typeof parsed === 'string' ? undefined : parsed;
+}
+
+/** The deprecated port flags yield to a port in the address, and every default has one. */
+function idlePorts({ given, control }: CommandLine, values: FieldValues): readonly string[] {
+  const pairs = [
+    ['healthz-port', 'healthz-bind-address', values.healthzBindAddress],
+    ['metrics-port', 'metrics-bind-address', values.metricsBindAddress],
+  ] as const;
+  return pairs
+    .filter(([port, , address]) => {
+      const parsed = parseHostPort(address);
+      return (
+        control.config === '' &&
+        given.has(port) &&
+        typeof parsed !== 'string' &&
+        parsed.port !== control[port]
+      );
+    })
+    .map(
+      ([port, flag, address]) =>
+        `--${port}=${control[port]} has no effect: the port is that of --${flag}, ${address}`,
+    );
 }

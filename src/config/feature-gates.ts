@@ -3,6 +3,9 @@
  * known here, although only a few change what kube-proxy does.
  */
 
+import { closest } from './suggestion.js';
+import type { Switches } from './values.js';
+
 export type GateStage = 'Alpha' | 'Beta' | 'GA' | 'Deprecated';
 
 export interface FeatureGate {
@@ -164,6 +167,65 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
   ),
 ]);
 
+/** What a gate needs: with one of these switched off it can't be on. */
+export const gateNeeds: ReadonlyMap<string, readonly string[]> = new Map<string, readonly string[]>([
+  ['AuthorizeNodeWithSelectors', ['AuthorizeWithSelectors']],
+  ['ClusterTrustBundleProjection', ['ClusterTrustBundle']],
+  ['DRAAdminAccess', ['DynamicResourceAllocation']],
+  ['DRAConsumableCapacity', ['DynamicResourceAllocation']],
+  ['DRADeviceBindingConditions', ['DynamicResourceAllocation', 'DRAResourceClaimDeviceStatus']],
+  ['DRADeviceTaintRules', ['DRADeviceTaints']],
+  ['DRADeviceTaints', ['DynamicResourceAllocation']],
+  ['DRAExtendedResource', ['DynamicResourceAllocation']],
+  ['DRAListTypeAttributes', ['DynamicResourceAllocation']],
+  ['DRANodeAllocatableResources', ['DynamicResourceAllocation']],
+  ['DRAPartitionableDevices', ['DynamicResourceAllocation']],
+  ['DRAPrioritizedList', ['DynamicResourceAllocation']],
+  [
+    'DRAResourceClaimGranularStatusAuthorization',
+    ['DynamicResourceAllocation', 'DRAResourceClaimDeviceStatus'],
+  ],
+  ['DRAResourcePoolStatus', ['DynamicResourceAllocation']],
+  ['DRASchedulerFilterTimeout', ['DynamicResourceAllocation']],
+  ['DRAWorkloadResourceClaims', ['DynamicResourceAllocation', 'GenericWorkload']],
+  ['DeclarativeValidationBeta', ['DeclarativeValidation']],
+  ['DeclarativeValidationTakeover', ['DeclarativeValidation']],
+  ['DisableAllocatorDualWrite', ['MultiCIDRServiceAllocator']],
+  ['ExtendWebSocketsToKubelet', ['NodeDeclaredFeatures']],
+  ['GangScheduling', ['GenericWorkload']],
+  ['GracefulNodeShutdownBasedOnPodPriority', ['GracefulNodeShutdown']],
+  ['ImageVolumeWithDigest', ['ImageVolume']],
+  [
+    'InPlacePodLevelResourcesVerticalScaling',
+    ['InPlacePodVerticalScaling', 'PodLevelResources', 'NodeDeclaredFeatures'],
+  ],
+  ['InPlacePodVerticalScalingExclusiveCPUs', ['InPlacePodVerticalScaling']],
+  ['InPlacePodVerticalScalingExclusiveMemory', ['InPlacePodVerticalScaling']],
+  ['InPlacePodVerticalScalingInitContainers', ['InPlacePodVerticalScaling', 'NodeDeclaredFeatures']],
+  ['MatchLabelKeysInPodTopologySpreadSelectorMerge', ['MatchLabelKeysInPodTopologySpread']],
+  ['PodCertificateRequest', ['AuthorizeNodeWithSelectors']],
+  ['PodLevelResourceManagers', ['PodLevelResources']],
+  ['PodLifecycleSleepActionAllowZero', ['PodLifecycleSleepAction']],
+  ['ProcMountType', ['UserNamespacesSupport']],
+  ['ResourceHealthStatus', ['DynamicResourceAllocation']],
+  ['ResourceHealthStatusMessage', ['ResourceHealthStatus']],
+  ['RestartAllContainersOnContainerExits', ['ContainerRestartRules', 'NodeDeclaredFeatures']],
+  ['ServiceAccountTokenNodeBinding', ['ServiceAccountTokenNodeBindingValidation']],
+  ['StaleControllerConsistencyDaemonSet', ['AtomicFIFO']],
+  ['StaleControllerConsistencyJob', ['AtomicFIFO']],
+  ['StaleControllerConsistencyReplicaSet', ['AtomicFIFO']],
+  ['StaleControllerConsistencyStatefulSet', ['AtomicFIFO']],
+  ['StorageVersionAPI', ['APIServerIdentity']],
+  ['StructuredAuthenticationConfigurationEgressSelector', ['StructuredAuthenticationConfiguration']],
+  ['StructuredAuthenticationConfigurationJWKSMetrics', ['StructuredAuthenticationConfiguration']],
+  ['TopologyAwareWorkloadScheduling', ['GenericWorkload']],
+  ['UnknownVersionInteroperabilityProxy', ['APIServerIdentity']],
+  ['UserNamespacesHostNetworkSupport', ['UserNamespacesSupport', 'NodeDeclaredFeatures']],
+  ['WindowsGracefulNodeShutdown', ['GracefulNodeShutdown']],
+  ['WorkloadAwarePreemption', ['GangScheduling']],
+  ['WorkloadWithJob', ['GenericWorkload']],
+]);
+
 /** Gates that change what this program does. */
 export type ActingGate =
   | 'AllowServiceExternalIPs'
@@ -177,3 +239,54 @@ export type ActingGate =
 
 /** Every gate, as it is in force. */
 export type FeatureGates = Readonly<Record<ActingGate, boolean> & Record<string, boolean>>;
+
+export interface GateFindings {
+  readonly gates: FeatureGates;
+  readonly problems: readonly GateProblem[];
+  /** Gates that will be gone one day: a sentence each. */
+  readonly warnings: readonly string[];
+}
+
+export interface GateProblem {
+  readonly gate: string;
+  /** What is wrong, as a sentence that follows the gate's name. */
+  readonly message: string;
+}
+
+/** What the gates are when these have been asked for. */
+export function resolveGates(asked: Switches): GateFindings {
+  const problems: GateProblem[] = [];
+  const warnings: string[] = [];
+  const gates: Record<string, boolean> = {};
+  for (const [name, { stage, default: initial, locked }] of featureGates) {
+    const whole = asked[`All${stage}`];
+    gates[name] = asked[name] ?? (whole !== undefined && !locked ? whole : initial);
+  }
+  for (const [gate, on] of Object.entries(asked)) {
+    const known = featureGates.get(gate);
+    if (known === undefined) {
+      const meant = closest(gate, featureGates.keys());
+      const advice = meant === undefined ? '' : ` (did you mean ${meant}?)`;
+      problems.push({ gate, message: `is not a feature gate of Kubernetes v1.36${advice}` });
+    } else if (known.locked && on !== known.default) {
+      problems.push({ gate, message: `is locked to ${known.default}` });
+    } else if (known.stage === 'GA' || known.stage === 'Deprecated') {
+      warnings.push(
+        `feature gate ${gate} is ${stageText[known.stage]}: a later version will refuse its name`,
+      );
+    }
+  }
+  if (problems.length > 0) return { gates: gates as FeatureGates, problems, warnings };
+  for (const [gate, needs] of gateNeeds) {
+    const off = needs.filter((need) => gates[need] !== true);
+    if (gates[gate] === true && off.length > 0) {
+      problems.push({
+        gate,
+        message: `is on, but needs ${off.join(', ')}, which ${off.length > 1 ? 'are' : 'is'} off`,
+      });
+    }
+  }
+  return { gates: gates as FeatureGates, problems, warnings };
+}
+
+const stageText = { GA: 'generally available', Deprecated: 'deprecated' } as const;

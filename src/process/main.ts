@@ -2,10 +2,9 @@
  * The command. Heavy parts are imported only once they are needed, so that `--version`, `--help` and a wrong flag
  * answer at once.
  */
-import { ConfigError, UsageError } from '../config/errors.js';
-import { helpText, parseFlags } from '../config/flags.js';
+import { parseCommandLine } from '../config/command-line.js';
+import { ConfigError } from '../config/errors.js';
 import { exitCodes, FatalError } from './exit-codes.js';
-import { version } from './version.js';
 
 /** One line on standard error: what is wrong and what to do. */
 function complain(message: string): void {
@@ -15,29 +14,35 @@ function complain(message: string): void {
 /** @returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   try {
-    const values = parseFlags(args);
-    if (values.get('help') === 'true') {
+    const commandLine = parseCommandLine(args);
+    for (const line of commandLine.deprecations) process.stderr.write(`${line}\n`);
+    const { help, version } = commandLine.control;
+    if (help) {
+      const { helpText } = await import('../config/help.js');
       process.stdout.write(helpText());
       return exitCodes.ok;
     }
-    if (values.get('version') === 'true') {
-      process.stdout.write(`kube-proxy-ts v${version}\n`);
+    if (version === 'true' || version === 'raw') {
+      const { KUBERNETES_VERSION } = await import('../config/kubernetes-version.js');
+      const { rawVersionText, versionText } = await import('./version.js');
+      process.stdout.write((version === 'raw' ? rawVersionText : versionText)(KUBERNETES_VERSION));
       return exitCodes.ok;
     }
     const { loadConfig } = await import('../config/config.js');
-    const config = loadConfig(values);
+    const config = loadConfig(commandLine);
+    if (config.writeConfigTo !== '') {
+      const { writeConfig } = await import('./write-config.js');
+      writeConfig(config);
+      return exitCodes.ok;
+    }
     if (config.cleanup) {
       const { cleanup } = await import('./cleanup.js');
       cleanup();
       return exitCodes.ok;
     }
     const { runProxy } = await import('./run.js');
-    return await runProxy(config, () => loadConfig(values));
+    return await runProxy(config, () => loadConfig(commandLine));
   } catch (error) {
-    if (error instanceof UsageError) {
-      complain(error.message);
-      return exitCodes.configuration;
-    }
     if (error instanceof ConfigError) {
       for (const problem of error.problems) complain(problem);
       return exitCodes.configuration;

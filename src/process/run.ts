@@ -2,9 +2,10 @@
  * The life of the process: what has to be true before anything starts, signals, a changed configuration. The proxy
  * itself (proxy.ts) may be started over in place; the rules in the kernel stay through all of it.
  */
-import { changedSettings } from '../config/changes.js';
+import { compareConfigs } from '../config/compare.js';
 import type { Config } from '../config/config.js';
 import { ConfigError } from '../config/errors.js';
+import { flagLines } from '../config/help.js';
 import { createLogger, errorText, type Logger } from '../log/logger.js';
 import { exitCodes } from './exit-codes.js';
 import { chooseMode, type ChosenMode } from './mode.js';
@@ -19,7 +20,8 @@ import { version } from './version.js';
  * @returns the exit code. @throws FatalError
  */
 export async function runProxy(config: Config, reload: () => Config): Promise<number> {
-  const log = createLogger({ format: config.logging.format, verbosity: config.logging.verbosity });
+  const log = createLogger(config.logging);
+  for (const line of flagLines(config.flags)) log.debug(1, line);
   for (const warning of config.warnings) log.warn(warning);
   return await new Process(config, reload, log).run();
 }
@@ -80,7 +82,7 @@ class Process {
         log.error('The configuration is not taken; the old one stays', problem, { why });
       return;
     }
-    const changed = changedSettings(this.config, next);
+    const changed = compareConfigs(this.config, next).changes.map(({ path }) => path);
     this.config = next;
     this.mode = mode;
     if (changed.length === 0) {

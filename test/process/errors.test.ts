@@ -104,7 +104,7 @@ const mistakes: readonly Mistake[] = [
     name: 'bridge mode without bridge',
     args: ['--detect-local-mode=BridgeInterface'],
     code: 'configuration',
-    says: /--pod-bridge-interface: "": must name the bridge/,
+    says: /--pod-bridge-interface: "": must be set in local mode BridgeInterface/,
   },
   {
     name: 'config file missing',
@@ -121,10 +121,10 @@ const mistakes: readonly Mistake[] = [
   {
     name: 'config file with a wrong field',
     args: () => [
-      `--config=${file('field.yaml', 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nnftables: { masqueradeBit: 77 }')}`,
+      `--config=${file('field.yaml', 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\nnftables: { masqueradeBit: 77 }')}`,
     ],
     code: 'configuration',
-    says: /field\.yaml: nftables\.masqueradeBit: /,
+    says: /field\.yaml:4: nftables\.masqueradeBit: 77: must be from 0 to 31/,
   },
   {
     name: 'no capability',

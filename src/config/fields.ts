@@ -1,0 +1,528 @@
+/**
+ * Every field of KubeProxyConfiguration v1alpha1 (config.md section 5), in the order in which `/configz` has them. This
+ * table drives reading, checking, writing, `--help` and docs/configuration.md; a flag that sets a field stands in its row.
+ */
+import { isIP } from 'node:net';
+import { DETECT_LOCAL_MODES } from '../model/detector.js';
+import { parseAddress, parseCidr } from '../model/addresses.js';
+import {
+  bool,
+  duration,
+  durationOrNanoseconds,
+  float32,
+  int32,
+  level,
+  optionalBool,
+  quantity,
+  strings,
+  switches,
+  text,
+  vmodule,
+  word,
+  type Kind,
+} from './values.js';
+
+export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
+export const KIND = 'KubeProxyConfiguration';
+
+export const PROXY_MODES = ['nftables', 'iptables', 'ipvs'] as const;
+export type ProxyMode = (typeof PROXY_MODES)[number];
+
+/** The mode whose settings are in force: the automatic choice follows those of mode iptables. */
+export const settingsMode = (mode: string): string => (mode === '' ? 'iptables' : mode);
+
+/** What a check finds. */
+export interface Wrong {
+  /** The end of a sentence: what is allowed (`must be …`). */
+  readonly allowed: string;
+  /** Which item of a list is meant, and its value. */
+  readonly item?: { readonly index: number; readonly value: string };
+}
+
+type Check<T> = (value: T) => readonly Wrong[];
+
+interface Row<T, Flag extends string> {
+  readonly flag?: Flag;
+  /** The flag's letter. */
+  readonly short?: string;
+  readonly default: NoInfer<T>;
+  /** What the documentation shows in place of the default. */
+  readonly defaultText?: string;
+  /** A document's null stands for the default, zero and false for themselves. Otherwise zero is the default, too. */
+  readonly nullable?: true;
+  /** What is wrong with a value of the right type. */
+  check?(value: T): readonly Wrong[];
+  /** Other modes do not use it (settingsMode()); what is wrong with it is then only a warning. */
+  readonly mode?: ProxyMode;
+  /** Left out of documents while it is zero. */
+  readonly omitZero?: true;
+  /** What it does, for operators: whole sentences. */
+  readonly help: string;
+}
+
+export interface Field<T, Flag extends string = string> extends Row<T, Flag> {
+  readonly kind: Kind<T>;
+}
+
+const field = <T, const Flag extends string = never>(kind: Kind<T>, row: Row<T, Flag>): Field<T, Flag> => ({
+  kind,
+  ...row,
+});
+
+const wrong = (allowed: string): readonly Wrong[] => [{ allowed }];
+const fine: readonly Wrong[] = [];
+
+const between =
+  (least: number, most: number): Check<number> =>
+  (value) =>
+    value < least || value > most ? wrong(`must be from ${least} to ${most}`) : fine;
+export const notNegative: Check<number> = (value) => (value < 0 ? wrong('must not be negative') : fine);
+const positive: Check<number> = (value) => (value <= 0 ? wrong('must be greater than 0') : fine);
+const oneOf =
+  (words: readonly string[], orEmpty: string): Check<string> =>
+  (value) =>
+    value === '' || words.includes(value) ? fine : wrong(`must be ${words.join(', ')}, or empty ${orEmpty}`);
+
+const cidrs: Check<readonly string[]> = (values) =>
+  values.flatMap((value, index) =>
+    parseCidr(value) === undefined
+      ? [{ allowed: 'must be a CIDR such as 192.0.2.0/24', item: { index, value } }]
+      : [],
+  );
+
+const nodePortAddresses: Check<readonly string[]> = (values) => {
+  const index = values.indexOf('primary');
+  if (index < 0) return cidrs(values);
+  return values.length === 1
+    ? fine
+    : [{ allowed: "must not be mixed: 'primary' stands alone, or CIDRs", item: { index, value: 'primary' } }];
+};
+
+const clusterCIDRs: Check<string> = (value) => {
+  const items = splitClusterCIDR(value);
+  const found = cidrs(items).map(({ item }) => ({
+    allowed: `must be a CIDR such as 10.244.0.0/16, but ${JSON.stringify(item?.value)} is not`,
+  }));
+  if (found.length > 0) return found;
+  const families = new Set(items.map((item) => parseCidr(item)?.family));
+  return items.length > 2 || families.size !== items.length
+    ? wrong('must be one CIDR, or one of each family such as 10.244.0.0/16,fd00:10:244::/64')
+    : fine;
+};
+
+/** The items of clusterCIDR. */
+export const splitClusterCIDR = (value: string): readonly string[] => (value === '' ? [] : value.split(','));
+
+/** An address as it is written where there is to be no server. Upstream can't do without the metrics server. */
+export const NO_SERVER = '0';
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `IP:port` or `[IPv6]:port`. @returns what is wrong with it, as the end of a sentence */
+export function parseHostPort(value: string): HostPort | string {
+  const mustBe = 'must be IP:port, such as 0.0.0.0:10256 or [::]:10256';
+  const match = /^(?:\[([^\]]*)\]|([^:]*)):([^:]*)$/.exec(value);
+  if (match === null) return mustBe;
+  const host = parseAddress(match[1] ?? match[2] ?? '')?.ip;
+  const port = /^\d{1,5}$/.test(match[3] ?? '') ? Number(match[3]) : 0;
+  const found: string[] = [];
+  if (host === undefined) found.push(`${JSON.stringify(match[1] ?? match[2])} is not an IP address`);
+  if (port < 1 || port > 65535) found.push(`${JSON.stringify(match[3])} is not a port from 1 to 65535`);
+  if (host === undefined || found.length > 0) return `${mustBe}, but ${found.join(' and ')}`;
+  return { host, port };
+}
+
+/** @returns the address with a port: `defaultPort` where it is only an IP address */
+export function withPort(value: string, defaultPort: number): string {
+  if (isIP(value) === 0 && parseAddress(value) === undefined) return value;
+  return value.includes(':') ? `[${value}]:${defaultPort}` : `${value}:${defaultPort}`;
+}
+
+const hostPort: Check<string> = (value) => {
+  const parsed = value === NO_SERVER ? undefined : parseHostPort(value);
+  return typeof parsed === 'string' ? wrong(parsed) : fine;
+};
+
+const HIDDEN_METRICS_VERSION = '1.35';
+
+const hours = 3_600_000;
+const minutes = 60_000;
+const seconds = 1_000;
+
+export const fields = {
+  featureGates: field(switches, {
+    flag: 'feature-gates',
+    default: {},
+    omitZero: true,
+    help: 'Feature gates of Kubernetes, name=true or name=false. All names of v1.36 are known, so that one list serves all components; see "Feature gates" for those that act.',
+  }),
+  'clientConnection.kubeconfig': field(text, {
+    flag: 'kubeconfig',
+    default: '',
+    help: "Path of a kubeconfig file with the address of the API server and credentials. Empty, and without --master and --manifests: the pod's service account.",
+  }),
+  'clientConnection.acceptContentTypes': field(text, {
+    default: '',
+    help: 'The Accept header of requests to the API server. Empty: what follows from contentType.',
+  }),
+  'clientConnection.contentType': field(text, {
+    flag: 'kube-api-content-type',
+    default: 'application/vnd.kubernetes.protobuf',
+    check: (value) =>
+      Object.hasOwn(contentTypes, value) ? fine : wrong(`must be ${Object.keys(contentTypes).join(' or ')}`),
+    help: 'Encoding asked of the API server: application/vnd.kubernetes.protobuf or application/json.',
+  }),
+  'clientConnection.qps': field(float32, {
+    flag: 'kube-api-qps',
+    default: 5,
+    help: 'Requests to the API server per second in the long run. Negative: no limit.',
+  }),
+  'clientConnection.burst': field(int32, {
+    flag: 'kube-api-burst',
+    default: 10,
+    check: notNegative,
+    help: 'Requests to the API server that may be sent at once, above the rate of qps.',
+  }),
+  'logging.format': field(text, {
+    flag: 'logging-format',
+    default: 'text',
+    check: (value) => (['text', 'json'].includes(value) ? fine : wrong('must be text or json')),
+    help: 'Layout of log lines: text (as klog) or json.',
+  }),
+  'logging.flushFrequency': field(durationOrNanoseconds, {
+    flag: 'log-flush-frequency',
+    default: 5 * seconds,
+    check: positive,
+    help: 'How long a log line may wait in the buffer that infoBufferSize asks for.',
+  }),
+  'logging.verbosity': field(level, {
+    flag: 'v',
+    short: 'v',
+    default: 0,
+    help: 'How much is logged: 0 what an operator needs, 2 the usual for troubleshooting, more for details. Settable at run time through /debug/flags/v.',
+  }),
+  'logging.vmodule': field(vmodule, {
+    flag: 'vmodule',
+    default: [],
+    omitZero: true,
+    check: (items) =>
+      items.flatMap(({ filePattern }, index) =>
+        filePattern === '' || /[=,]/.test(filePattern)
+          ? [
+              {
+                allowed:
+                  filePattern === ''
+                    ? 'filePattern must not be empty'
+                    : "filePattern must not have '=' or ','",
+                item: { index, value: filePattern },
+              },
+            ]
+          : [],
+      ),
+    help: 'Verbosity by source file or by logger, pattern=N, for example sync*=4. Text format only.',
+  }),
+  'logging.options.text.splitStream': field(bool, {
+    flag: 'log-text-split-stream',
+    default: false,
+    omitZero: true,
+    help: 'In text format: information to standard output, warnings and errors to standard error. Needs the feature gate LoggingAlphaOptions.',
+  }),
+  'logging.options.text.infoBufferSize': field(quantity, {
+    flag: 'log-text-info-buffer-size',
+    default: 0,
+    help: 'In text format with splitStream: bytes of information lines that may be held back, 0 for none; 512, 64Ki, 1M. Needs the feature gate LoggingAlphaOptions.',
+  }),
+  'logging.options.json.splitStream': field(bool, {
+    flag: 'log-json-split-stream',
+    default: false,
+    omitZero: true,
+    help: 'The same in json format.',
+  }),
+  'logging.options.json.infoBufferSize': field(quantity, {
+    flag: 'log-json-info-buffer-size',
+    default: 0,
+    help: 'The same in json format.',
+  }),
+  hostnameOverride: field(text, {
+    flag: 'hostname-override',
+    default: '',
+    check: (value) => (value !== '' && value.trim() === '' ? wrong('must not be blank') : fine),
+    help: "Name of this node's Node object, if it is not the hostname. Blanks around it are cut, capitals made small.",
+  }),
+  bindAddress: field(word('ip'), {
+    flag: 'bind-address',
+    default: '0.0.0.0',
+    check: (value) =>
+      parseAddress(value) === undefined ? wrong('must be an IP address, without a port') : fine,
+    help: "Overrides the node's IP address, which decides which addresses 'primary' means and which source ranges contain the node. Unspecified (0.0.0.0 or ::): the Node object's addresses. Nothing listens on it.",
+  }),
+  healthzBindAddress: field(word('ipport'), {
+    flag: 'healthz-bind-address',
+    default: '0.0.0.0:10256',
+    check: hostPort,
+    help: 'Address and port of /healthz and /livez. Without a port: 10256. In a document whose bindAddress is IPv6 the default is [::]:10256. 0: no server.',
+  }),
+  metricsBindAddress: field(word('ipport'), {
+    flag: 'metrics-bind-address',
+    default: '127.0.0.1:10249',
+    check: hostPort,
+    help: 'Address and port of /metrics, /proxyMode, /configz and their like. Without a port: 10249. In a document whose bindAddress is IPv6 the default is [::1]:10249. 0: no server.',
+  }),
+  bindAddressHardFail: field(bool, {
+    flag: 'bind-address-hard-fail',
+    default: false,
+    help: 'Exit when the health or metrics port cannot be bound, instead of trying again every 5 s.',
+  }),
+  enableProfiling: field(bool, {
+    flag: 'profiling',
+    default: false,
+    help: 'Serve /debug/pprof and /debug/flags on the metrics port.',
+  }),
+  showHiddenMetricsForVersion: field(text, {
+    flag: 'show-hidden-metrics-for-version',
+    default: '',
+    check: oneOf([HIDDEN_METRICS_VERSION], 'to show none'),
+    help: `Show the metrics again that were hidden since this version. Only ${HIDDEN_METRICS_VERSION}, the version before this one, can be named.`,
+  }),
+  mode: field(word('ProxyMode'), {
+    flag: 'proxy-mode',
+    default: '',
+    check: oneOf(PROXY_MODES, 'for the automatic choice'),
+    help: "How Services are put into the kernel: nftables, iptables or ipvs. Empty: nftables where the kernel has it, with the settings and the reach of mode iptables, upstream's default.",
+  }),
+  'iptables.masqueradeBit': field(int32, {
+    flag: 'iptables-masquerade-bit',
+    default: 14,
+    nullable: true,
+    check: between(0, 31),
+    help: 'Bit of the packet mark that says "to be masqueraded", in modes iptables, ipvs and automatic.',
+  }),
+  'iptables.masqueradeAll': field(bool, {
+    flag: 'masquerade-all',
+    default: false,
+    help: 'Masquerade all traffic to cluster IPs. The field counts in modes iptables, ipvs and automatic, the flag in every mode.',
+  }),
+  'iptables.localhostNodePorts': field(optionalBool, {
+    flag: 'iptables-localhost-nodeports',
+    default: null,
+    defaultText: 'true; in mode nftables false',
+    help: 'Serve node ports on loopback addresses too, where nodePortAddresses has them. Counts in every mode in which it is set.',
+  }),
+  'iptables.syncPeriod': field(duration, {
+    flag: 'iptables-sync-period',
+    default: 30 * seconds,
+    check: positive,
+    mode: 'iptables',
+    help: 'How soon a failed transaction is tried again at the latest, and half of the time without progress after which the process counts as unhealthy. The field counts in modes iptables and automatic, the flag in every mode but ipvs.',
+  }),
+  'iptables.minSyncPeriod': field(duration, {
+    flag: 'iptables-min-sync-period',
+    default: 10,
+    check: notNegative,
+    mode: 'iptables',
+    help: 'Least time between two transactions; changes that come sooner are taken together. Counts where syncPeriod counts.',
+  }),
+  'ipvs.syncPeriod': field(duration, {
+    flag: 'ipvs-sync-period',
+    default: 30 * seconds,
+    check: positive,
+    mode: 'ipvs',
+    help: 'As iptables.syncPeriod, in mode ipvs.',
+  }),
+  'ipvs.minSyncPeriod': field(duration, {
+    flag: 'ipvs-min-sync-period',
+    default: 10,
+    check: notNegative,
+    mode: 'ipvs',
+    help: 'As iptables.minSyncPeriod, in mode ipvs.',
+  }),
+  'ipvs.scheduler': field(text, {
+    flag: 'ipvs-scheduler',
+    default: '',
+    mode: 'ipvs',
+    help: "The kernel's IPVS scheduler. Empty: rr.",
+  }),
+  'ipvs.excludeCIDRs': field(strings, {
+    flag: 'ipvs-exclude-cidrs',
+    default: [],
+    check: cidrs,
+    mode: 'ipvs',
+    help: 'IPVS services on these addresses belong to others and are left alone.',
+  }),
+  'ipvs.strictARP': field(bool, {
+    flag: 'ipvs-strict-arp',
+    default: false,
+    mode: 'ipvs',
+    help: 'Answer and announce by ARP only addresses of the interface itself (arp_ignore=1, arp_announce=2).',
+  }),
+  'ipvs.tcpTimeout': field(duration, {
+    flag: 'ipvs-tcp-timeout',
+    default: 0,
+    check: notNegative,
+    mode: 'ipvs',
+    help: 'How long an idle TCP connection is kept by IPVS. 0s: as the kernel has it.',
+  }),
+  'ipvs.tcpFinTimeout': field(duration, {
+    flag: 'ipvs-tcpfin-timeout',
+    default: 0,
+    check: notNegative,
+    mode: 'ipvs',
+    help: 'The same for a TCP connection after its FIN. 0s: as the kernel has it.',
+  }),
+  'ipvs.udpTimeout': field(duration, {
+    flag: 'ipvs-udp-timeout',
+    default: 0,
+    check: notNegative,
+    mode: 'ipvs',
+    help: 'The same for UDP. 0s: as the kernel has it.',
+  }),
+  'nftables.masqueradeBit': field(int32, {
+    default: 14,
+    nullable: true,
+    check: between(0, 31),
+    mode: 'nftables',
+    help: 'As iptables.masqueradeBit, in mode nftables.',
+  }),
+  'nftables.masqueradeAll': field(bool, {
+    flag: 'masquerade-all',
+    default: false,
+    mode: 'nftables',
+    help: 'As iptables.masqueradeAll, in mode nftables.',
+  }),
+  'nftables.syncPeriod': field(duration, {
+    flag: 'iptables-sync-period',
+    default: 30 * seconds,
+    check: positive,
+    mode: 'nftables',
+    help: 'As iptables.syncPeriod, in mode nftables.',
+  }),
+  'nftables.minSyncPeriod': field(duration, {
+    flag: 'iptables-min-sync-period',
+    default: 10,
+    check: notNegative,
+    mode: 'nftables',
+    help: 'As iptables.minSyncPeriod, in mode nftables.',
+  }),
+  'winkernel.networkName': field(text, { default: '', help: 'Windows only; no effect here.' }),
+  'winkernel.sourceVip': field(text, { default: '', help: 'Windows only; no effect here.' }),
+  'winkernel.enableDSR': field(bool, { default: false, help: 'Windows only; no effect here.' }),
+  'winkernel.rootHnsEndpointName': field(text, { default: '', help: 'Windows only; no effect here.' }),
+  'winkernel.forwardHealthCheckVip': field(bool, { default: false, help: 'Windows only; no effect here.' }),
+  detectLocalMode: field(word('LocalMode'), {
+    flag: 'detect-local-mode',
+    default: 'ClusterCIDR',
+    check: oneOf(DETECT_LOCAL_MODES, 'for ClusterCIDR'),
+    help: 'How traffic of pods is told from that of others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix.',
+  }),
+  'detectLocal.bridgeInterface': field(text, {
+    flag: 'pod-bridge-interface',
+    default: '',
+    help: 'In local mode BridgeInterface: the bridge that pods are attached to.',
+  }),
+  'detectLocal.interfaceNamePrefix': field(text, {
+    flag: 'pod-interface-name-prefix',
+    default: '',
+    help: "In local mode InterfaceNamePrefix: how the names of the pods' interfaces begin.",
+  }),
+  clusterCIDR: field(text, {
+    flag: 'cluster-cidr',
+    default: '',
+    check: clusterCIDRs,
+    help: "In local mode ClusterCIDR: the cluster's pod range, or one of each family with a comma between. Sources outside are masqueraded when they use a cluster IP. Empty: nothing is known of where pods are.",
+  }),
+  nodePortAddresses: field(strings, {
+    flag: 'nodeport-addresses',
+    default: [],
+    defaultText: 'empty; in mode nftables primary',
+    check: nodePortAddresses,
+    help: "CIDRs of the node addresses that serve node ports, or 'primary': the node's own IPs. Empty: all addresses of the node.",
+  }),
+  oomScoreAdj: field(int32, {
+    flag: 'oom-score-adj',
+    default: -999,
+    nullable: true,
+    check: between(-1000, 1000),
+    help: 'The oom_score_adj of the process: how late the kernel kills it when memory runs out.',
+  }),
+  'conntrack.maxPerCore': field(int32, {
+    flag: 'conntrack-max-per-core',
+    default: 32768,
+    nullable: true,
+    check: notNegative,
+    help: 'Connections that the kernel may track, per processor core. 0: the limit is left alone, and min does not count.',
+  }),
+  'conntrack.min': field(int32, {
+    flag: 'conntrack-min',
+    default: 131072,
+    nullable: true,
+    check: notNegative,
+    help: 'Least limit of tracked connections, however few cores there are.',
+  }),
+  'conntrack.tcpEstablishedTimeout': field(duration, {
+    flag: 'conntrack-tcp-timeout-established',
+    default: 24 * hours,
+    nullable: true,
+    check: notNegative,
+    help: 'How long an idle TCP connection is tracked. 0s: as the kernel has it.',
+  }),
+  'conntrack.tcpCloseWaitTimeout': field(duration, {
+    flag: 'conntrack-tcp-timeout-close-wait',
+    default: 1 * hours,
+    nullable: true,
+    check: notNegative,
+    help: 'How long a TCP connection is tracked that one side has closed. 0s: as the kernel has it.',
+  }),
+  'conntrack.tcpBeLiberal': field(bool, {
+    flag: 'conntrack-tcp-be-liberal',
+    default: false,
+    help: 'Track TCP packets outside of the window as valid ones (nf_conntrack_tcp_be_liberal).',
+  }),
+  'conntrack.udpTimeout': field(duration, {
+    flag: 'conntrack-udp-timeout',
+    default: 0,
+    check: notNegative,
+    help: 'How long a UDP flow without an answer is tracked. 0s: as the kernel has it.',
+  }),
+  'conntrack.udpStreamTimeout': field(duration, {
+    flag: 'conntrack-udp-timeout-stream',
+    default: 0,
+    check: notNegative,
+    help: 'How long a UDP flow with answers is tracked. 0s: as the kernel has it.',
+  }),
+  configSyncPeriod: field(duration, {
+    flag: 'config-sync-period',
+    default: 15 * minutes,
+    check: positive,
+    help: 'How often the objects of the API server are gone through again although nothing changed.',
+  }),
+  portRange: field(text, { default: '', help: 'Without effect for many versions; always written as "".' }),
+  windowsRunAsService: field(bool, {
+    default: false,
+    omitZero: true,
+    help: 'Windows only; no effect here.',
+  }),
+  // Without the flag: a wider type for it here would widen each row's own.
+} satisfies Readonly<Record<string, Omit<Field<unknown>, 'flag'>>>;
+
+/** What the API server is asked to send, by its media type. */
+export const contentTypes: Readonly<Record<string, 'protobuf' | 'json'>> = {
+  'application/vnd.kubernetes.protobuf': 'protobuf',
+  'application/json': 'json',
+};
+
+export type FieldPath = keyof typeof fields;
+export const fieldPaths = Object.keys(fields) as readonly FieldPath[];
+export const fieldOf = (path: FieldPath): Field<unknown> => fields[path];
+
+/** Flags that set a field. */
+export type FieldFlag = {
+  [P in FieldPath]: (typeof fields)[P] extends { readonly flag?: infer Flag } ? Extract<Flag, string> : never;
+}[FieldPath];
+
+/** A value for every field. */
+export type FieldValues = {
+  readonly [P in FieldPath]: (typeof fields)[P]['kind'] extends Kind<infer T> ? T : never;
+};
