@@ -24,6 +24,7 @@ import {
   type Element,
   type Footprint,
   type ServicePortState,
+  type SlotBlock,
 } from './footprint.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { addressBytes, hostUint32 } from './keys.js';
@@ -69,7 +70,11 @@ export class NftablesFamily implements Dataplane {
   readonly family: IPFamily;
   private readonly nft: 'ip' | 'ip6';
   private readonly states = new Map<string, ServicePortState>();
-  private readonly sharedCounts = new Map<string, number>();
+  /** By set and key: how many service ports want the element. */
+  private readonly sharedCounts: Readonly<Record<string, Map<string, number>>> = {
+    [sets.clusterIPs]: new Map(),
+    [sets.hairpin]: new Map(),
+  };
   /** Class chains in the kernel, with the number of map elements that lead to each. */
   private readonly classUse = new Map<string, number>();
   /** Class chains that nothing led to at the last housekeeping. */
@@ -320,17 +325,7 @@ export class NftablesFamily implements Dataplane {
       tx.onFailure(() => this.affinityNumbers.claim(number));
     }
     this.writeDifference(tx, old, now);
-    this.setState(tx, key, state);
-  }
-
-  private setState(tx: Transaction, key: string, state: ServicePortState | undefined): void {
-    const before = this.states.get(key);
-    tx.onFailure(() => {
-      if (before === undefined) this.states.delete(key);
-      else this.states.set(key, before);
-    });
-    if (state === undefined) this.states.delete(key);
-    else this.states.set(key, state);
+    tx.note(this.states, key, state);
   }
 
   private nextState(
@@ -357,12 +352,16 @@ export class NftablesFamily implements Dataplane {
   }
 
   private writeDifference(tx: Transaction, old: Footprint, now: Footprint): void {
-    for (const of of now.classes) this.acquireClass(tx, of);
-    for (const [id, element] of old.elements) {
-      if (!now.elements.has(id)) tx.delete(element.set, element.key);
+    if (old === emptyFootprint) {
+      this.writeNew(tx, now);
+      return;
     }
-    for (const [id, element] of now.elements) {
-      const previous = old.elements.get(id);
+    for (const of of now.classes) this.acquireClass(tx, of);
+    const oldElements = new Map(old.elements.map((element) => [idOf(element.set, element.key), element]));
+    for (const element of now.elements) {
+      const id = idOf(element.set, element.key);
+      const previous = oldElements.get(id);
+      oldElements.delete(id);
       if (previous === undefined) {
         this.ensureSourceRangeSet(tx, element.set);
         tx.add(element);
@@ -370,49 +369,63 @@ export class NftablesFamily implements Dataplane {
         tx.replace(element.set, element.key, element.value, element.comment);
       }
     }
-    for (const [id, block] of old.blocks) {
-      const length = now.blocks.get(id)?.slots.length ?? 0;
-      for (let slot = length; slot < block.slots.length; slot++)
-        tx.delete(block.set, slotKey(block.prefix, slot));
+    for (const element of oldElements.values()) tx.delete(element.set, element.key);
+
+    const oldBlocks = new Map(old.blocks.map((block) => [idOf(block.set, block.prefix), block]));
+    for (const block of now.blocks) {
+      const id = idOf(block.set, block.prefix);
+      this.writeSlots(tx, oldBlocks.get(id), block);
+      oldBlocks.delete(id);
     }
-    for (const [id, block] of now.blocks) {
-      const previous = old.blocks.get(id);
-      block.slots.forEach((endpoint, slot) => {
-        const held = previous?.slots[slot];
-        if (previous === undefined || held === undefined) {
-          tx.addSlot(block, slot, endpoint);
-        } else if (held !== endpoint && slotValue(previous, held) !== slotValue(block, endpoint)) {
-          tx.delete(block.set, slotKey(block.prefix, slot));
-          tx.addSlot(block, slot, endpoint);
-        }
-      });
-    }
+    for (const block of oldBlocks.values()) this.writeSlots(tx, block, undefined);
+
     this.writeShared(tx, old.shared, now.shared);
     for (const of of old.classes) this.useClass(tx, className(of), -1);
   }
 
-  private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
-    const id = (element: Element): string => `${element.set}\0${element.key}`;
-    const kept = new Set(old.map(id));
-    for (const element of now) {
-      if (kept.delete(id(element))) continue;
-      if (this.countShared(tx, id(element), 1) === 1) tx.add(element);
+  private writeNew(tx: Transaction, { classes, elements, blocks, shared }: Footprint): void {
+    for (const of of classes) this.acquireClass(tx, of);
+    for (const element of elements) {
+      this.ensureSourceRangeSet(tx, element.set);
+      tx.add(element);
     }
-    for (const element of old) {
-      if (!kept.has(id(element))) continue;
-      if (this.countShared(tx, id(element), -1) === 0) tx.delete(element.set, element.key);
+    for (const block of blocks) this.writeSlots(tx, undefined, block);
+    for (const element of shared) if (this.countShared(tx, element, 1) === 1) tx.add(element);
+  }
+
+  private writeSlots(tx: Transaction, old: SlotBlock | undefined, now: SlotBlock | undefined): void {
+    if (old !== undefined) {
+      for (let slot = now?.slots.length ?? 0; slot < old.slots.length; slot++)
+        tx.delete(old.set, slotKey(old.prefix, slot));
+    }
+    if (now === undefined) return;
+    now.slots.forEach((endpoint, slot) => {
+      const held = old?.slots[slot];
+      if (old === undefined || held === undefined) {
+        tx.addSlot(now, slot, endpoint);
+      } else if (held !== endpoint && slotValue(old, held) !== slotValue(now, endpoint)) {
+        tx.delete(now.set, slotKey(now.prefix, slot));
+        tx.addSlot(now, slot, endpoint);
+      }
+    });
+  }
+
+  private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
+    const gone = new Map(old.map((element) => [idOf(element.set, element.key), element]));
+    for (const element of now) {
+      if (gone.delete(idOf(element.set, element.key))) continue;
+      if (this.countShared(tx, element, 1) === 1) tx.add(element);
+    }
+    for (const element of gone.values()) {
+      if (this.countShared(tx, element, -1) === 0) tx.delete(element.set, element.key);
     }
   }
 
-  private countShared(tx: Transaction, id: string, by: 1 | -1): number {
-    const before = this.sharedCounts.get(id) ?? 0;
-    const after = before + by;
-    if (after === 0) this.sharedCounts.delete(id);
-    else this.sharedCounts.set(id, after);
-    tx.onFailure(() => {
-      if (before === 0) this.sharedCounts.delete(id);
-      else this.sharedCounts.set(id, before);
-    });
+  private countShared(tx: Transaction, { set, key }: Element, by: 1 | -1): number {
+    const counts = this.sharedCounts[set];
+    if (counts === undefined) throw new RangeError(`set ${set} is not shared`);
+    const after = (counts.get(key) ?? 0) + by;
+    tx.note(counts, key, after === 0 ? undefined : after);
     return after;
   }
 
@@ -428,17 +441,13 @@ export class NftablesFamily implements Dataplane {
         Buffer.from(hostUint32(this.numbers.idOf(of)), 'latin1'),
         goTo(name),
       );
-      this.classUse.set(name, 0);
-      tx.onFailure(() => this.classUse.delete(name));
+      tx.note(this.classUse, name, 0);
     }
     this.useClass(tx, name, 1);
   }
 
   private useClass(tx: Transaction, name: string, by: 1 | -1): void {
-    this.classUse.set(name, (this.classUse.get(name) ?? 0) + by);
-    tx.onFailure(() => {
-      this.classUse.set(name, (this.classUse.get(name) ?? 0) - by);
-    });
+    tx.note(this.classUse, name, (this.classUse.get(name) ?? 0) + by);
   }
 
   private deleteClass(tx: Transaction, name: string): void {
@@ -447,8 +456,7 @@ export class NftablesFamily implements Dataplane {
     tx.delete(classMap(of.kind), hostUint32(this.numbers.idOf(of)));
     tx.batch.flushChain(name);
     tx.batch.deleteChain(name);
-    this.classUse.delete(name);
-    tx.onFailure(() => this.classUse.set(name, 0));
+    tx.note(this.classUse, name, undefined);
   }
 
   private ensureSourceRangeSet(tx: Transaction, set: string): void {
@@ -536,7 +544,7 @@ export class NftablesFamily implements Dataplane {
 
   private forget(): void {
     this.states.clear();
-    this.sharedCounts.clear();
+    for (const counts of Object.values(this.sharedCounts)) counts.clear();
     this.classUse.clear();
     this.idleClasses.clear();
     this.sourceRangeLengths.clear();
@@ -614,14 +622,18 @@ export class NftablesFamily implements Dataplane {
   }
 
   private adoptServicePort(tx: Transaction, port: ServicePort, kernel: KernelTable): void {
+    if (!kernel.exists) {
+      this.change(tx, port.key, port);
+      return;
+    }
     const state = this.nextState(tx, this.stateInKernel(tx, port, kernel), port);
     const now = footprintOf(state, this.numbers);
     for (const of of now.classes) this.acquireClass(tx, of);
-    for (const element of now.elements.values()) {
+    for (const element of now.elements) {
       this.ensureSourceRangeSet(tx, element.set);
       this.ensure(tx, kernel, element);
     }
-    for (const block of now.blocks.values()) {
+    for (const block of now.blocks) {
       const { set, slots } = block;
       for (let slot = 0; slot < slots.length; slot++) {
         const endpoint = slots[slot];
@@ -633,9 +645,9 @@ export class NftablesFamily implements Dataplane {
       }
     }
     for (const element of now.shared) {
-      if (this.countShared(tx, `${element.set}\0${element.key}`, 1) === 1) this.ensure(tx, kernel, element);
+      if (this.countShared(tx, element, 1) === 1) this.ensure(tx, kernel, element);
     }
-    this.setState(tx, port.key, state);
+    tx.note(this.states, port.key, state);
   }
 
   /** Slots and affinity numbers as the kernel has them, so that what is right is not written again. */
@@ -690,4 +702,9 @@ export class NftablesFamily implements Dataplane {
     for (const name of names) tx.batch.deleteChain(name);
     this.commitUnlessBusy(tx, tally);
   }
+}
+
+/** Identity of an element, or of a block of them. */
+function idOf(set: string, key: string): string {
+  return `${set}\0${key}`;
 }

@@ -60,17 +60,17 @@ export interface SlotBlock {
 }
 
 export interface Footprint {
-  /** By `set + '\0' + key`. */
-  readonly elements: ReadonlyMap<string, Element>;
-  /** By `set + '\0' + prefix`. */
-  readonly blocks: ReadonlyMap<string, SlotBlock>;
+  /** Each (set, key) once. */
+  readonly elements: readonly Element[];
+  /** Each (set, prefix) once; none is empty. */
+  readonly blocks: readonly SlotBlock[];
   /** Chains that must exist; a class appears once per element that refers to it. */
   readonly classes: readonly ServiceClass[];
   /** Elements that several service ports may own together: counted, not owned. */
   readonly shared: readonly Element[];
 }
 
-export const emptyFootprint: Footprint = { elements: new Map(), blocks: new Map(), classes: [], shared: [] };
+export const emptyFootprint: Footprint = { elements: [], blocks: [], classes: [], shared: [] };
 
 const maxCommentBytes = 128;
 
@@ -90,19 +90,19 @@ export function slotValue(block: SlotBlock, endpoint: Endpoint): string {
 
 export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Footprint {
   const { port, affinity } = state;
-  const elements = new Map<string, Element>();
-  const blocks = new Map<string, SlotBlock>();
+  const elements: Element[] = [];
+  const blocks: SlotBlock[] = [];
   const classes: ServiceClass[] = [];
   const shared: Element[] = [];
   const comment = elementComment(port.name);
-  const cluster = drawable(state.clusterSlots);
-  const local = drawable(state.localSlots);
+  const cluster = drawable(state.clusterSlots, affinity);
+  const local = drawable(state.localSlots, affinity);
 
   const put = (set: string, key: string, value: string | undefined, remark?: string): void => {
-    elements.set(`${set}\0${key}`, { set, key, value, comment: remark });
+    elements.push({ set, key, value, comment: remark });
   };
   const putBlock = (block: SlotBlock): void => {
-    if (block.slots.length > 0) blocks.set(`${block.set}\0${block.prefix}`, block);
+    if (block.slots.length > 0) blocks.push(block);
   };
   const putClass = (
     set: string,
@@ -182,9 +182,12 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
 
     if (address.sourceRanges !== undefined) {
       put(sets.firewallIPs, key, undefined, comment);
+      const seen = new Set<string>();
       for (const range of address.sourceRanges) {
         const network = maskAddress(addressBytes(range.ip), range.prefixLength);
-        put(sourceRangeSet(range.prefixLength), network + key, undefined);
+        const id = `${range.prefixLength} ${network}`;
+        if (!seen.has(id)) put(sourceRangeSet(range.prefixLength), network + key, undefined);
+        seen.add(id);
       }
     }
   };
@@ -209,18 +212,27 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
     value: undefined,
     comment: undefined,
   });
-  const hairpins = new Set<string>();
+  let hairpins: Set<string> | undefined;
   for (const list of [cluster, local]) {
     for (const endpoint of list) {
-      if (endpoint.local || endpoint.nodeUnknown) hairpins.add(hairpinKey(endpoint, port.protocol));
+      if (!endpoint.local && !endpoint.nodeUnknown) continue;
+      hairpins ??= new Set();
+      hairpins.add(hairpinKey(endpoint, port.protocol));
     }
   }
-  for (const key of hairpins) shared.push({ set: sets.hairpin, key, value: undefined, comment: undefined });
+  for (const key of hairpins ?? []) {
+    shared.push({ set: sets.hairpin, key, value: undefined, comment: undefined });
+  }
 
   return { elements, blocks, classes, shared };
 }
 
-/** A class counts its endpoints in 16 bits; nobody has more, but a hostile object might. */
-function drawable(slots: readonly Endpoint[]): readonly Endpoint[] {
-  return slots.length > maxEndpoints ? slots.slice(0, maxEndpoints) : slots;
+/** A class counts its endpoints in 16 bits, and so are they numbered; nobody has more, but a hostile object might. */
+function drawable(slots: readonly Endpoint[], affinity: AffinityNumbers | undefined): readonly Endpoint[] {
+  const numbers = affinity?.endpoints;
+  const numbered =
+    numbers === undefined || numbers.size < maxEndpoints
+      ? slots
+      : slots.filter((endpoint) => numbers.has(endpointKey(endpoint)));
+  return numbered.length > maxEndpoints ? numbered.slice(0, maxEndpoints) : numbered;
 }

@@ -1,6 +1,9 @@
 /**
  * One kernel transaction in the making, together with how to take back what it assumes in our own memory should the
  * kernel refuse it.
+ *
+ * Deletions are sent before additions, whatever their order here: so a key may be deleted and added, never the other
+ * way round.
  */
 import type { Endpoint } from '../../model/types.js';
 import type { Batch } from '../../netlink/nftables/index.js';
@@ -11,6 +14,8 @@ export class Transaction {
   added = 0;
   deleted = 0;
   private readonly undoSteps: (() => void)[] = [];
+  /** Map, key, what it held: three entries each. A cold start changes hundreds of thousands, too many for closures. */
+  private readonly before: unknown[] = [];
 
   constructor(readonly batch: Batch) {}
 
@@ -20,7 +25,7 @@ export class Transaction {
 
   addRaw(set: string, key: string, value: string | undefined, comment?: string): void {
     this.added++;
-    this.batch.addElement(
+    this.batch.addElementLast(
       set,
       keyBytes(key),
       value === undefined ? undefined : valueBytes(value),
@@ -35,7 +40,7 @@ export class Transaction {
 
   addBytes(set: string, { key, value }: ElementBytes): void {
     this.added++;
-    this.batch.addElement(set, key, value);
+    this.batch.addElementLast(set, key, value);
   }
 
   /** The same key with another value. */
@@ -56,12 +61,27 @@ export class Transaction {
     this.addRaw(set, key, value, comment);
   }
 
-  /** Remembers how to take back a change of our own memory. */
+  /** Sets an entry of a map in our own memory, or deletes it, until the transaction fails. */
+  note<T>(map: Map<string, T>, key: string, value: T | undefined): void {
+    this.before.push(map, key, map.get(key));
+    if (value === undefined) map.delete(key);
+    else map.set(key, value);
+  }
+
+  /** Remembers how to take back another change of our own memory. */
   onFailure(undo: () => void): void {
     this.undoSteps.push(undo);
   }
 
   rollBack(): void {
+    for (let at = this.before.length - 3; at >= 0; at -= 3) {
+      const map = this.before[at] as Map<string, unknown>;
+      const key = this.before[at + 1] as string;
+      const value = this.before[at + 2];
+      if (value === undefined) map.delete(key);
+      else map.set(key, value);
+    }
+    this.before.length = 0;
     while (this.undoSteps.length > 0) this.undoSteps.pop()?.();
   }
 }

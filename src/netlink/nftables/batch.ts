@@ -27,49 +27,107 @@ import { encodeTable } from './table.js';
 
 /** Room for a batch of a few changes; it doubles as needed. */
 const INITIAL_CAPACITY = 8 * 1024;
+/** The same for what comes last, by set. */
+const LAST_CAPACITY = 1024;
 /** An element must fit its list, which has a header. */
 const ELEMENT_MAX = ATTRIBUTE_MAX - ATTRIBUTE_HEADER;
 
+/** Element messages of one kind for one set, the last of which further elements join. */
+class ElementMessages {
+  count = 0;
+  private start = 0;
+  private list = 0;
+
+  constructor(
+    private readonly writer: AttributeWriter,
+    private readonly type: number,
+    private readonly flags: number,
+    private readonly nfFamily: number,
+    private readonly table: string,
+    private readonly set: string,
+  ) {}
+
+  /** @returns bytes written */
+  add(
+    size: number,
+    key: Uint8Array,
+    value: Uint8Array | Verdict | undefined,
+    options: ElementOptions | undefined,
+  ): number {
+    const { writer } = this;
+    const before = writer.length;
+    if (this.count === 0 || before - this.list + size > ATTRIBUTE_MAX) {
+      this.start = openMessage(writer, nftType(this.type), NLM_F_REQUEST | this.flags);
+      writeNfgenmsg(writer, this.nfFamily);
+      this.list = openElements(writer, this.table, this.set);
+      this.count++;
+    }
+    writeElement(writer, size, key, value, options);
+    // Kept closed at all times: two stores per element, and there is no state in which it can't be sent.
+    writer.closeNest(this.list);
+    closeMessage(writer, this.start);
+    return writer.length - before;
+  }
+}
+
 export class Batch {
-  /** For the connection, which frames and sends it. Begins with NFNL_MSG_BATCH_BEGIN. */
-  readonly writer = new AttributeWriter(INITIAL_CAPACITY);
+  private readonly main = new AttributeWriter(INITIAL_CAPACITY);
   /** Where in the writer's buffer the generation stands that the batch demands, be32; 0: whichever. */
   readonly generationOffset: number;
   private readonly nfFamily: number;
   private readonly beginLength: number;
   private messages = 0;
   private sets = 0;
-  /** The element message that further elements of the same set join; 0: none. */
-  private openType = 0;
-  private openSet = '';
-  private openStart = 0;
-  private openList = 0;
+  /** The last messages, if they are of elements: of this type, for this set. */
+  private open:
+    { readonly type: number; readonly set: string; readonly messages: ElementMessages } | undefined;
+  /** By set: what addElementLast() has put off. */
+  private readonly last = new Map<
+    string,
+    { readonly writer: AttributeWriter; readonly messages: ElementMessages }
+  >();
+  private lastBytes = 0;
 
   constructor(
     readonly family: Family,
     readonly table: string,
   ) {
     this.nfFamily = addressFamily(family);
-    const begin = openMessage(this.writer, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST);
-    writeNfgenmsg(this.writer, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
-    this.writer.u32(NFNL_BATCH_GENID, 0);
-    this.generationOffset = this.writer.length - 4;
-    closeMessage(this.writer, begin);
-    this.beginLength = this.writer.length;
+    const { main } = this;
+    const begin = openMessage(main, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST);
+    writeNfgenmsg(main, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
+    main.u32(NFNL_BATCH_GENID, 0);
+    this.generationOffset = main.length - 4;
+    closeMessage(main, begin);
+    this.beginLength = main.length;
+  }
+
+  /** All of it, for the connection, which frames and sends it. Begins with NFNL_MSG_BATCH_BEGIN. */
+  get writer(): AttributeWriter {
+    for (const { writer, messages } of this.last.values()) {
+      this.main.raw(writer.bytes());
+      this.messages += messages.count;
+      this.open = undefined;
+    }
+    this.last.clear();
+    this.lastBytes = 0;
+    return this.main;
   }
 
   get isEmpty(): boolean {
-    return this.messages === 0;
+    return this.messages === 0 && this.last.size === 0;
   }
 
   /** Bytes so far; the kernel takes at most NftablesConnection.maxBatchBytes in one commit. */
   get byteLength(): number {
-    return this.isEmpty ? 0 : this.writer.length - this.beginLength;
+    return this.isEmpty ? 0 : this.main.length - this.beginLength + this.lastBytes;
   }
 
   /** Messages so far; elements of one set that were added one after the other share messages. */
   get messageCount(): number {
-    return this.messages;
+    let count = this.messages;
+    for (const { messages } of this.last.values()) count += messages.count;
+    return count;
   }
 
   /** Creates the table unless it exists. */
@@ -158,6 +216,21 @@ export class Batch {
     this.element(NFT_MSG.NEWSETELEM, NLM_F_CREATE, set, key, value, options);
   }
 
+  /**
+   * The same, put off to the end of the batch, where all that were put off for a set stand together: a few messages
+   * instead of one for each change of the set. So the key may be deleted in this batch, but only to make room.
+   */
+  addElementLast(set: string, key: Uint8Array, value?: Uint8Array, options?: ElementOptions): void {
+    const size = this.sizeOf(set, key, value, options);
+    let last = this.last.get(set);
+    if (last === undefined) {
+      const writer = new AttributeWriter(LAST_CAPACITY);
+      last = { writer, messages: this.elements(writer, NFT_MSG.NEWSETELEM, NLM_F_CREATE, set) };
+      this.last.set(set, last);
+    }
+    this.lastBytes += last.messages.add(size, key, value, options);
+  }
+
   /** Fails with ENOENT when the key is not in the set. */
   deleteElement(
     set: string,
@@ -175,29 +248,34 @@ export class Batch {
     value: Uint8Array | Verdict | undefined,
     options: ElementOptions | undefined,
   ): void {
-    const { writer } = this;
-    const size = elementSize(key, value, options);
-    if (size > ELEMENT_MAX)
-      throw invalid(`write element of "${set}"`, `it has ${size} bytes, ${ELEMENT_MAX} fit`);
-    const joins =
-      this.openType === type && this.openSet === set && writer.length - this.openList + size <= ATTRIBUTE_MAX;
-    if (!joins) {
-      this.openStart = openMessage(writer, nftType(type), NLM_F_REQUEST | flags);
-      writeNfgenmsg(writer, this.nfFamily);
-      this.openList = openElements(writer, this.table, set);
-      this.openType = type;
-      this.openSet = set;
-      this.messages++;
+    const size = this.sizeOf(set, key, value, options);
+    if (this.open?.type !== type || this.open.set !== set) {
+      this.open = { type, set, messages: this.elements(this.main, type, flags, set) };
     }
-    writeElement(writer, size, key, value, options);
-    // Kept closed at all times: two stores per element, and there is no state in which it can't be sent.
-    writer.closeNest(this.openList);
-    closeMessage(writer, this.openStart);
+    const { messages } = this.open;
+    const before = messages.count;
+    messages.add(size, key, value, options);
+    this.messages += messages.count - before;
+  }
+
+  private elements(writer: AttributeWriter, type: number, flags: number, set: string): ElementMessages {
+    return new ElementMessages(writer, type, flags, this.nfFamily, this.table, set);
+  }
+
+  private sizeOf(
+    set: string,
+    key: Uint8Array,
+    value: Uint8Array | Verdict | undefined,
+    options: ElementOptions | undefined,
+  ): number {
+    const size = elementSize(key, value, options);
+    if (size <= ELEMENT_MAX) return size;
+    throw invalid(`write element of "${set}"`, `it has ${size} bytes, ${ELEMENT_MAX} fit`);
   }
 
   private message(type: number, flags: number, encode: (writer: AttributeWriter) => void): void {
-    const { writer } = this;
-    this.openType = 0;
+    const writer = this.main;
+    this.open = undefined;
     const start = openMessage(writer, nftType(type), NLM_F_REQUEST | flags);
     try {
       writeNfgenmsg(writer, this.nfFamily);
