@@ -106,7 +106,7 @@ export class ServiceModel {
   setService(key: string, service: Service | undefined): void {
     const { plan, problems } =
       service === undefined ? { plan: undefined, problems: [] } : planService(service, this.#config);
-    this.#report(`Service ${key}`, problems);
+    this.#report('Service', key, problems);
     const entry = plan === undefined ? this.#services.get(key) : this.#entry(key);
     if (entry === undefined || samePlan(entry.plan, plan)) return;
     entry.plan = plan;
@@ -120,7 +120,7 @@ export class ServiceModel {
       object === undefined
         ? { slice: undefined, problems: [] }
         : readSlice(object, this.#config, this.#interner, before);
-    this.#report(`EndpointSlice ${key}`, problems);
+    this.#report('EndpointSlice', key, problems);
     if (slice === before) return;
     this.#pendingSlices++;
 
@@ -248,15 +248,18 @@ export class ServiceModel {
   }
 
   #slicesChanged(entry: ServiceEntry, family: IPFamily): void {
-    const hinted = entry.slices.some((slice) =>
-      slice.ports.some((port) => port.list.zoneHints !== undefined),
-    );
+    let hinted = false;
+    for (const slice of entry.slices) {
+      for (const port of slice.ports) hinted ||= port.list.zoneHints !== undefined;
+    }
     if (hinted) this.#zoneHinted.add(entry);
     else this.#zoneHinted.delete(entry);
     this.#mark(entry, ENDPOINTS_DIRTY[family]);
   }
 
-  #report(object: string, problems: readonly ModelProblem[]): void {
+  #report(kind: 'Service' | 'EndpointSlice', key: string, problems: readonly ModelProblem[]): void {
+    if (problems.length === 0 && this.#reported.size === 0) return;
+    const object = `${kind} ${key}`;
     const before = this.#reported.get(object);
     if (problems.length === 0) {
       if (before !== undefined) this.#reported.delete(object);
@@ -278,7 +281,7 @@ export class ServiceModel {
       const localReady = healthPort === 0 ? undefined : new Set<string>();
       for (const port of entry.ports) {
         if (port.family !== family) continue;
-        const list = mergeLists(listsFor(entry, port));
+        const list = endpointsFor(entry, port);
         if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
         if (localReady !== undefined) collectLocalReady(list, localReady);
         rebuild.add(port);
@@ -338,15 +341,19 @@ function portId(family: IPFamily, plan: PortPlan): string {
 }
 
 /** Port numbers are not compared: the number in the slice is the backend's (3.1). */
-function listsFor(entry: ServiceEntry, { family, plan }: PortState): EndpointList[] {
-  const lists: EndpointList[] = [];
+function endpointsFor(entry: ServiceEntry, { family, plan }: PortState): EndpointList {
+  // Nearly always there is one.
+  let first: EndpointList | undefined;
+  let all: EndpointList[] | undefined;
   for (const slice of entry.slices) {
     if (slice.family !== family) continue;
     for (const port of slice.ports) {
-      if (port.name === plan.portName && port.protocol === plan.protocol) lists.push(port.list);
+      if (port.name !== plan.portName || port.protocol !== plan.protocol) continue;
+      if (first === undefined) first = port.list;
+      else (all ??= [first]).push(port.list);
     }
   }
-  return lists;
+  return first !== undefined && all === undefined ? first : mergeLists(all ?? []);
 }
 
 /** @param port 0: the Service has no health check in this family */

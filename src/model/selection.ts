@@ -48,7 +48,18 @@ export function selectEndpoints(
   uses: { readonly usesCluster: boolean; readonly usesLocal: boolean },
   zone: string | undefined,
 ): Selection {
-  const any = list.states.some((state) => isReady(state) || isServingTerminating(state));
+  let allReady = true;
+  let any = false;
+  for (const state of list.states) {
+    if (isReady(state)) any = true;
+    else {
+      allReady = false;
+      any ||= isServingTerminating(state);
+    }
+  }
+  // The usual case: nothing to choose, so that the slice's array is shared.
+  if (any && allReady && !uses.usesLocal && uses.usesCluster && !isHinted(list))
+    return { cluster: list.endpoints, local: NO_ENDPOINTS, any };
   return {
     cluster: uses.usesCluster && any ? selectCluster(list, zone) : NO_ENDPOINTS,
     local: uses.usesLocal && any ? selectLocal(list) : NO_ENDPOINTS,
@@ -129,6 +140,11 @@ function selectLocal({ endpoints, states }: EndpointList): readonly Endpoint[] {
   return ready.length > 0
     ? ready
     : pick(endpoints, (at) => local(at) && isServingTerminating(stateAt(states, at)));
+}
+
+/** Some hint may restrict the choice. */
+function isHinted({ states, zoneHints }: EndpointList): boolean {
+  return zoneHints !== undefined || (stateAt(states, 0) & NODE_HINTED) !== 0;
 }
 
 type IndexFilter = (index: number) => boolean;

@@ -137,6 +137,8 @@ interface WantedAddress {
   readonly ip: string;
 }
 
+const NO_ADDRESSES: readonly WantedAddress[] = [];
+
 function isExternalPolicyLocal(service: Service): boolean {
   if (service.externalTrafficPolicy !== 'Local') return false;
   if (service.type === 'LoadBalancer' || service.type === 'NodePort') return true;
@@ -145,6 +147,10 @@ function isExternalPolicyLocal(service: Service): boolean {
 }
 
 function readPorts(service: Service, report: Report): readonly ServicePortSpec[] {
+  const [only] = service.ports;
+  if (service.ports.length === 1 && only !== undefined && isPort(only.port)) {
+    if (only.nodePort === 0 || isPort(only.nodePort)) return service.ports;
+  }
   const ports = new Map<string, ServicePortSpec>();
   for (const [index, spec] of service.ports.entries()) {
     if (!isPort(spec.port)) {
@@ -185,6 +191,7 @@ function readExternalAddresses(
   options: PlanOptions,
   report: Report,
 ): readonly WantedAddress[] {
+  if (service.loadBalancerIngress.length === 0 && service.externalIPs.length === 0) return NO_ADDRESSES;
   const wanted: WantedAddress[] = [];
   const add = (kind: WantedAddress['kind'], text: string, field: string): void => {
     const address = parseAddress(text.trim());
@@ -206,6 +213,7 @@ function readExternalAddresses(
 
 /** The ranges of both families that can be used; undefined when the Service names none at all. */
 function readSourceRanges(service: Service, report: Report): readonly ParsedCidr[] | undefined {
+  if (service.loadBalancerSourceRanges.length === 0) return undefined;
   const given = service.loadBalancerSourceRanges.map((text) => text.trim());
   if (given.every((text) => text === '')) return undefined;
   const ranges: ParsedCidr[] = [];
@@ -236,8 +244,13 @@ function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
   const clusterIP = findClusterIP(wishes, family);
   if (clusterIP === undefined) return undefined;
   const { internalLocal, externalLocal } = wishes;
-  const external = wishes.externalAddresses.filter((address) => address.family === family);
-  const vips = external.filter((address) => address.kind === 'LoadBalancerIP').map((address) => address.ip);
+  const external =
+    wishes.externalAddresses.length === 0
+      ? NO_ADDRESSES
+      : wishes.externalAddresses.filter((address) => address.family === family);
+  const ipsOf = (kind: AddressKind): string[] =>
+    external.length === 0 ? [] : external.filter((address) => address.kind === kind).map(({ ip }) => ip);
+  const vips = ipsOf('LoadBalancerIP');
   const sourceRanges = vips.length > 0 ? effectiveSourceRanges(wishes, family, vips) : undefined;
 
   const ports = wishes.ports.map((spec): PortPlan => {
@@ -257,11 +270,9 @@ function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
       });
     };
     add('ClusterIP', clusterIP, spec.port);
-    for (const kind of ['LoadBalancerIP', 'ExternalIP'] as const) {
-      // Sorted, because controllers write the same addresses in changing order.
-      const ips = external.filter((address) => address.kind === kind).map((address) => address.ip);
-      for (const ip of ips.sort()) add(kind, ip, spec.port);
-    }
+    // Sorted, because controllers write the same addresses in changing order.
+    for (const kind of ['LoadBalancerIP', 'ExternalIP'] as const)
+      for (const ip of ipsOf(kind).sort()) add(kind, ip, spec.port);
     if (spec.nodePort !== 0) add('NodePort', '', spec.nodePort);
     const externallyAccessible = external.length > 0 || spec.nodePort !== 0;
     return {

@@ -11,6 +11,7 @@ import { sameEndpoint, type EndpointList } from './slice.js';
 import type { Endpoint, Fallback, ServicePort, VirtualAddress } from './types.js';
 
 const NO_SERVING: readonly string[] = [];
+const NO_ADDRESSES: readonly VirtualAddress[] = [];
 
 /** What a service port knows about its Service. */
 export interface Owner {
@@ -111,14 +112,17 @@ export class PortState implements Claimant {
   }
 
   #withFallbacks(owned: readonly VirtualAddress[]): readonly VirtualAddress[] {
-    const before = this.output?.addresses ?? [];
+    const before = this.output?.addresses ?? NO_ADDRESSES;
+    let served = true;
+    for (const address of owned) served &&= this.#fallback(address) === address.fallback;
+    if (served) return keep(before, owned, sameVirtualAddress);
     const addresses = owned.map((address) => {
       const fallback = this.#fallback(address);
       if (fallback === address.fallback) return address;
       const wanted = { ...address, fallback };
       return before.find((known) => sameVirtualAddress(known, wanted)) ?? wanted;
     });
-    return keep(before, sameList(addresses, owned, Object.is) ? owned : addresses, sameVirtualAddress);
+    return keep(before, addresses, sameVirtualAddress);
   }
 
   #fallback(address: VirtualAddress): Fallback {

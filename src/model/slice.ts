@@ -4,6 +4,7 @@
  * parallel arrays: the Endpoint objects that dataplanes will get, and beside them what only the selection needs.
  */
 import type { EndpointSlice, IPFamily, Protocol, SliceEndpoint } from '../kube/objects.js';
+import { joinKey } from '../kube/strings.js';
 import { parseAddress } from './addresses.js';
 import { compact, sameList } from './lists.js';
 import type { Endpoint, ModelProblem } from './types.js';
@@ -51,6 +52,7 @@ export interface SliceOptions {
 }
 
 const NO_HINTS: readonly string[] = [];
+const NO_ENDPOINTS: readonly Endpoint[] = [];
 const MAX_PORT = 65535;
 const MAX_INTERNED = 1024;
 
@@ -129,23 +131,25 @@ export function readSlice(
   }
 
   const backends = readBackends(object, family, options.nodeName, interner, report);
-  const states = backends.map((backend) => backend.state);
+  const states = statesOf(backends);
   const zoneHints = backends.some((backend) => backend.zoneHints.length > 0)
     ? backends.map((backend) => backend.zoneHints)
     : undefined;
   const ports: SlicePort[] = [];
-  for (const [index, port] of object.ports.entries()) {
+  for (let index = 0; index < object.ports.length; index++) {
+    const port = object.ports[index];
+    if (port === undefined) break;
     if (port.name === undefined || port.port === 0) continue;
     if (!Number.isInteger(port.port) || port.port < 0 || port.port > MAX_PORT) {
       report(`ports[${index}].port`, `${port.port} is not a port number (1-65535); the port is left out`);
       continue;
     }
     const before = previous?.ports.find((p) => p.name === port.name && p.protocol === port.protocol);
-    const endpoints = buildEndpoints(backends, port.port, before?.list.endpoints ?? []);
+    const endpoints = buildEndpoints(backends, port.port, before?.list.endpoints ?? NO_ENDPOINTS);
     const list = keepList({ endpoints, states, zoneHints }, before?.list);
     ports.push(before?.list === list ? before : { name: port.name, protocol: port.protocol, list });
   }
-  const slice: Slice = { service: `${namespace}/${serviceName}`, name, family, ports: compact(ports) };
+  const slice: Slice = { service: joinKey(namespace, serviceName), name, family, ports: compact(ports) };
   const unchanged =
     previous?.service === slice.service &&
     previous.family === family &&
@@ -171,7 +175,9 @@ function readBackends(
   report: (field: string, message: string) => void,
 ): readonly Backend[] {
   const backends: Backend[] = [];
-  for (const [index, endpoint] of object.endpoints.entries()) {
+  for (let index = 0; index < object.endpoints.length; index++) {
+    const endpoint = object.endpoints[index];
+    if (endpoint === undefined) break;
     if (endpoint.address === '') continue;
     const address = parseAddress(endpoint.address);
     if (address?.family !== family) {
@@ -202,6 +208,19 @@ function stateOf(endpoint: SliceEndpoint, nodeName: string): number {
     (endpoint.nodeHints.length > 0 ? NODE_HINTED : 0) |
     (endpoint.nodeHints.includes(nodeName) ? HINTS_THIS_NODE : 0)
   );
+}
+
+/** Lists of nothing but one state, by the state and the length: what nearly all slices have. */
+const uniformStates: (readonly number[])[][] = [];
+const maxUniformLength = 128;
+
+function statesOf(backends: readonly Backend[]): readonly number[] {
+  const state = backends[0]?.state ?? 0;
+  const { length } = backends;
+  for (const backend of backends) if (backend.state !== state) return backends.map((each) => each.state);
+  if (length > maxUniformLength) return new Array<number>(length).fill(state);
+  const lists = (uniformStates[state] ??= []);
+  return (lists[length] ??= new Array<number>(length).fill(state));
 }
 
 /** @param backends sorted, so that duplicates are neighbours, in the order in which the slice has them */

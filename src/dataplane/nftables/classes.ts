@@ -57,9 +57,14 @@ export const externalLocalClass = { id: classId(firstFixedMajor, 1), chain: 'ext
 export const nodePortLocalClass = { id: classId(firstFixedMajor, 2), chain: 'nodeport-local' } as const;
 
 export function className(of: ServiceClass): string {
-  const base = `${of.kind}-${of.endpoints}`;
-  return of.affinitySeconds === 0 ? base : `${base}-affinity-${of.affinitySeconds}`;
+  if (of.affinitySeconds !== 0) return `${of.kind}-${of.endpoints}-affinity-${of.affinitySeconds}`;
+  // Asked for several times per service port, and there are few.
+  const names = (plainNames[kinds.indexOf(of.kind)] ??= []);
+  return (names[of.endpoints] ??= `${of.kind}-${of.endpoints}`);
 }
+
+/** By kind and number of endpoints: names of classes without affinity. */
+const plainNames: string[][] = [];
 
 export function parseClassName(name: string): ServiceClass | undefined {
   const match = /^([a-z-]+)-(\d+)(?:-affinity-(\d+))?$/.exec(name);
