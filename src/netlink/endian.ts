@@ -44,3 +44,8 @@ export function readHostU32(buffer: Buffer, offset: number): number {
 export function readHostI32(buffer: Buffer, offset: number): number {
   return LITTLE ? buffer.readInt32LE(offset) : buffer.readInt32BE(offset);
 }
+
+export function writeHostU64(buffer: Buffer, offset: number, value: bigint): void {
+  if (LITTLE) buffer.writeBigUInt64LE(value, offset);
+  else buffer.writeBigUInt64BE(value, offset);
+}

@@ -1,9 +1,10 @@
 /**
- * The few C library calls that Node lacks: it can neither create, bind nor tune a netlink socket. The data itself
- * goes through Node's fs on the descriptor. The foreign-function library is loaded on first use, so that
+ * The few C library calls that Node lacks: it can neither create, bind nor tune a netlink socket, nor lock a file. The
+ * data itself goes through Node's fs on the descriptor. The foreign-function library is loaded on first use, so that
  * importing this library costs nothing.
  */
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 import type * as Koffi from 'koffi';
 import { writeHostU32 } from './endian.js';
 import { NetlinkError } from './errors.js';
@@ -16,6 +17,8 @@ interface Libc {
   readonly setsockopt: Call;
   readonly getsockopt: Call;
   readonly getsockname: Call;
+  readonly flock: Call;
+  readonly address: (memory: Buffer) => bigint;
   readonly errno: () => number;
 }
 
@@ -33,6 +36,8 @@ function libc(): Libc {
     setsockopt: call('int setsockopt(int fd, int level, int option, void *value, uint32_t length)'),
     getsockopt: call('int getsockopt(int fd, int level, int option, void *value, void *length)'),
     getsockname: call('int getsockname(int fd, void *address, void *length)'),
+    flock: call('int flock(int fd, int operation)'),
+    address: (memory) => koffi.address(memory),
     errno: () => koffi.errno(),
   };
   return loaded;
@@ -92,4 +97,20 @@ export function getsockopt(
 /** Fills `address` with the socket's own address. */
 export function getsockname(fd: number, address: Buffer, operation: string): void {
   check(libc().getsockname(fd, address, lengthArgument(address.length)), operation, noHint);
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** Locks a file for this process alone, until the descriptor is closed. @returns false when somebody else has it */
+export function tryLock(fd: number, operation: string): boolean {
+  const { flock, errno } = libc();
+  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  if (errno() === constants.errno.EAGAIN) return false;
+  throw new NetlinkError({ operation, errno: errno() });
+}
+
+/** Where memory stands, for structures that hold pointers. It has to be kept alive for as long as the pointer is used. */
+export function addressOf(memory: Buffer): bigint {
+  return libc().address(memory);
 }

@@ -1,0 +1,64 @@
+/**
+ * Removes what other modes of kube-proxy, upstream's or ours, have left in the kernel: exactly that, and nothing of other
+ * programs. Needs no other program.
+ */
+import { NetlinkError, NftablesConnection } from '../netlink/index.js';
+import { removeIpvs } from './ipvs.js';
+import { removeLegacyRules } from './legacy-rules.js';
+import { removeNftRules } from './nft-rules.js';
+import { removeNftablesTables } from './nftables-tables.js';
+import { Report } from './report.js';
+import { removeSets } from './sets.js';
+
+export type { Outcome, Report } from './report.js';
+
+/** What runs and therefore stays; 'none' leaves nothing. */
+export type Running =
+  | { readonly mode: 'none' | 'nftables' }
+  /** `variant`: the kind of iptables whose tables it writes. */
+  | { readonly mode: 'iptables' | 'ipvs'; readonly variant: 'nft' | 'legacy' };
+
+/**
+ * Removes leftovers, once the running mode's own rules are in the kernel: there is no moment without rules then. Established
+ * connections live on, because connection tracking remembers where they go; those of mode ipvs do not, because IPVS
+ * does that itself. What fails is in the report and stops nothing else.
+ */
+export function removeLeftovers(running: Running): Report {
+  const report = new Report();
+  const keeps = 'variant' in running ? running : undefined;
+  // The sets tell about virtual servers, and rules hold the sets.
+  if (running.mode !== 'ipvs') removeIpvs(report);
+  report.attempt('rules of nf_tables', () => {
+    const connection = openNftables();
+    if (connection === undefined) {
+      report.absent('nf_tables in this kernel');
+      return;
+    }
+    try {
+      if (running.mode !== 'nftables') removeNftablesTables(connection, report);
+      removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
+    } finally {
+      connection.close();
+    }
+  });
+  removeLegacyRules(keeps?.variant === 'legacy' ? keeps.mode : undefined, report);
+  if (running.mode !== 'ipvs') removeSets(report);
+  return report;
+}
+
+/** What a kernel without nf_tables answers. */
+const noNftables = ['EPROTONOSUPPORT', 'EAFNOSUPPORT', 'EOPNOTSUPP', 'EINVAL'];
+
+/** undefined: the kernel has none, so nothing can be in it. */
+function openNftables(): NftablesConnection | undefined {
+  let connection: NftablesConnection | undefined;
+  try {
+    connection = NftablesConnection.open();
+    connection.listTables();
+    return connection;
+  } catch (error) {
+    connection?.close();
+    if (error instanceof NetlinkError && noNftables.includes(error.code)) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * What mode ipvs leaves: virtual servers, and the interface that holds their addresses. Others use IPVS too (keepalived,
+ * for one), so a virtual server counts as kube-proxy's only if its address is on that interface, or if it is a node port
+ * that one of kube-proxy's sets names.
+ */
+import {
+  describeKey,
+  IpsetConnection,
+  IpvsConnection,
+  RouteConnection,
+  type Family,
+  type VirtualServerKey,
+} from '../netlink/index.js';
+import { ipvsInterface, nodePortSets, setNameIPv6 } from './names.js';
+import { count, type Report } from './report.js';
+
+/** Call it before the sets are destroyed: they tell which node ports are kube-proxy's. */
+export function removeIpvs(report: Report): void {
+  const route = RouteConnection.open();
+  try {
+    report.attempt('IPVS virtual servers', () => {
+      removeVirtualServers(route, report);
+    });
+    report.attempt(`interface ${ipvsInterface}`, () => {
+      removeInterface(route, report);
+    });
+  } finally {
+    route.close();
+  }
+}
+
+function removeVirtualServers(route: RouteConnection, report: Report): void {
+  const ipvs = IpvsConnection.openIfLoaded();
+  const what = 'IPVS virtual servers of kube-proxy';
+  if (ipvs === undefined) {
+    report.absent(what);
+    return;
+  }
+  try {
+    const isOurs = ownership(route.listAddresses(), nodePorts());
+    const ours = ipvs.listServices().filter(({ key }) => isOurs(key));
+    for (const { key } of ours) ipvs.deleteService(key);
+    if (ours.length === 0) report.absent(what);
+    else
+      report.removed(`${count(ours.length, 'IPVS virtual server')}, ${examples(ours.map(({ key }) => key))}`);
+  } finally {
+    ipvs.close();
+  }
+}
+
+function examples(keys: readonly VirtualServerKey[]): string {
+  const [first] = keys;
+  return first === undefined ? '' : `${keys.length === 1 ? '' : 'for one '}${describeKey(first)}`;
+}
+
+export type NodePorts = Readonly<Record<Family, ReadonlySet<string>>>;
+
+/** @param addresses of all interfaces */
+export function ownership(
+  addresses: readonly { readonly address: string; readonly interfaceName: string }[],
+  nodePorts: NodePorts,
+): (key: VirtualServerKey) => boolean {
+  const service = new Set<string>();
+  const node = new Set<string>();
+  for (const { address, interfaceName } of addresses)
+    (interfaceName === ipvsInterface ? service : node).add(address);
+  return (key) => {
+    if ('fwmark' in key) return false;
+    if (service.has(key.address)) return true;
+    return node.has(key.address) && nodePorts[key.family].has(nodePortKey(key.protocol, key.port));
+  };
+}
+
+export function nodePortKey(protocol: number, port: number): string {
+  return `${protocol}:${port}`;
+}
+
+function nodePorts(): NodePorts {
+  const ports = { ip: new Set<string>(), ip6: new Set<string>() };
+  const sets = IpsetConnection.openIfLoaded();
+  if (sets === undefined) return ports;
+  try {
+    const names = new Set(sets.listNames());
+    for (const { name, protocol } of nodePortSets) {
+      for (const [family, set] of [
+        ['ip', name],
+        ['ip6', setNameIPv6(name)],
+      ] as const) {
+        if (!names.has(set)) continue;
+        for (const { port } of sets.listEntries(set))
+          if (port !== undefined) ports[family].add(nodePortKey(protocol, port));
+      }
+    }
+  } finally {
+    sets.close();
+  }
+  return ports;
+}
+
+function removeInterface(route: RouteConnection, report: Report): void {
+  const what = `interface ${ipvsInterface}`;
+  const link = route.listLinks().find(({ name }) => name === ipvsInterface);
+  if (link === undefined) report.absent(what);
+  else if (link.kind !== 'dummy')
+    report.kept(what, `it is of kind ${link.kind ?? 'unknown'}, and kube-proxy's is of kind dummy`);
+  else if (route.deleteLink(link)) report.removed(what);
+  else report.absent(what);
+}

@@ -1,0 +1,92 @@
+/**
+ * Rules of an iptables of the legacy kind. They are taken out of the kernel's tables directly, so that it does not matter
+ * whether the program iptables-legacy is at hand; all changes to a table happen at once.
+ */
+import { NetlinkError, type Family } from '../netlink/index.js';
+import { isLeftoverChain, xtables, type RuleMode, type XtableName } from './names.js';
+import { planRemoval } from './removal-plan.js';
+import { count, type Report } from './report.js';
+import { existingTables, isSupportedMachine, readTable, replaceTable } from './xtables/kernel.js';
+import { withXtablesLock } from './xtables/lock.js';
+import { readChains, readEntries, withoutEntries, type Entry } from './xtables/table.js';
+
+/** Somebody who does not care for the lock may change a table between our reading and writing. */
+const attempts = 5;
+
+export class UnsupportedMachineError extends Error {
+  readonly code = 'ERR_XTABLES_MACHINE';
+
+  constructor() {
+    super(
+      `tables of iptables (legacy) can only be read on 64-bit machines, and this is ${process.arch}: ` +
+        "look with 'iptables-legacy-save | grep KUBE-', and remove what is there",
+    );
+    this.name = 'UnsupportedMachineError';
+  }
+}
+
+/** @param running the mode whose chains stay; undefined: none */
+export function removeLegacyRules(running: RuleMode | undefined, report: Report): void {
+  let tablesWithOurs = 0;
+  for (const family of ['ip', 'ip6'] as const) {
+    report.attempt(`iptables (legacy) rules of family ${family}`, () => {
+      const existing = existingTables(family);
+      for (const table of xtables) {
+        if (!existing.includes(table)) continue;
+        if (!isSupportedMachine()) throw new UnsupportedMachineError();
+        const isOurs = isLeftoverChain(table, running);
+        if (withXtablesLock(() => removeFromTable(family, table, isOurs, report))) tablesWithOurs++;
+      }
+    });
+  }
+  if (tablesWithOurs === 0) report.absent('iptables (legacy) chains');
+}
+
+/** @returns whether there was anything of ours */
+function removeFromTable(
+  family: Family,
+  name: XtableName,
+  isOurs: (chain: string) => boolean,
+  report: Report,
+): boolean {
+  const where = `iptables (legacy) table ${family} ${name}`;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const table = readTable(family, name);
+      const entries = readEntries(table);
+      const chains = new Map(readChains(table, entries).map((chain) => [chain.name, chain]));
+      const chainAt = new Map<number, string>();
+      for (const { name: chain, builtIn, rules, entries: all } of chains.values()) {
+        const first = rules[0] ?? all.at(-1);
+        if (!builtIn && first !== undefined) chainAt.set(first.offset, chain);
+      }
+      const plan = planRemoval<Entry>(
+        {
+          chains: [...chains.values()],
+          rulesOf: (chain) =>
+            (chains.get(chain)?.rules ?? []).map((rule) => ({
+              rule,
+              target: rule.jump === undefined ? undefined : chainAt.get(rule.jump),
+            })),
+        },
+        isOurs,
+      );
+      if (plan.jumps.length + plan.chains.length + plan.kept.length === 0) return false;
+      const drop = new Set(plan.jumps.map(({ rule }) => rule.offset));
+      for (const chain of plan.chains)
+        for (const { offset } of chains.get(chain)?.entries ?? []) drop.add(offset);
+      if (drop.size > 0) {
+        const reduced = withoutEntries(table, drop, entries);
+        replaceTable(table, reduced.table, reduced.indexes);
+        report.removed(
+          `${count(plan.chains.length, 'chain')} and ${count(plan.jumps.length, 'jump')} from ${where}`,
+        );
+      }
+      for (const { chain, usedBy } of plan.kept)
+        report.kept(`chain ${chain} in ${where}`, `chain ${usedBy}, which is not kube-proxy's, leads there`);
+      return true;
+    } catch (error) {
+      if (!(error instanceof NetlinkError) || error.code !== 'EAGAIN' || attempt === attempts) throw error;
+    }
+  }
+}

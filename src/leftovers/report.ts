@@ -1,0 +1,48 @@
+/** What became of each thing that was looked for. */
+import { errorText } from '../log/logger.js';
+
+export type Outcome =
+  | { readonly kind: 'removed'; readonly what: string }
+  | { readonly kind: 'absent'; readonly what: string }
+  /** It is ours, but somebody else uses it. */
+  | { readonly kind: 'kept'; readonly what: string; readonly why: string }
+  | { readonly kind: 'failed'; readonly what: string; readonly why: string; readonly error: unknown };
+
+export class Report {
+  readonly outcomes: Outcome[] = [];
+
+  removed(what: string): void {
+    this.outcomes.push({ kind: 'removed', what });
+  }
+
+  absent(what: string): void {
+    this.outcomes.push({ kind: 'absent', what });
+  }
+
+  kept(what: string, why: string): void {
+    this.outcomes.push({ kind: 'kept', what, why });
+  }
+
+  failed(what: string, error: unknown): void {
+    this.outcomes.push({ kind: 'failed', what, why: errorText(error), error });
+  }
+
+  /** Does one part of the work; its failure does not stop the others. */
+  attempt(what: string, work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.failed(what, error);
+    }
+  }
+
+  /** Nothing of ours is left. */
+  get complete(): boolean {
+    return this.outcomes.every(({ kind }) => kind === 'removed' || kind === 'absent');
+  }
+}
+
+/** '1 chain', '3 chains' */
+export function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}

@@ -1,0 +1,28 @@
+/** The ipsets of mode ipvs. */
+import { IpsetConnection } from '../netlink/index.js';
+import { ownSets } from './names.js';
+import { count, type Report } from './report.js';
+
+/** Call it after the rules that match against them are gone. */
+export function removeSets(report: Report): void {
+  const what = 'ipsets of kube-proxy';
+  report.attempt(what, () => {
+    const sets = IpsetConnection.openIfLoaded();
+    if (sets === undefined) {
+      report.absent(what);
+      return;
+    }
+    try {
+      const ours = sets.listNames().filter((name) => ownSets.has(name));
+      const outcomes = ours.map((name) => ({ name, outcome: sets.destroy(name) }));
+      const destroyed = outcomes.filter(({ outcome }) => outcome !== 'busy');
+      if (destroyed.length > 0)
+        report.removed(`${count(destroyed.length, 'ipset')}: ${destroyed.map(({ name }) => name).join(' ')}`);
+      for (const { name, outcome } of outcomes)
+        if (outcome === 'busy') report.kept(`ipset ${name}`, "a rule that is not kube-proxy's uses it");
+      if (ours.length === 0) report.absent(what);
+    } finally {
+      sets.close();
+    }
+  });
+}
