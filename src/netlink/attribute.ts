@@ -93,6 +93,15 @@ export class AttributeWriter {
   }
 
   /** Byte order of the machine. */
+  hostU16(type: number, value: number): this {
+    this.header(type, 2);
+    writeHostU16(this.buffer, this.length, value);
+    this.length += 2;
+    this.pad();
+    return this;
+  }
+
+  /** Byte order of the machine. */
   hostU32(type: number, value: number): this {
     this.header(type, 4);
     writeHostU32(this.buffer, this.length, value >>> 0);
@@ -239,6 +248,11 @@ export class AttributeDecoder {
   /** Network byte order, two's complement. */
   i32(): number {
     return this.has(4) ? this.buffer.readInt32BE(this.start) : 0;
+  }
+
+  /** Byte order of the machine. */
+  hostU16(): number {
+    return this.has(2) ? readHostU16(this.buffer, this.start) : 0;
   }
 
   /** Byte order of the machine. */

@@ -7,6 +7,10 @@ import { test } from 'node:test';
 import { AttributeDecoder, AttributeWriter, locateAttribute } from './attribute.js';
 import { decodeFlow } from './conntrack/flow.js';
 import { NetlinkError } from './errors.js';
+import { decodeFamily } from './genl/family.js';
+import { decodeSetMessage } from './ipset/set.js';
+import { decodeDestination } from './ipvs/destination.js';
+import { decodeService } from './ipvs/service.js';
 import { MessageReader, NLMSG_ERROR } from './message.js';
 import { Batch } from './nftables/batch.js';
 import { RULE_CASES } from './nftables/cases.fixture.js';
@@ -61,6 +65,10 @@ const decoders: Readonly<Record<string, Decode>> = {
   comment: (bytes) => findComment(bytes, 0),
   notification: overMessages(decodeNotification),
   address: overMessages(decodeAddress),
+  'generic family': overAttributes(decodeFamily),
+  'ipset entries': overAttributes((d) => decodeSetMessage(d, () => undefined)),
+  'virtual server': overAttributes(decodeService),
+  'real server': overAttributes((d) => decodeDestination(d, 'ip')),
   link: overMessages(decodeLink),
   acknowledgement: overMessages((m) => m.acknowledgement()),
   description: overMessages((m) => describeMessage(m.buffer, m.start, m.end, 20 + (m.sequence % 64))),

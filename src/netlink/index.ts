@@ -1,6 +1,6 @@
 /**
- * Netlink for Node: sockets, messages and attributes, and on them nftables, route addresses and connection
- * tracking. Depends on nothing else of this repository.
+ * Netlink for Node: sockets, messages and attributes, and on them nftables, route addresses, connection tracking,
+ * IPVS and ipset. Depends on nothing else of this repository.
  */
 export {
   parseAddress,
@@ -27,3 +27,6 @@ export type { Subscription, SubscriptionOptions } from './subscription.js';
 export * from './nftables/index.js';
 export * from './conntrack/index.js';
 export * from './rtnetlink/index.js';
+export * from './genl/index.js';
+export * from './ipvs/index.js';
+export * from './ipset/index.js';

@@ -19,6 +19,8 @@ export const NLM_F_ACK = 0x4;
 export const NLM_F_DUMP_INTR = 0x10;
 /** GET: the whole table (NLM_F_ROOT | NLM_F_MATCH). */
 export const NLM_F_DUMP = 0x300;
+/** DELETE and CREATE, for subsystems that pass over what is gone or there already unless it is set. */
+export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
 export const NLM_F_APPEND = 0x800;
 /** Acknowledgements: the failing message is cut to its header; attributes follow. */

@@ -9,6 +9,7 @@ import { NLMSG_MIN_TYPE } from './message.js';
 export const NFGENMSG = 4;
 
 export const NFNL_SUBSYS_CTNETLINK = 1;
+export const NFNL_SUBSYS_IPSET = 6;
 export const NFNL_SUBSYS_NFTABLES = 10;
 
 export const NFNL_MSG_BATCH_BEGIN = NLMSG_MIN_TYPE;
@@ -25,7 +26,11 @@ export const AF_INET6 = 10;
 
 export type Family = 'ip' | 'ip6';
 
-export function addressFamily(family: Family): number {
+/** Netfilter's tables for both families at once (NFPROTO_INET in linux/netfilter.h). */
+export const NFPROTO_INET = 1;
+
+export function addressFamily(family: Family | 'inet'): number {
+  if (family === 'inet') return NFPROTO_INET;
   return family === 'ip' ? AF_INET : AF_INET6;
 }
 

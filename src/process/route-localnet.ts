@@ -4,14 +4,14 @@
  * services that listen on 127.0.0.1 only (CVE-2020-8558): whoever turns it on has to close that door, see
  * DataplaneOptions.guardLoopback.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
 import { errorText } from '../log/logger.js';
+import { setSysctl, sysctlPath, systemFiles } from '../system/index.js';
 
-const path = '/proc/sys/net/ipv4/conf/all/route_localnet';
+const sysctl = 'net/ipv4/conf/all/route_localnet';
 
 export function routeLocalnetIsOn(): boolean {
   try {
-    return readFileSync(path, 'utf8').trim() !== '0';
+    return systemFiles().read(sysctlPath(sysctl)) !== '0';
   } catch {
     return false;
   }
@@ -19,11 +19,10 @@ export function routeLocalnetIsOn(): boolean {
 
 /** @returns why it can't be turned on; undefined: it is on */
 export function allowRouteLocalnet(): string | undefined {
-  if (routeLocalnetIsOn()) return undefined;
   try {
-    writeFileSync(path, '1');
+    setSysctl(sysctl, 1);
     return undefined;
   } catch (error) {
-    return `cannot set net.ipv4.conf.all.route_localnet to 1 (${errorText(error)}): let kube-proxy write to /proc/sys (securityContext.privileged), set it on the host, or use --iptables-localhost-nodeports=false`;
+    return `${errorText(error)}; or use --iptables-localhost-nodeports=false`;
   }
 }

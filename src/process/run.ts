@@ -8,8 +8,9 @@ import { ConfigError } from '../config/errors.js';
 import { flagLines } from '../config/help.js';
 import { createLogger, errorText, type Logger } from '../log/logger.js';
 import { exitCodes } from './exit-codes.js';
+import { droppingChains, Machine } from './machine.js';
 import { chooseMode, type ChosenMode } from './mode.js';
-import { nftablesProblem } from './preflight.js';
+import { nftablesProblem, openNftables } from './preflight.js';
 import { Proxy } from './proxy.js';
 import { version } from './version.js';
 
@@ -23,11 +24,19 @@ export async function runProxy(config: Config, reload: () => Config): Promise<nu
   const log = createLogger(config.logging);
   for (const line of flagLines(config.flags)) log.debug(1, line);
   for (const warning of config.warnings) log.warn(warning);
+  if (config.initOnly) {
+    const machine = new Machine(log);
+    machine.prepareAll(config);
+    machine.stop();
+    log.info('Initialised what needs privileges; ending because of --init-only');
+    return exitCodes.ok;
+  }
   return await new Process(config, reload, log).run();
 }
 
 class Process {
   private mode: ChosenMode;
+  private readonly machine: Machine;
   private proxy: Proxy | undefined;
   private ending = false;
 
@@ -36,6 +45,7 @@ class Process {
     private readonly reload: () => Config,
     private readonly log: Logger,
   ) {
+    this.machine = new Machine(log);
     this.mode = chooseMode(config, nftablesProblem);
     log.info('Starting kube-proxy-ts', {
       version,
@@ -58,13 +68,34 @@ class Process {
     };
     process.on('SIGTERM', onEnd).on('SIGINT', onEnd).on('SIGHUP', onHangUp);
     try {
+      this.warnOfDroppingChains();
       while (!this.ending) {
+        this.machine.prepare(this.config);
         this.proxy = new Proxy(this.config, this.mode, this.log);
         await this.proxy.run();
       }
       return exitCodes.ok;
     } finally {
+      this.machine.stop();
       process.off('SIGTERM', onEnd).off('SIGINT', onEnd).off('SIGHUP', onHangUp);
+    }
+  }
+
+  /** Who comes from mode iptables without knowing should know the one thing that nftables can't do. */
+  private warnOfDroppingChains(): void {
+    if (!this.mode.automatic) return;
+    const connection = openNftables();
+    try {
+      for (const hook of ['forward', 'input'] as const) {
+        const chains = droppingChains(connection, hook);
+        if (chains.length === 0) continue;
+        this.log.warn(
+          `A firewall of this node drops ${hook === 'forward' ? 'forwarded' : 'incoming'} packets that it does not accept itself; unlike mode iptables, mode nftables can't accept for it`,
+          { chains, see: 'docs/troubleshooting.md' },
+        );
+      }
+    } finally {
+      connection.close();
     }
   }
 

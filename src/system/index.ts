@@ -8,5 +8,5 @@ export {
 export { countCPUs } from './cpus.js';
 export { systemFiles, type SystemFiles } from './files.js';
 export { setOOMScore } from './oom-score.js';
-export { setSysctl, SettingError, type SettingChange, type SettingErrorCode } from './setting.js';
+export { setSysctl, sysctlPath, SettingError, type SettingChange, type SettingErrorCode } from './setting.js';
 export { loadConntrack, tuneConntrack, type TuneOptions, type Tuning } from './tune-conntrack.js';

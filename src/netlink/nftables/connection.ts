@@ -167,7 +167,7 @@ export class NftablesConnection {
   }
 
   /** Tables of all families, or of one. */
-  listTables(family?: Family): TableInfo[] {
+  listTables(family?: Family | 'inet'): TableInfo[] {
     return this.list(
       request(
         NFT_MSG.GETTABLE,
@@ -184,7 +184,7 @@ export class NftablesConnection {
   }
 
   /** Empty when the table does not exist. */
-  listChains(family: Family, table: string): ChainInfo[] {
+  listChains(family: Family | 'inet', table: string): ChainInfo[] {
     return this.list(
       request(
         NFT_MSG.GETCHAIN,

@@ -1,5 +1,6 @@
 /** A connection to the routing side of this process's network namespace. */
 import { NetlinkConnection } from '../connection.js';
+import { NetlinkError } from '../errors.js';
 import { AF_UNSPEC, addressFamily, type Family } from '../nfnetlink.js';
 import { NETLINK_ROUTE, NetlinkSocket, type Transport } from '../socket.js';
 import { Subscription } from '../subscription.js';
@@ -11,7 +12,15 @@ import {
   RTM_GETADDR,
   RTM_NEWADDR,
 } from './address.js';
-import { decodeLink, IFINFOMSG, type LinkInfo, RTM_GETLINK, RTM_NEWLINK } from './link.js';
+import {
+  decodeLink,
+  encodeLinkIndex,
+  IFINFOMSG,
+  type LinkInfo,
+  RTM_DELLINK,
+  RTM_GETLINK,
+  RTM_NEWLINK,
+} from './link.js';
 
 // linux/rtnetlink.h, enum rtnetlink_groups
 const RTNLGRP_IPV4_IFADDR = 5;
@@ -49,6 +58,23 @@ export class RouteConnection {
       },
     );
     return links;
+  }
+
+  /** Ends a virtual interface, with its addresses. @returns false when it was gone already */
+  deleteLink(link: Pick<LinkInfo, 'index' | 'name'>): boolean {
+    try {
+      this.netlink.execute({
+        type: RTM_DELLINK,
+        operation: `delete interface "${link.name}"`,
+        encode: (writer) => {
+          encodeLinkIndex(writer, link.index);
+        },
+      });
+      return true;
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ENODEV') return false;
+      throw error;
+    }
   }
 
   /** Every address of every interface, with the interface's name; of both families unless one is given. */

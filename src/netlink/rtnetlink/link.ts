@@ -1,20 +1,33 @@
 /**
  * Network interfaces (linux/rtnetlink.h, struct ifinfomsg; linux/if_link.h), in host byte order:
  * family u8 | padding u8 | type u16 | index i32 | flags u32 | change u32, then attributes, of which
- * IFLA_IFNAME(3) string.
+ * IFLA_IFNAME(3) string | IFLA_LINKINFO(18) nested: INFO_KIND(1) string, virtual interfaces only.
  */
-import { readHostU32 } from '../endian.js';
+import type { AttributeWriter } from '../attribute.js';
+import { readHostU32, writeHostU32 } from '../endian.js';
 import { malformed } from '../errors.js';
 import type { MessageReader } from '../message.js';
 
 export const IFINFOMSG = 16;
 export const RTM_NEWLINK = 16;
+export const RTM_DELLINK = 17;
 export const RTM_GETLINK = 18;
 const IFLA_IFNAME = 3;
+const IFLA_LINKINFO = 18;
+const IFLA_INFO_KIND = 1;
 
 export interface LinkInfo {
   readonly index: number;
   readonly name: string;
+  /** 'dummy', 'veth', …; undefined: a device, or one that the kernel made by itself. */
+  readonly kind: string | undefined;
+}
+
+/** Names an interface by number. */
+export function encodeLinkIndex(writer: AttributeWriter, index: number): void {
+  const header = Buffer.alloc(IFINFOMSG);
+  writeHostU32(header, 4, index);
+  writer.raw(header);
 }
 
 /** @throws NetlinkError EBADMSG */
@@ -24,7 +37,14 @@ export function decodeLink(message: MessageReader): LinkInfo {
   }
   const attributes = message.attributes(IFINFOMSG);
   let name = '';
-  while (attributes.next()) if (attributes.type === IFLA_IFNAME) name = attributes.string();
+  let kind: string | undefined;
+  while (attributes.next()) {
+    if (attributes.type === IFLA_IFNAME) name = attributes.string();
+    else if (attributes.type === IFLA_LINKINFO) {
+      const info = attributes.nested();
+      while (info.next()) if (info.type === IFLA_INFO_KIND) kind = info.string();
+    }
+  }
   attributes.finish();
-  return { index: readHostU32(message.buffer, message.payload + 4), name };
+  return { index: readHostU32(message.buffer, message.payload + 4), name, kind };
 }

@@ -50,3 +50,19 @@ test('address changes are told', { skip }, async () => {
   await subscription.close();
   assert.deepEqual(seen, ['new 203.0.113.9', 'delete 203.0.113.9']);
 });
+
+test('interfaces end', { skip }, () => {
+  run('ip', 'link', 'add', 'rt-end0', 'type', 'veth', 'peer', 'name', 'rt-end1');
+  const connection = RouteConnection.open();
+  const link = connection.listLinks().find(({ name }) => name === 'rt-end0');
+  assert.ok(link);
+  assert.equal(link.kind, 'veth');
+  assert.equal(connection.listLinks().find(({ name }) => name === 'lo')?.kind, undefined);
+  assert.equal(connection.deleteLink(link), true);
+  assert.equal(connection.deleteLink(link), false, 'gone already');
+  assert.equal(
+    connection.listLinks().some(({ name }) => name.startsWith('rt-end')),
+    false,
+  );
+  connection.close();
+});

@@ -1,0 +1,3 @@
+/** Generic netlink: families by name, requests and dumps. */
+export { GenericConnection, type GenericRequest, type OnAnswer } from './connection.js';
+export type { GenericFamily } from './family.js';
