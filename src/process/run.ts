@@ -113,7 +113,8 @@ class Process {
         log.error('The configuration is not taken; the old one stays', problem, { why });
       return;
     }
-    const changed = compareConfigs(this.config, next).changes.map(({ path }) => path);
+    const { changes } = compareConfigs(this.config, next);
+    const changed = changes.map(({ path }) => path);
     this.config = next;
     this.mode = mode;
     if (changed.length === 0) {

@@ -7,6 +7,7 @@ import { NodePortHealth } from '../health/node-ports.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
 import { errorText, type Logger } from '../log/logger.js';
+import { removeLeftovers } from '../leftovers/index.js';
 import type { Metrics } from '../metrics/metrics.js';
 import { resolveDetectors } from '../model/detector.js';
 import { ServiceModel } from '../model/model.js';
@@ -49,10 +50,13 @@ export class Running {
   private readonly nodeIPs: NodeIPs;
   private readonly maintenance: NodeJS.Timeout;
   private readonly podCIDRs: string;
+  /** Families whose rules are not in the kernel yet. */
+  private readonly unserved: Set<IPFamily>;
 
   constructor(private readonly options: RunningOptions) {
     const { config, log, state, health, metrics } = options;
     const families = usableFamilies();
+    this.unserved = new Set(families);
     const node = state.ownNode;
     this.podCIDRs = (node?.podCIDRs ?? []).join();
     this.nodeIPs = resolveNodeIPs(nodeStatusIPs(node?.addresses ?? []), config.bindAddress);
@@ -152,6 +156,7 @@ export class Running {
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
         void this.nodePortHealth.get(family)?.openAll();
+        if (this.unserved.delete(family) && this.unserved.size === 0) this.removeLeftovers();
       },
     });
     this.maintenance = setInterval(() => {
@@ -211,6 +216,18 @@ export class Running {
         )
         .join(', '),
     );
+  }
+
+  /** Of other modes, now that no moment without rules can come of it. */
+  private removeLeftovers(): void {
+    const log = this.options.log.named('leftovers');
+    for (const outcome of removeLeftovers({ mode: this.options.mode.mode }).outcomes) {
+      const { kind, what } = outcome;
+      if (kind === 'removed') log.info('Removed what another mode had left', { what });
+      if (kind === 'kept') log.warn('Left what another mode had made', { what, why: outcome.why });
+      if (kind === 'failed')
+        log.error('Failed to remove what another mode had left', outcome.error, { what });
+    }
   }
 
   private localAddressesChanged(): void {

@@ -1,0 +1,112 @@
+/** From upstream's mode iptables to ours, with traffic all the while: nobody may notice. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import {
+  type Child,
+  manifest,
+  nodeIP,
+  podIP,
+  program,
+  proxyArguments,
+  serviceIP,
+  SmallNode,
+  start,
+} from './node.js';
+
+const skip = enterNetworkNamespace() || missingNft();
+
+/** What upstream's mode iptables has for the Service of `manifest` (dataplane-iptables.md), and a rule of somebody else. */
+const upstreamRules = `*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-SVC-PEAR - [0:0]
+:KUBE-EXT-PEAR - [0:0]
+:KUBE-SEP-PEAR - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A POSTROUTING -s 192.0.2.0/24 -o nowhere -j MASQUERADE
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
+-A KUBE-SERVICES -d ${serviceIP}/32 -p tcp -m comment --comment "orchard/pear:web cluster IP" -m tcp --dport 80 -j KUBE-SVC-PEAR
+-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -p tcp -m comment --comment "orchard/pear:web" -m tcp --dport 31050 -j KUBE-EXT-PEAR
+-A KUBE-EXT-PEAR -m comment --comment "masquerade traffic for orchard/pear:web external destinations" -j KUBE-MARK-MASQ
+-A KUBE-EXT-PEAR -j KUBE-SVC-PEAR
+-A KUBE-SVC-PEAR ! -s 10.61.0.0/16 -d ${serviceIP}/32 -p tcp -m comment --comment "orchard/pear:web cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
+-A KUBE-SVC-PEAR -m comment --comment "orchard/pear:web -> ${podIP}:9000" -j KUBE-SEP-PEAR
+-A KUBE-SEP-PEAR -s ${podIP}/32 -m comment --comment "orchard/pear:web" -j KUBE-MARK-MASQ
+-A KUBE-SEP-PEAR -p tcp -m comment --comment "orchard/pear:web" -m tcp -j DNAT --to-destination ${podIP}:9000
+COMMIT
+*filter
+:KUBE-FORWARD - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-FIREWALL - [0:0]
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A INPUT -j KUBE-FIREWALL
+-A KUBE-FIREWALL -m mark --mark 0x8000/0x8000 -j DROP
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+`;
+
+function missingIptables(): string | false {
+  return spawnSync('iptables-nft', ['--version']).status === 0 ? false : 'needs the package iptables';
+}
+
+describe('from mode iptables of upstream', { skip: skip || missingIptables() }, () => {
+  const node = new SmallNode();
+  const folder = mkdtempSync(join(tmpdir(), 'kpp-migration-'));
+  before(async () => {
+    await node.open();
+    writeFileSync(join(folder, 'pear.yaml'), manifest);
+  });
+  after(async () => {
+    await node.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  const rules = (kind: string): string => run(`iptables-${kind}-save`);
+
+  for (const kind of ['nft', 'legacy'] as const) {
+    test(`iptables-${kind}: established and new connections go on, its rules go, others' stay`, async () => {
+      const loaded = spawnSync(`iptables-${kind}-restore`, ['--noflush'], { input: upstreamRules });
+      assert.equal(loaded.status, 0, loaded.stderr.toString());
+      const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
+      const proxy = start(program, `--manifests=${folder}`, ...proxyArguments);
+      await proxy.waitFor('Removed what another mode had left');
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      for (const child of traffic) await assertUnhurt(child);
+      const left = rules(kind);
+      assert.doesNotMatch(left, /KUBE-(SERVICES|NODEPORTS|SVC|SEP|EXT|POSTROUTING|MARK-MASQ|FORWARD)/);
+      assert.match(left, /-A POSTROUTING -s 192\.0\.2\.0\/24 -o nowhere -j MASQUERADE/);
+      assert.match(left, /-A INPUT -j KUBE-FIREWALL/, 'belongs to the kubelet');
+      proxy.kill('SIGTERM');
+      assert.equal(await proxy.end(), 0);
+      const cleanup = start(program, '--cleanup');
+      assert.equal(await cleanup.end(), 0, cleanup.output);
+    });
+  }
+});
+
+async function assertUnhurt(traffic: Child): Promise<void> {
+  traffic.kill('SIGTERM');
+  await traffic.end();
+  const result: unknown = JSON.parse(traffic.output.split('\n').at(-2) ?? '');
+  assert.ok(typeof result === 'object' && result !== null);
+  const { newConnections, lines, ...rest } = result as { newConnections: number; lines: number };
+  assert.ok(newConnections > 10 && lines > 10, 'traffic flowed');
+  assert.deepEqual({ ...rest, slowestMs: 0 }, { newFailed: 0, linesLost: 0, slowestMs: 0, errors: [] });
+}
