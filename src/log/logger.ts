@@ -1,95 +1,114 @@
 /**
- * Structured logging in the two formats that kube-proxy has: klog text (`I1121 13:00:00.000000 42 room] "msg" k="v"`)
- * and JSON lines. Everything goes to standard error, as upstream's does.
+ * Structured logging, as kube-proxy has it: klog text or JSON lines (line.ts), to standard error or split over both streams
+ * (output.ts), with a verbosity that can change while the program runs.
  */
+import { callerOf } from './caller.js';
+import { jsonLine, textLine, type LogFields, type Severity } from './line.js';
+import { Output, standardStreams, type OutputSettings, type Streams } from './output.js';
+import { Vmodule, type VmoduleItem } from './vmodule.js';
 
-export type LogFields = Readonly<Record<string, unknown>>;
+export { errorText, type LogFields } from './line.js';
 
 export interface Logger {
   info(message: string, fields?: LogFields): void;
   warn(message: string, fields?: LogFields): void;
   error(message: string, error?: unknown, fields?: LogFields): void;
-  /** Printed only when the verbosity (`--v`) is at least `level`. */
+  /** Printed only when the verbosity (`--v`, `--vmodule`) is at least `level`. */
   debug(level: number, message: string, fields?: LogFields): void;
   /** A logger whose lines name another part of the program. */
   named(room: string): Logger;
 }
 
-export interface LogOptions {
+/** What `--v`, `--vmodule`, `--logging-format` and the like say. */
+export interface LogSettings extends OutputSettings {
   readonly format: 'text' | 'json';
   readonly verbosity: number;
-  /** Receives whole lines, line feed included. Standard error when absent. */
+  readonly vmodule?: readonly VmoduleItem[];
+}
+
+/** The logger at the top, which all others follow. */
+export interface RootLogger extends Logger {
+  /** As `debug`, without quotes and fields: for lines that tools look for. */
+  plain(level: number, line: string): void;
+  /** Takes other settings. */
+  configure(settings: LogSettings): void;
+  /** Takes another verbosity, until settings are taken again: what `/debug/flags/v` does. */
+  setVerbosity(verbosity: number): void;
+  readonly verbosity: number;
+  /** Writes what is held back. */
+  flush(): void;
+}
+
+export interface LogOptions extends LogSettings {
+  /** Receives every line, line feed included, instead of the streams of the process; for tests. */
   readonly write?: (line: string) => void;
+  readonly streams?: Streams;
   /** Milliseconds since the epoch; for tests. */
   readonly now?: () => number;
 }
 
-type Severity = 'I' | 'W' | 'E';
+export function createLogger(options: LogOptions): RootLogger {
+  const { write, now = Date.now } = options;
+  const streams =
+    options.streams ?? (write === undefined ? standardStreams() : { info: write, error: write });
+  const output = new Output(streams, options);
+  let settings: LogSettings = options;
+  let vmodule = new Vmodule(options.vmodule ?? []);
 
-/** One line for people from anything that was thrown: message chain, no stack. */
-export function errorText(error: unknown): string {
-  if (!(error instanceof Error)) return typeof error === 'string' ? error : JSON.stringify(error ?? null);
-  const cause = error.cause instanceof Error ? error.cause.message : undefined;
-  return cause === undefined || error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
-}
-
-function textValue(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value);
-  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
-  if (value instanceof Error) return JSON.stringify(errorText(value));
-  return JSON.stringify(value ?? null);
-}
-
-function klogTime(time: Date): string {
-  const two = (n: number): string => String(n).padStart(2, '0');
-  const date = `${two(time.getMonth() + 1)}${two(time.getDate())}`;
-  const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
-  return `${date} ${clock}.${String(time.getMilliseconds()).padStart(3, '0')}000`;
-}
-
-export function createLogger(options: LogOptions, room = 'kube-proxy'): Logger {
-  const write = options.write ?? ((line: string): void => void process.stderr.write(line));
-  const now = options.now ?? Date.now;
-
-  const emit = (
-    severity: Severity,
-    message: string,
-    error: unknown,
-    level: number,
-    fields: LogFields,
-  ): void => {
-    const time = new Date(now());
-    if (options.format === 'json') {
-      const record: Record<string, unknown> = { ts: time.getTime(), logger: room, msg: message };
-      if (severity === 'I') record['v'] = level;
-      else record['severity'] = severity === 'E' ? 'error' : 'warning';
-      if (error !== undefined) record['err'] = errorText(error);
-      for (const [key, value] of Object.entries(fields)) {
-        record[key] = value instanceof Error ? errorText(value) : value;
-      }
-      write(`${JSON.stringify(record)}\n`);
-      return;
-    }
-    let line = `${severity}${klogTime(time)} ${String(process.pid).padStart(7)} ${room}] ${JSON.stringify(message)}`;
-    if (error !== undefined) line += ` err=${textValue(errorText(error))}`;
-    for (const [key, value] of Object.entries(fields)) line += ` ${key}=${textValue(value)}`;
-    write(`${line}\n`);
+  const logger = (room: string): Logger & Pick<RootLogger, 'plain'> => {
+    /** @param logged the method that was called */
+    const emit = (
+      logged: (...args: never[]) => void,
+      severity: Severity,
+      message: string,
+      error: unknown,
+      level: number,
+      fields: LogFields = {},
+      plain = false,
+    ): void => {
+      const caller = callerOf(logged);
+      const time = now();
+      const entry = { severity, time, caller, logger: room, message, plain, error, level, fields };
+      output.write(severity, settings.format === 'json' ? jsonLine(entry) : textLine(entry));
+    };
+    const enabled = (logged: (...args: never[]) => void, level: number): boolean =>
+      level <= settings.verbosity ||
+      (!vmodule.empty &&
+        level <= (vmodule.verbosityOf(room) ?? vmodule.verbosityOf(callerOf(logged).file) ?? 0));
+    const info: Logger['info'] = (message, fields) => {
+      emit(info, 'I', message, undefined, 0, fields);
+    };
+    const warn: Logger['warn'] = (message, fields) => {
+      emit(warn, 'W', message, undefined, 0, fields);
+    };
+    const error: Logger['error'] = (message, thrown, fields) => {
+      emit(error, 'E', message, thrown, 0, fields);
+    };
+    const debug: Logger['debug'] = (level, message, fields) => {
+      if (enabled(debug, level)) emit(debug, 'I', message, undefined, level, fields);
+    };
+    const plain: RootLogger['plain'] = (level, line) => {
+      if (enabled(plain, level)) emit(plain, 'I', line, undefined, level, {}, true);
+    };
+    return { info, warn, error, debug, plain, named: logger };
   };
 
   return {
-    info: (message, fields = {}) => {
-      emit('I', message, undefined, 0, fields);
+    ...logger(''),
+    configure: (next) => {
+      settings = next;
+      vmodule = new Vmodule(next.vmodule ?? []);
+      output.configure(next);
     },
-    warn: (message, fields = {}) => {
-      emit('W', message, undefined, 0, fields);
+    setVerbosity: (verbosity) => {
+      settings = { ...settings, verbosity };
     },
-    error: (message, error, fields = {}) => {
-      emit('E', message, error, 0, fields);
+    get verbosity() {
+      return settings.verbosity;
     },
-    debug: (level, message, fields = {}) => {
-      if (level <= options.verbosity) emit('I', message, undefined, level, fields);
+    flush: () => {
+      output.flush();
     },
-    named: (other) => createLogger(options, other),
   };
 }
 

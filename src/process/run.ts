@@ -22,7 +22,7 @@ import { version } from './version.js';
  */
 export async function runProxy(config: Config, reload: () => Config): Promise<number> {
   const log = createLogger(config.logging);
-  for (const line of flagLines(config.flags)) log.debug(1, line);
+  for (const line of flagLines(config.flags)) log.plain(1, line);
   for (const warning of config.warnings) log.warn(warning);
   if (config.initOnly) {
     const machine = new Machine(log);
