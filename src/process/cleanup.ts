@@ -1,25 +1,46 @@
-/** `--cleanup`: removes exactly what is ours from the kernel and says what it removed. */
-import { NetlinkError } from '../netlink/index.js';
-import { Batch } from '../netlink/nftables/index.js';
-import { tableName } from '../dataplane/nftables/names.js';
-import { explainNetlink, openNftables } from './preflight.js';
+/**
+ * `--cleanup`: removes what is kube-proxy's from the kernel, of all modes and of upstream's too, and says what it removed.
+ * Connections that are established stay translated; settings of the machine stay as they are.
+ */
+import { removeLeftovers, type Outcome } from '../leftovers/index.js';
+import { exitCodes, FatalError } from './exit-codes.js';
+import { openNftables } from './preflight.js';
 
-export function cleanup(): void {
-  const connection = openNftables();
+/** One line for each thing that was looked for. */
+function line(outcome: Outcome): string {
+  switch (outcome.kind) {
+    case 'removed':
+      return `removed ${outcome.what}`;
+    case 'absent':
+      return `nothing to remove: no ${outcome.what}`;
+    case 'kept':
+      return `kube-proxy: left behind ${outcome.what}: ${outcome.why}`;
+    case 'failed':
+      return `kube-proxy: could not remove ${outcome.what}: ${outcome.why}`;
+  }
+}
+
+/**
+ * @returns the exit code
+ * @throws FatalError when the process may not program the kernel
+ */
+export function cleanup(): number {
+  requirePermission();
+  const report = removeLeftovers({ mode: 'none' });
+  for (const outcome of report.outcomes) {
+    const out = outcome.kind === 'removed' || outcome.kind === 'absent' ? process.stdout : process.stderr;
+    out.write(`${line(outcome)}\n`);
+  }
+  return report.complete ? exitCodes.ok : exitCodes.leftBehind;
+}
+
+/** One line instead of one for each thing that may not be looked at. */
+function requirePermission(): void {
   try {
-    for (const family of ['ip', 'ip6'] as const) {
-      const table = `nftables table ${family} ${tableName}`;
-      const batch = new Batch(family, tableName);
-      batch.deleteTable();
-      try {
-        connection.commit(batch);
-        process.stdout.write(`removed ${table}\n`);
-      } catch (error) {
-        if (!(error instanceof NetlinkError) || error.code !== 'ENOENT') throw explainNetlink(error);
-        process.stdout.write(`nothing to remove: no ${table}\n`);
-      }
-    }
-  } finally {
-    connection.close();
+    openNftables().close();
+  } catch (error) {
+    // A kernel without nf_tables may have everything else.
+    if (error instanceof FatalError && error.exitCode === exitCodes.kernelUnsupported) return;
+    throw error;
   }
 }

@@ -23,6 +23,8 @@ export const exitCodes = {
   manifests: 9,
   /** A health or metrics port is taken (with --bind-address-hard-fail). */
   addressInUse: 10,
+  /** --cleanup could not remove everything. */
+  leftBehind: 11,
 } as const;
 
 /** An error that ends the process, with the code it ends with and a one-line message for the operator. */

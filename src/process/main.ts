@@ -37,8 +37,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     if (config.cleanup) {
       const { cleanup } = await import('./cleanup.js');
-      cleanup();
-      return exitCodes.ok;
+      return cleanup();
     }
     const { runProxy } = await import('./run.js');
     return await runProxy(config, () => loadConfig(commandLine));
