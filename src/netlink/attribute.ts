@@ -2,7 +2,7 @@
  * Netlink attributes (linux/netlink.h, struct nlattr): length (u16, header included, padding not), type (u16,
  * its top two bits are flags), payload, padding to 4 bytes. Lists and trees are attributes inside attributes.
  */
-import { readHostU16, readHostU32, writeHostU16, writeHostU32 } from './endian.js';
+import { readHostU16, readHostU32, readHostU64, writeHostU16, writeHostU32 } from './endian.js';
 import { invalid, malformed, type NetlinkError } from './errors.js';
 
 export const ATTRIBUTE_HEADER = 4;
@@ -263,6 +263,11 @@ export class AttributeDecoder {
   /** Network byte order. */
   u64(): bigint {
     return this.has(8) ? this.buffer.readBigUInt64BE(this.start) : 0n;
+  }
+
+  /** Byte order of the machine. */
+  hostU64(): bigint {
+    return this.has(8) ? readHostU64(this.buffer, this.start) : 0n;
   }
 
   /** UTF-8 up to the first zero byte, or to the end. */

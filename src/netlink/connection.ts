@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { AttributeWriter, locateAttribute, type AttributeNames } from './attribute.js';
 import { NetlinkError } from './errors.js';
 import {
+  addFlags,
   closeMessage,
   type Acknowledgement,
   MESSAGE_HEADER,
@@ -37,6 +38,25 @@ export interface Request {
   /** To name the attribute that the kernel objects to. */
   readonly names?: { readonly headerLength: number; readonly attributes: AttributeNames };
 }
+
+/** One of many: what it is about need be put into words only when the kernel refuses it. */
+export interface BatchedRequest extends Omit<Request, 'operation'> {
+  readonly operation: string | (() => string);
+}
+
+/** A request among many that the kernel refused. */
+export interface Refusal {
+  /** Of the request, counted from 0. */
+  readonly index: number;
+  readonly error: NetlinkError;
+}
+
+/**
+ * Requests in one datagram. The kernel answers each refusal before the first answer can be read, and an answer counts
+ * with about 1 KiB of the receive buffer: so many fit should all be refused.
+ */
+const BATCH_REQUESTS = 2_000;
+const BATCH_BYTES = 1 << 20;
 
 export class NetlinkConnection {
   private sequence = 0;
@@ -78,31 +98,61 @@ export class NetlinkConnection {
   }
 
   /**
-   * Sends several requests as one datagram: the kernel works them off one by one, whatever becomes of the others. Only
-   * failures and the end are answered, so that a long list costs one answer.
-   * @param onFailure gets the index of a request that the kernel refused
+   * Sends many requests in as few datagrams as may be: the kernel works them off one by one, whatever becomes of the
+   * others. Only failures and the end of a datagram are answered, so that a long list costs few answers.
+   * @param onFailure gets the index of a request that the kernel refused, in order
+   * @throws NetlinkError when sending or receiving fails; how far the kernel came is not known then
    */
-  executeAll(requests: readonly Request[], onFailure: (index: number, error: NetlinkError) => void): void {
-    const last = requests.length - 1;
-    if (last < 0) return;
+  executeAll(
+    requests: Iterable<BatchedRequest>,
+    onFailure: (index: number, error: NetlinkError) => void,
+  ): void {
     const { writer } = this;
+    let index = 0;
+    let datagram: BatchedRequest[] = [];
+    let starts: number[] = [];
+    const send = (): void => {
+      const first = index - datagram.length;
+      this.executeDatagram(datagram, starts, (at, error) => {
+        onFailure(first + at, error);
+      });
+      datagram = [];
+      starts = [];
+      writer.length = 0;
+    };
     writer.length = 0;
+    for (const request of requests) {
+      starts.push(this.append(request, 0, 0));
+      datagram.push(request);
+      index++;
+      if (datagram.length === BATCH_REQUESTS || writer.length >= BATCH_BYTES) send();
+    }
+    if (datagram.length > 0) send();
+  }
+
+  /** @param starts where each of the requests stands in the writer */
+  private executeDatagram(
+    requests: readonly BatchedRequest[],
+    starts: readonly number[],
+    onFailure: (index: number, error: NetlinkError) => void,
+  ): void {
+    const { writer } = this;
+    const last = requests.length - 1;
     const first = this.nextSequence(requests.length);
-    const starts = requests.map((request, index) =>
-      this.append(request, first + index, index === last ? NLM_F_ACK : 0),
-    );
+    starts.forEach((start, index) => {
+      setSequence(writer.buffer, start, first + index);
+    });
+    addFlags(writer.buffer, starts[last] ?? 0, NLM_F_ACK);
     this.transport.send(writer.buffer, writer.length);
     for (;;) {
-      const messages = new MessageReader(this.transport.receive(), requests[last]?.operation ?? '');
+      const messages = new MessageReader(this.transport.receive(), 'carry out many requests');
       while (messages.next()) {
         const index = messages.sequence - first;
         const request = requests[index];
         if (messages.type !== NLMSG_ERROR || request === undefined) continue;
         const answer = messages.acknowledgement();
-        if (answer.errno !== 0) {
-          const start = starts[index] ?? 0;
-          onFailure(index, this.refused(request, answer, start, starts[index + 1] ?? writer.length));
-        }
+        if (answer.errno !== 0)
+          onFailure(index, this.refused(request, answer, starts[index], starts[index + 1]));
         if (index === last) return;
       }
       messages.finish();
@@ -169,7 +219,7 @@ export class NetlinkConnection {
   }
 
   /** @returns where the message starts */
-  private append(request: Request, sequence: number, flags: number): number {
+  private append(request: BatchedRequest, sequence: number, flags: number): number {
     const { writer } = this;
     const start = openMessage(writer, request.type, NLM_F_REQUEST | (request.flags ?? 0) | flags);
     request.encode(writer);
@@ -180,7 +230,7 @@ export class NetlinkConnection {
 
   /** The request is buffer[start, end) of what was sent. */
   private refused(
-    request: Request,
+    request: BatchedRequest,
     answer: Acknowledgement,
     start = 0,
     end = this.writer.length,
@@ -195,8 +245,9 @@ export class NetlinkConnection {
             start + answer.attributeOffset,
             request.names.attributes,
           );
+    const { operation } = request;
     return new NetlinkError({
-      operation: request.operation,
+      operation: typeof operation === 'string' ? operation : operation(),
       errno: answer.errno,
       extendedAck: answer.text,
       attribute: location?.path,

@@ -49,3 +49,7 @@ export function writeHostU64(buffer: Buffer, offset: number, value: bigint): voi
   if (LITTLE) buffer.writeBigUInt64LE(value, offset);
   else buffer.writeBigUInt64BE(value, offset);
 }
+
+export function readHostU64(buffer: Buffer, offset: number): bigint {
+  return LITTLE ? buffer.readBigUInt64LE(offset) : buffer.readBigUInt64BE(offset);
+}

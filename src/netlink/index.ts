@@ -13,6 +13,7 @@ export {
   IPV6_LENGTH,
 } from './address.js';
 export { AttributeDecoder, AttributeWriter } from './attribute.js';
+export type { Refusal } from './connection.js';
 export { NetlinkError } from './errors.js';
 export type { Family } from './nfnetlink.js';
 export {

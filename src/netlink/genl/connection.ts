@@ -1,6 +1,6 @@
 /** A connection to generic netlink in this process's network namespace. */
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../attribute.js';
-import { NetlinkConnection, type Request } from '../connection.js';
+import { NetlinkConnection, type BatchedRequest, type Request } from '../connection.js';
 import { NetlinkError } from '../errors.js';
 import { NETLINK_GENERIC, NetlinkSocket, type Transport } from '../socket.js';
 import {
@@ -24,6 +24,11 @@ export interface GenericRequest {
   readonly encode?: (writer: AttributeWriter) => void;
   /** To name the attribute that the kernel objects to. */
   readonly names?: AttributeNames;
+}
+
+/** One of many, see NetlinkConnection.executeAll(). */
+export interface BatchedGenericRequest extends Omit<GenericRequest, 'operation'> {
+  readonly operation: BatchedRequest['operation'];
 }
 
 /** Gets the command of an answer and its attributes, which are good until it returns. */
@@ -94,6 +99,14 @@ export class GenericConnection {
     });
   }
 
+  /** See NetlinkConnection.executeAll(). */
+  executeAll(
+    requests: Iterable<BatchedGenericRequest>,
+    onFailure: (index: number, error: NetlinkError) => void,
+  ): void {
+    this.netlink.executeAll(mapped(requests), onFailure);
+  }
+
   /** Asks for a whole table. @throws NetlinkError EINTR when it keeps changing, or changed and there is no `onRestart` */
   dump(request: GenericRequest, onAnswer: OnAnswer, onRestart?: () => void): void {
     this.netlink.dump(
@@ -108,10 +121,22 @@ export class GenericConnection {
   }
 }
 
-function plain({ family, command, operation, encode, names }: GenericRequest): Request {
+function* mapped(requests: Iterable<BatchedGenericRequest>): Generator<BatchedRequest> {
+  for (const request of requests) yield { ...framed(request), operation: request.operation };
+}
+
+function plain(request: GenericRequest): Request {
+  return { ...framed(request), operation: request.operation };
+}
+
+function framed({
+  family,
+  command,
+  encode,
+  names,
+}: Omit<GenericRequest, 'operation'>): Omit<Request, 'operation'> {
   return {
     type: family.id,
-    operation,
     encode: (writer) => {
       writeGenericHeader(writer, command, family.version);
       encode?.(writer);

@@ -1,3 +1,8 @@
 /** Generic netlink: families by name, requests and dumps. */
-export { GenericConnection, type GenericRequest, type OnAnswer } from './connection.js';
+export {
+  type BatchedGenericRequest,
+  GenericConnection,
+  type GenericRequest,
+  type OnAnswer,
+} from './connection.js';
 export type { GenericFamily } from './family.js';

@@ -1,9 +1,11 @@
 /** A connection to IPVS (linux/ip_vs.h, enum ip_vs_genl_cmd) in this process's network namespace. */
 import { existsSync } from 'node:fs';
-import type { AttributeNames } from '../attribute.js';
 import { constants } from 'node:os';
-import { NetlinkError } from '../errors.js';
+import type { AttributeNames, AttributeWriter } from '../attribute.js';
+import type { Refusal } from '../connection.js';
+import { EBADMSG, NetlinkError } from '../errors.js';
 import { GenericConnection, type GenericFamily, type GenericRequest } from '../genl/index.js';
+import { describeCommand, type IpvsCommand } from './command.js';
 import {
   decodeDestination,
   DESTINATION_NAMES,
@@ -21,8 +23,8 @@ import {
   SERVICE_NAMES,
   type VirtualServer,
   type VirtualServerKey,
-  type VirtualServerSettings,
 } from './service.js';
+import { decodeTimeouts, encodeTimeouts, type Timeouts } from './timeouts.js';
 
 const FAMILY_NAME = 'IPVS';
 /** There in every network namespace once the module ip_vs is loaded, or built in. */
@@ -37,7 +39,37 @@ const CMD = {
   SET_DEST: 6,
   DEL_DEST: 7,
   GET_DEST: 8,
+  SET_CONFIG: 12,
+  GET_CONFIG: 13,
+  SET_INFO: 14,
+  GET_INFO: 15,
+  ZERO: 16,
 } as const;
+
+const COMMAND_NUMBERS: Readonly<Record<IpvsCommand['do'], number>> = {
+  'add service': CMD.NEW_SERVICE,
+  'change service': CMD.SET_SERVICE,
+  'delete service': CMD.DEL_SERVICE,
+  'add destination': CMD.NEW_DEST,
+  'change destination': CMD.SET_DEST,
+  'delete destination': CMD.DEL_DEST,
+};
+
+const INFO = { VERSION: 1, CONN_TAB_SIZE: 2 } as const;
+
+/** What the kernel says about its IPVS. */
+export interface IpvsInfo {
+  /** '1.2.1' */
+  readonly version: string;
+  /** Buckets of the connection table; fixed when the module is loaded (conn_tab_bits). */
+  readonly connectionTableSize: number;
+}
+
+/** What to read beside keys and settings. */
+export interface IpvsListOptions {
+  /** Traffic counters. */
+  readonly counters?: boolean;
+}
 
 const NAMES: AttributeNames = { 1: ['service', SERVICE_NAMES], 2: ['dest', DESTINATION_NAMES] };
 
@@ -81,14 +113,14 @@ export class IpvsConnection {
   }
 
   /** All of this network namespace, whoever made them. */
-  listServices(): VirtualServer[] {
+  listServices(options: IpvsListOptions = {}): VirtualServer[] {
     let services: VirtualServer[] = [];
     this.generic.dump(
       this.request(CMD.GET_SERVICE, 'list virtual servers'),
       (_command, attributes) => {
         while (attributes.next()) {
           if (attributes.type !== IPVS_CMD_ATTR_SERVICE) continue;
-          const service = decodeService(attributes.nested());
+          const service = decodeService(attributes.nested(), options.counters);
           if (service !== undefined) services.push(service);
         }
       },
@@ -99,32 +131,17 @@ export class IpvsConnection {
     return services;
   }
 
-  /** @throws NetlinkError EEXIST; ENOENT when the scheduler is unknown */
-  addService({ key, settings }: VirtualServer): void {
-    this.execute(CMD.NEW_SERVICE, `add virtual server ${describeKey(key)}`, key, settings);
-  }
-
-  /** Connections stay. @throws NetlinkError ESRCH when there is no such virtual server */
-  changeService({ key, settings }: VirtualServer): void {
-    this.execute(CMD.SET_SERVICE, `change virtual server ${describeKey(key)}`, key, settings);
-  }
-
-  /** With its real servers. @returns false when it was gone already */
-  deleteService(key: VirtualServerKey): boolean {
-    return unlessGone(['ESRCH', 'ENOENT'], () => {
-      this.execute(CMD.DEL_SERVICE, `delete virtual server ${describeKey(key)}`, key);
-    });
-  }
-
   /** @throws NetlinkError ESRCH when there is no such virtual server */
-  listDestinations(service: VirtualServerKey): RealServer[] {
+  listDestinations(service: VirtualServerKey, options: IpvsListOptions = {}): RealServer[] {
     let servers: RealServer[] = [];
     this.generic.dump(
-      this.request(CMD.GET_DEST, `list real servers of ${describeKey(service)}`, service),
+      this.request(CMD.GET_DEST, `list real servers of ${describeKey(service)}`, (writer) => {
+        encodeService(writer, service);
+      }),
       (_command, attributes) => {
         while (attributes.next()) {
           if (attributes.type !== IPVS_CMD_ATTR_DEST) continue;
-          const server = decodeDestination(attributes.nested(), service.family);
+          const server = decodeDestination(attributes.nested(), service.family, options.counters);
           if (server !== undefined) servers.push(server);
         }
       },
@@ -135,71 +152,163 @@ export class IpvsConnection {
     return servers;
   }
 
+  /**
+   * Makes many changes with few system calls, in order. No transaction: what one of them does stays when another fails.
+   * @returns those that the kernel refused
+   */
+  executeAll(commands: Iterable<IpvsCommand>): Refusal[] {
+    const { family } = this;
+    const requests = function* () {
+      for (const command of commands) {
+        yield {
+          family,
+          command: COMMAND_NUMBERS[command.do],
+          operation: () => describeCommand(command),
+          encode: (writer: AttributeWriter) => {
+            encodeCommand(writer, command);
+          },
+          names: NAMES,
+        };
+      }
+    };
+    const refusals: Refusal[] = [];
+    this.generic.executeAll(requests(), (index, error) => {
+      refusals.push({ index, error });
+    });
+    return refusals;
+  }
+
+  /** Makes one change. @throws NetlinkError */
+  execute(command: IpvsCommand): void {
+    this.generic.execute(
+      this.request(COMMAND_NUMBERS[command.do], describeCommand(command), (writer) => {
+        encodeCommand(writer, command);
+      }),
+    );
+  }
+
+  /** @throws NetlinkError EEXIST; ENOENT when the scheduler is unknown */
+  addService({ key, settings }: VirtualServer): void {
+    this.execute({ do: 'add service', server: { key, settings } });
+  }
+
+  /** Connections stay. @throws NetlinkError ESRCH when there is no such virtual server */
+  changeService({ key, settings }: VirtualServer): void {
+    this.execute({ do: 'change service', server: { key, settings } });
+  }
+
+  /** With its real servers. @returns false when it was gone already */
+  deleteService(service: VirtualServerKey): boolean {
+    return unlessGone(['ESRCH', 'ENOENT'], () => {
+      this.execute({ do: 'delete service', service });
+    });
+  }
+
   /** @throws NetlinkError EEXIST; ESRCH when there is no such virtual server */
-  addDestination(service: VirtualServerKey, key: RealServerKey, settings: RealServerSettings): void {
-    this.executeDestination(CMD.NEW_DEST, 'add', service, key, settings);
+  addDestination(service: VirtualServerKey, destination: RealServerKey, settings: RealServerSettings): void {
+    this.execute({ do: 'add destination', service, destination, settings });
   }
 
   /** @throws NetlinkError ENOENT */
-  changeDestination(service: VirtualServerKey, key: RealServerKey, settings: RealServerSettings): void {
-    this.executeDestination(CMD.SET_DEST, 'change', service, key, settings);
+  changeDestination(
+    service: VirtualServerKey,
+    destination: RealServerKey,
+    settings: RealServerSettings,
+  ): void {
+    this.execute({ do: 'change destination', service, destination, settings });
   }
 
   /** @returns false when it was gone already */
-  deleteDestination(service: VirtualServerKey, key: RealServerKey): boolean {
+  deleteDestination(service: VirtualServerKey, destination: RealServerKey): boolean {
     return unlessGone(['ESRCH', 'ENOENT'], () => {
-      this.executeDestination(CMD.DEL_DEST, 'delete', service, key);
+      this.execute({ do: 'delete destination', service, destination });
     });
   }
 
-  private execute(
-    command: number,
-    operation: string,
-    key: VirtualServerKey,
-    settings?: VirtualServerSettings,
-  ): void {
-    this.generic.execute(this.request(command, operation, key, settings));
+  /** Begins all counters anew; of one virtual server and its real servers when it is given. */
+  zeroCounters(service?: VirtualServerKey): void {
+    this.generic.execute(
+      this.request(CMD.ZERO, 'zero the counters', (writer) => {
+        if (service !== undefined) encodeService(writer, service);
+      }),
+    );
   }
 
-  private executeDestination(
-    command: number,
-    verb: string,
-    service: VirtualServerKey,
-    key: RealServerKey,
-    settings?: RealServerSettings,
-  ): void {
-    this.generic.execute({
-      family: this.family,
-      command,
-      operation: `${verb} real server ${key.address} port ${key.port} of ${describeKey(service)}`,
-      encode: (writer) => {
-        encodeService(writer, service);
-        encodeDestination(writer, key, settings);
-      },
-      names: NAMES,
+  getTimeouts(): Timeouts {
+    let timeouts: Timeouts | undefined;
+    this.generic.execute(this.request(CMD.GET_CONFIG, 'read timeouts'), (command, attributes) => {
+      if (command === CMD.SET_CONFIG) timeouts = decodeTimeouts(attributes);
     });
+    return timeouts ?? noAnswer('read timeouts');
+  }
+
+  /** Those that are not given, or 0, stay. @throws NetlinkError EINVAL for more than some 24 days */
+  setTimeouts(timeouts: Partial<Timeouts>): void {
+    this.generic.execute(
+      this.request(CMD.SET_CONFIG, 'set timeouts', (writer) => {
+        encodeTimeouts(writer, timeouts);
+      }),
+    );
+  }
+
+  getInfo(): IpvsInfo {
+    let info: IpvsInfo | undefined;
+    this.generic.execute(this.request(CMD.GET_INFO, 'read the version'), (command, attributes) => {
+      if (command !== CMD.SET_INFO) return;
+      let [version, connectionTableSize] = [0, 0];
+      while (attributes.next()) {
+        if (attributes.type === INFO.VERSION) version = attributes.hostU32();
+        else if (attributes.type === INFO.CONN_TAB_SIZE) connectionTableSize = attributes.hostU32();
+      }
+      info = {
+        version: [version >> 16, (version >> 8) & 0xff, version & 0xff].join('.'),
+        connectionTableSize,
+      };
+    });
+    return info ?? noAnswer('read the version');
   }
 
   private request(
     command: number,
     operation: string,
-    key?: VirtualServerKey,
-    settings?: VirtualServerSettings,
+    encode?: (writer: AttributeWriter) => void,
   ): GenericRequest {
     return {
       family: this.family,
       command,
       operation,
       names: NAMES,
-      ...(key === undefined
-        ? {}
-        : {
-            encode: (writer) => {
-              encodeService(writer, key, settings);
-            },
-          }),
+      ...(encode === undefined ? {} : { encode }),
     };
   }
+}
+
+function encodeCommand(writer: AttributeWriter, command: IpvsCommand): void {
+  switch (command.do) {
+    case 'add service':
+    case 'change service':
+      encodeService(writer, command.server.key, command.server.settings);
+      return;
+    case 'delete service':
+      encodeService(writer, command.service);
+      return;
+    case 'add destination':
+    case 'change destination':
+      encodeService(writer, command.service);
+      encodeDestination(writer, command.destination, command.settings);
+      return;
+    case 'delete destination':
+      encodeService(writer, command.service);
+      encodeDestination(writer, command.destination);
+  }
+}
+
+function noAnswer(operation: string): never {
+  throw new NetlinkError({
+    operation,
+    errno: EBADMSG,
+    extendedAck: 'the kernel acknowledged and said nothing',
+  });
 }
 
 function unlessGone(codes: readonly string[], remove: () => void): boolean {

@@ -6,12 +6,14 @@
  *         U_THRESH(5) u32 | L_THRESH(6) u32
  *         ACTIVE_CONNS(7) u32 | INACT_CONNS(8) u32 | PERSIST_CONNS(9) u32: answers only
  *         ADDR_FAMILY(11) u16: that of the virtual server when missing
+ *         STATS64(12) nested, see counters.ts: answers only
  *
  * Numbers are in host byte order except the port. Creating and changing need all of the first two lines.
  */
 import { parseAddress } from '../address.js';
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../attribute.js';
 import { addressFamily, type Family } from '../nfnetlink.js';
+import { decodeCounters, type Counters } from './counters.js';
 import { addressText, familyOf } from './service.js';
 
 export const IPVS_CMD_ATTR_DEST = 2;
@@ -27,6 +29,7 @@ const DEST = {
   INACT_CONNS: 8,
   PERSIST_CONNS: 9,
   ADDR_FAMILY: 11,
+  STATS64: 12,
 } as const;
 
 export const DESTINATION_NAMES: AttributeNames = {
@@ -67,6 +70,8 @@ export interface RealServer {
   /** Closing ones, and all of UDP. */
   readonly inactiveConnections: number;
   readonly persistentConnections: number;
+  /** Only when asked for. */
+  readonly counters?: Counters;
 }
 
 /** Writes DEST; without settings only the key, for requests that name a real server. */
@@ -94,11 +99,16 @@ export function encodeDestination(
  * Reads the contents of DEST.
  * @param serviceFamily of the virtual server; kernels before 3.18 take it for granted
  */
-export function decodeDestination(d: AttributeDecoder, serviceFamily: Family): RealServer | undefined {
+export function decodeDestination(
+  d: AttributeDecoder,
+  serviceFamily: Family,
+  withCounters = false,
+): RealServer | undefined {
   let family: Family | undefined = serviceFamily;
   let address: Buffer | undefined;
   let [port, forwarding, weight, upperThreshold, lowerThreshold] = [0, 0, 0, 0, 0];
   let [activeConnections, inactiveConnections, persistentConnections] = [0, 0, 0];
+  let counters: Counters | undefined;
   while (d.next()) {
     switch (d.type) {
       case DEST.ADDR:
@@ -131,6 +141,9 @@ export function decodeDestination(d: AttributeDecoder, serviceFamily: Family): R
       case DEST.ADDR_FAMILY:
         family = familyOf(d.hostU16());
         break;
+      case DEST.STATS64:
+        if (withCounters) counters = decodeCounters(d.nested());
+        break;
     }
   }
   const text = addressText(d, address, family);
@@ -141,5 +154,6 @@ export function decodeDestination(d: AttributeDecoder, serviceFamily: Family): R
     activeConnections,
     inactiveConnections,
     persistentConnections,
+    ...(counters === undefined ? {} : { counters }),
   };
 }

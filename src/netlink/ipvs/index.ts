@@ -1,5 +1,7 @@
 /** IPVS: virtual servers and the real servers behind them. */
-export { IpvsConnection } from './connection.js';
+export { describeCommand, type IpvsCommand } from './command.js';
+export { IpvsConnection, type IpvsInfo, type IpvsListOptions } from './connection.js';
+export type { Counters } from './counters.js';
 export { FORWARDING, type RealServer, type RealServerKey, type RealServerSettings } from './destination.js';
 export {
   describeKey,
@@ -8,3 +10,4 @@ export {
   type VirtualServerKey,
   type VirtualServerSettings,
 } from './service.js';
+export type { Timeouts } from './timeouts.js';

@@ -7,6 +7,7 @@ import {
   FORWARDING,
   IpvsConnection,
   IPVS_SVC_F,
+  type IpvsCommand,
   type RealServerSettings,
   type VirtualServer,
 } from './index.js';
@@ -80,6 +81,58 @@ test('virtual servers come, change and go', { skip }, () => {
   for (const { key } of servers) assert.equal(ipvs.deleteService(key), true);
   assert.equal(ipvs.deleteService(first.key), false, 'gone already');
   assert.deepEqual(ipvs.listServices(), []);
+  ipvs.close();
+});
+
+test('many changes at once; what is refused is named, the rest is made', { skip }, () => {
+  const ipvs = IpvsConnection.open();
+  const [tcp, , v6] = servers;
+  assert.ok(tcp && v6);
+  const settings = { forwarding: FORWARDING.masquerade, weight: 1, upperThreshold: 0, lowerThreshold: 0 };
+  const pod = (n: number) => ({ family: 'ip' as const, address: `10.61.${n >> 8}.${n & 255}`, port: 9000 });
+  const commands: IpvsCommand[] = [
+    { do: 'add service', server: tcp },
+    { do: 'delete service', service: { ...tcp.key, family: 'ip', fwmark: 99 } },
+    { do: 'add service', server: v6 },
+    { do: 'add service', server: tcp },
+  ];
+  for (let n = 1; n <= 3000; n++) {
+    commands.push({ do: 'add destination', service: tcp.key, destination: pod(n), settings });
+  }
+  commands.push({ do: 'delete destination', service: tcp.key, destination: pod(1) });
+  assert.deepEqual(
+    ipvs.executeAll(commands).map(({ index, error }) => [index, error.code]),
+    [
+      [1, 'ESRCH'],
+      [3, 'EEXIST'],
+    ],
+  );
+  assert.equal(ipvs.listServices().length, 2);
+  assert.equal(ipvs.listDestinations(tcp.key).length, 2999);
+  // Refusals without end do not get lost.
+  const refused = ipvs.executeAll(commands.slice(5));
+  assert.equal(refused.length, 3000);
+  assert.ok(refused.every(({ error }) => error.code === 'EEXIST' || error.code === 'ENOENT'));
+  assert.deepEqual(ipvs.executeAll([tcp, v6].map(({ key }) => ({ do: 'delete service', service: key }))), []);
+  ipvs.close();
+});
+
+test('timeouts are set one by one, and counters begin at nothing', { skip }, () => {
+  const ipvs = IpvsConnection.open();
+  assert.deepEqual(ipvs.getTimeouts(), { tcpSeconds: 900, tcpFinSeconds: 120, udpSeconds: 300 });
+  ipvs.setTimeouts({ tcpSeconds: 7200, udpSeconds: 0 });
+  assert.deepEqual(ipvs.getTimeouts(), { tcpSeconds: 7200, tcpFinSeconds: 120, udpSeconds: 300 });
+  const [tcp] = servers;
+  assert.ok(tcp);
+  ipvs.addService(tcp);
+  const [listed] = ipvs.listServices({ counters: true });
+  assert.equal(listed?.counters?.connections, 0n);
+  assert.equal(listed.counters.perSecond.bytesOut, 0n);
+  ipvs.zeroCounters(tcp.key);
+  ipvs.zeroCounters();
+  ipvs.deleteService(tcp.key);
+  assert.match(ipvs.getInfo().version, /^1\.2\.\d+$/);
+  assert.ok(ipvs.getInfo().connectionTableSize >= 256);
   ipvs.close();
 });
 

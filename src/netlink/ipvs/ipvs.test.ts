@@ -6,7 +6,13 @@ import { AttributeDecoder, AttributeWriter } from '../attribute.js';
 import { GenericConnection } from '../genl/index.js';
 import { acknowledgement, done, FakeTransport, message } from '../testing/fake-transport.js';
 import { decodeDestination, encodeDestination } from './destination.js';
-import { IpvsConnection, IPVS_SVC_F, type VirtualServer } from './index.js';
+import {
+  describeCommand,
+  IpvsConnection,
+  IPVS_SVC_F,
+  type IpvsCommand,
+  type VirtualServer,
+} from './index.js';
 import { decodeService, describeKey, encodeService } from './service.js';
 
 const skip = endianness() === 'LE' ? false : 'the bytes are those of a little-endian machine';
@@ -116,6 +122,36 @@ test('a list of servers begins with an empty virtual server', { skip }, () => {
   assert.equal(decodeService(inside('04000180')), undefined);
 });
 
+/** 1 to 10 in the order of the kernel's attributes, each as a u64. */
+const counters = Array.from(
+  { length: 10 },
+  (_, i) =>
+    `0c00${Buffer.of(i + 1, 0).toString('hex')}${Buffer.of(i + 1, 0, 0, 0, i, 0, 0, 0).toString('hex')}`,
+).join('');
+const countersWanted = {
+  connections: 1n,
+  packetsIn: 2n + (1n << 32n),
+  packetsOut: 3n + (2n << 32n),
+  bytesIn: 4n + (3n << 32n),
+  bytesOut: 5n + (4n << 32n),
+  perSecond: {
+    connections: 6n + (5n << 32n),
+    packetsIn: 7n + (6n << 32n),
+    packetsOut: 8n + (7n << 32n),
+    bytesIn: 9n + (8n << 32n),
+    bytesOut: 10n + (9n << 32n),
+  },
+};
+
+test('counters, for those who ask', { skip }, () => {
+  const service = hex('0000 0180', webKey, '7c00 0c80', counters);
+  assert.deepEqual(decodeService(inside(service), true)?.counters, countersWanted);
+  assert.equal(decodeService(inside(service))?.counters, undefined);
+  const server = hex('0000 0280', '0800 0100 0a3d0105', '7c00 0c80', counters);
+  assert.deepEqual(decodeDestination(inside(server), 'ip', true)?.counters, countersWanted);
+  assert.equal(decodeDestination(inside(server), 'ip')?.counters, undefined);
+});
+
 test('an address that is cut off', { skip }, () => {
   const d = inside(hex('1400 0180', '0600 0100 0a00 0000', '0800 0300 0a600001'));
   decodeService(d);
@@ -194,6 +230,128 @@ test('the family is looked up, then asked', { skip }, () => {
   assert.equal(lookup?.subarray(16).toString('hex'), hex('03020000', '0900 0200 4950565300 000000'));
   assert.equal(list?.readUInt16LE(4), id, 'the message type is the number of the family');
   assert.equal(list.subarray(16).toString('hex'), '04010000');
+});
+
+const IPVS_ID = 0x1f;
+const familyAnswer = hex(
+  '01020000',
+  '0900 0200 4950565300 000000',
+  '0600 0100 1f00 0000',
+  '0800 0300 01000000',
+);
+
+/** An IPVS that answers `answers[n]` to the n-th datagram after the look-up; they get its first sequence number. */
+function scripted(...answers: readonly ((sequence: number) => readonly Buffer[])[]) {
+  const transport = new FakeTransport((sent, sequence, attempt) =>
+    sent.readUInt16LE(4) === 0x10
+      ? [message(0x10, 0, sequence, Buffer.from(familyAnswer, 'hex')), acknowledgement(sequence, 0)]
+      : (answers[attempt - 2]?.(sequence) ?? []),
+  );
+  return { transport, ipvs: IpvsConnection.over(new GenericConnection(transport)) };
+}
+
+const pod = { family: 'ip', address: '10.61.1.5', port: 9000 } as const;
+const weightOne = { forwarding: 0, weight: 1, upperThreshold: 0, lowerThreshold: 0 };
+const many: readonly IpvsCommand[] = [
+  { do: 'add service', server: web },
+  { do: 'add destination', service: web.key, destination: pod, settings: weightOne },
+  { do: 'change destination', service: web.key, destination: pod, settings: { ...weightOne, weight: 0 } },
+  { do: 'delete destination', service: web.key, destination: pod },
+  { do: 'delete service', service: dns.key },
+];
+
+test('many changes go in one datagram, and only the last asks for an answer', { skip }, () => {
+  const ESRCH = 3;
+  const ENOENT = 2;
+  const { transport, ipvs } = scripted((s) => [
+    Buffer.concat([acknowledgement(s + 1, ENOENT), acknowledgement(s + 4, ESRCH)]),
+  ]);
+  assert.deepEqual(
+    ipvs.executeAll(many).map(({ index, error }) => [index, error.code, error.operation]),
+    [
+      [1, 'ENOENT', 'add real server 10.61.1.5 port 9000 of tcp 10.96.0.1:443'],
+      [4, 'ESRCH', 'delete virtual server udp [fd00:96::10]:53'],
+    ],
+  );
+  assert.equal(transport.sent.length, 2);
+  const [, sent] = transport.sent;
+  assert.ok(sent);
+  const seen: string[] = [];
+  for (let at = 0; at < sent.length; at += sent.readUInt32LE(at)) {
+    const ack = (sent.readUInt16LE(at + 6) & 4) !== 0;
+    seen.push(
+      `${sent.readUInt16LE(at + 4) === IPVS_ID ? '' : 'wrong '}command ${sent[at + 16] ?? 0}${ack ? ' ack' : ''}`,
+    );
+  }
+  assert.deepEqual(seen, ['command 1', 'command 5', 'command 6', 'command 7', 'command 3 ack']);
+});
+
+test('a great many changes go in several datagrams, numbered through', { skip }, () => {
+  const each = 2000;
+  const EEXIST = 17;
+  const commands = Array.from({ length: each + 2 }, () => many[0] as IpvsCommand);
+  const { transport, ipvs } = scripted(
+    (s) => [acknowledgement(s + each - 1, 0)],
+    (s) => [acknowledgement(s, EEXIST), acknowledgement(s + 1, 0)],
+  );
+  assert.deepEqual(
+    ipvs.executeAll(commands).map(({ index, error }) => [index, error.code]),
+    [[each, 'EEXIST']],
+  );
+  assert.equal(transport.sent.length, 3);
+});
+
+test('the attribute that the kernel objects to, in the middle of many', { skip }, () => {
+  const EINVAL = 22;
+  const { ipvs } = scripted((s) => [
+    // In the second message: 16 + 4 bytes of headers, 4 of the outer attribute, the fourth attribute in it.
+    acknowledgement(s + 1, EINVAL, { offset: 16 + 4 + 4 + 8 + 8 + 8 }),
+    acknowledgement(s + 4, 0),
+  ]);
+  const [refusal] = ipvs.executeAll(many);
+  assert.equal(refusal?.error.attribute, 'service.port');
+});
+
+test('nothing to change sends nothing', { skip }, () => {
+  const { transport, ipvs } = scripted();
+  assert.deepEqual(ipvs.executeAll([]), []);
+  assert.equal(transport.sent.length, 1);
+});
+
+test('timeouts and the version', { skip }, () => {
+  const { transport, ipvs } = scripted(
+    (s) => [
+      message(
+        IPVS_ID,
+        0,
+        s,
+        Buffer.from(hex('0c010000', '0800 0400 84030000', '0800 0500 78000000', '0800 0600 2c010000'), 'hex'),
+      ),
+      acknowledgement(s, 0),
+    ],
+    (s) => [acknowledgement(s, 0)],
+    (s) => [
+      message(IPVS_ID, 0, s, Buffer.from(hex('0e010000', '0800 0100 01020100', '0800 0200 00100000'), 'hex')),
+      acknowledgement(s, 0),
+    ],
+  );
+  assert.deepEqual(ipvs.getTimeouts(), { tcpSeconds: 900, tcpFinSeconds: 120, udpSeconds: 300 });
+  ipvs.setTimeouts({ tcpSeconds: 7200, udpSeconds: 0 });
+  assert.equal(
+    transport.sent[2]?.subarray(16).toString('hex'),
+    hex('0c010000', '0800 0400 201c0000', '0800 0600 00000000'),
+  );
+  assert.deepEqual(ipvs.getInfo(), { version: '1.2.1', connectionTableSize: 4096 });
+});
+
+test('commands in words', () => {
+  assert.deepEqual(many.map(describeCommand), [
+    'add virtual server tcp 10.96.0.1:443',
+    'add real server 10.61.1.5 port 9000 of tcp 10.96.0.1:443',
+    'change real server 10.61.1.5 port 9000 of tcp 10.96.0.1:443',
+    'delete real server 10.61.1.5 port 9000 of tcp 10.96.0.1:443',
+    'delete virtual server udp [fd00:96::10]:53',
+  ]);
 });
 
 test('a kernel without IPVS says so', { skip }, () => {

@@ -6,6 +6,7 @@
  *         AF(1) u16 | PROTOCOL(2) u16 | ADDR(3) bytes, 16 from the kernel | PORT(4) be16 | FWMARK(5) u32
  *         SCHED_NAME(6) string | FLAGS(7) u32 flags, u32 mask | TIMEOUT(8) u32 seconds
  *         NETMASK(9) IPv4: be32 mask; IPv6: u32 prefix length | PE_NAME(11) string
+ *         STATS64(12) nested, see counters.ts: answers only
  *
  * FWMARK, or PROTOCOL with ADDR and PORT, is the key. Creating and changing need SCHED_NAME, FLAGS, TIMEOUT and NETMASK.
  */
@@ -13,6 +14,7 @@ import { formatAddress, IPV4_LENGTH, IPV6_LENGTH, parseAddress } from '../addres
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../attribute.js';
 import { readHostU32, writeHostU32 } from '../endian.js';
 import { AF_INET, AF_INET6, addressFamily, type Family } from '../nfnetlink.js';
+import { decodeCounters, type Counters } from './counters.js';
 
 export const IPVS_CMD_ATTR_SERVICE = 1;
 
@@ -27,6 +29,7 @@ const SVC = {
   TIMEOUT: 8,
   NETMASK: 9,
   PE_NAME: 11,
+  STATS64: 12,
 } as const;
 
 export const SERVICE_NAMES: AttributeNames = {
@@ -84,6 +87,8 @@ export interface VirtualServerSettings {
 export interface VirtualServer {
   readonly key: VirtualServerKey;
   readonly settings: VirtualServerSettings;
+  /** Only in lists, when asked for. */
+  readonly counters?: Counters;
 }
 
 /** Writes SERVICE; without settings only the key, for requests that name a virtual server. */
@@ -137,12 +142,13 @@ export function addressText(
  * Reads the contents of SERVICE.
  * @returns undefined: of no family that we know, or the empty one with which the kernel begins a list of servers
  */
-export function decodeService(d: AttributeDecoder): VirtualServer | undefined {
+export function decodeService(d: AttributeDecoder, withCounters = false): VirtualServer | undefined {
   let family: Family | undefined;
   let [address, netmask]: (Buffer | undefined)[] = [];
   let [protocol, port, fwmark, flags, timeoutSeconds] = [0, 0, 0, 0, 0];
   let scheduler = '';
   let persistenceEngine: string | undefined;
+  let counters: Counters | undefined;
   while (d.next()) {
     switch (d.type) {
       case SVC.AF:
@@ -175,6 +181,9 @@ export function decodeService(d: AttributeDecoder): VirtualServer | undefined {
       case SVC.PE_NAME:
         persistenceEngine = d.string();
         break;
+      case SVC.STATS64:
+        if (withCounters) counters = decodeCounters(d.nested());
+        break;
     }
   }
   if (family === undefined) return undefined;
@@ -188,6 +197,7 @@ export function decodeService(d: AttributeDecoder): VirtualServer | undefined {
       clientPrefixLength: netmask?.length === 4 ? prefixLength(netmask, family) : 0,
       ...(persistenceEngine === undefined ? {} : { persistenceEngine }),
     },
+    ...(counters === undefined ? {} : { counters }),
   };
 }
 

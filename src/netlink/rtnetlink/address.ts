@@ -7,11 +7,12 @@
  *     IFA_LABEL(3)    string, IPv4 only
  *     IFA_FLAGS(8)    u32: all flags
  */
-import { formatAddress } from '../address.js';
-import { readHostU32 } from '../endian.js';
+import { formatAddress, parseAddress } from '../address.js';
+import type { AttributeWriter } from '../attribute.js';
+import { readHostU32, writeHostU32 } from '../endian.js';
 import { malformed } from '../errors.js';
 import type { MessageReader } from '../message.js';
-import { AF_INET, AF_INET6, type Family } from '../nfnetlink.js';
+import { AF_INET, AF_INET6, addressFamily, type Family } from '../nfnetlink.js';
 
 export const IFADDRMSG = 8;
 export const RTM_NEWADDR = 20;
@@ -20,6 +21,8 @@ export const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
+/** IPv6: not to be asked around for before it is used. */
+const IFA_F_NODAD = 0x02;
 const IFA_F_TENTATIVE = 0x40;
 const IFA_F_DADFAILED = 0x08;
 const IFA_F_DEPRECATED = 0x20;
@@ -44,6 +47,26 @@ export interface InterfaceAddress {
   /** IPv6: not yet, or not, confirmed to be unique, so not in use. */
   readonly tentative: boolean;
   readonly deprecated: boolean;
+}
+
+/** What names an address on an interface. */
+export interface AddressKey {
+  readonly family: Family;
+  /** Canonical text. */
+  readonly address: string;
+  readonly prefixLength: number;
+  readonly interfaceIndex: number;
+}
+
+/** An address without a peer, a label or a lifetime, as `ip addr add ADDRESS/LENGTH dev NAME nodad` makes it. */
+export function encodeAddress(writer: AttributeWriter, key: AddressKey): void {
+  const header = Buffer.alloc(IFADDRMSG);
+  header[0] = addressFamily(key.family);
+  header[1] = key.prefixLength;
+  header[2] = key.family === 'ip6' ? IFA_F_NODAD : 0;
+  writeHostU32(header, 4, key.interfaceIndex);
+  const bytes = parseAddress(key.address);
+  writer.raw(header).data(IFA_LOCAL, bytes).data(IFA_ADDRESS, bytes);
 }
 
 /**

@@ -1,11 +1,14 @@
 /** A connection to the routing side of this process's network namespace. */
-import { NetlinkConnection } from '../connection.js';
+import { NetlinkConnection, type Refusal } from '../connection.js';
 import { NetlinkError } from '../errors.js';
+import { NLM_F_CREATE, NLM_F_EXCL } from '../message.js';
 import { AF_UNSPEC, addressFamily, type Family } from '../nfnetlink.js';
 import { NETLINK_ROUTE, NetlinkSocket, type Transport } from '../socket.js';
 import { Subscription } from '../subscription.js';
 import {
+  type AddressKey,
   decodeAddress,
+  encodeAddress,
   IFADDRMSG,
   type InterfaceAddress,
   RTM_DELADDR,
@@ -15,6 +18,8 @@ import {
 import {
   decodeLink,
   encodeLinkIndex,
+  encodeLinkName,
+  encodeNewLink,
   IFINFOMSG,
   type LinkInfo,
   RTM_DELLINK,
@@ -25,6 +30,10 @@ import {
 // linux/rtnetlink.h, enum rtnetlink_groups
 const RTNLGRP_IPV4_IFADDR = 5;
 const RTNLGRP_IPV6_IFADDR = 9;
+
+export interface AddressChange extends AddressKey {
+  readonly do: 'add' | 'delete';
+}
 
 export class RouteConnection {
   private readonly netlink: NetlinkConnection;
@@ -60,6 +69,44 @@ export class RouteConnection {
     return links;
   }
 
+  /** undefined: there is none of this name. */
+  findLink(name: string): LinkInfo | undefined {
+    let link: LinkInfo | undefined;
+    try {
+      this.netlink.execute(
+        {
+          type: RTM_GETLINK,
+          operation: `find interface "${name}"`,
+          encode: (writer) => {
+            encodeLinkName(writer, name);
+          },
+        },
+        (message) => {
+          if (message.type === RTM_NEWLINK) link = decodeLink(message);
+        },
+      );
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ENODEV') return undefined;
+      throw error;
+    }
+    return link;
+  }
+
+  /**
+   * Makes a dummy interface, which holds addresses and carries no packets; it is down.
+   * @throws NetlinkError EEXIST when there is an interface of this name; EOPNOTSUPP when the kernel has no dummies
+   */
+  addDummyLink(name: string): void {
+    this.netlink.execute({
+      type: RTM_NEWLINK,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
+      operation: `make dummy interface "${name}"`,
+      encode: (writer) => {
+        encodeNewLink(writer, name, 'dummy');
+      },
+    });
+  }
+
   /** Ends a virtual interface, with its addresses. @returns false when it was gone already */
   deleteLink(link: Pick<LinkInfo, 'index' | 'name'>): boolean {
     try {
@@ -75,6 +122,30 @@ export class RouteConnection {
       if (error instanceof NetlinkError && error.code === 'ENODEV') return false;
       throw error;
     }
+  }
+
+  /**
+   * Gives interfaces addresses and takes them away, many with few system calls, in order.
+   * @returns those that the kernel refused; not counting addresses that were there, or gone, already
+   */
+  changeAddresses(changes: readonly AddressChange[]): Refusal[] {
+    const refusals: Refusal[] = [];
+    this.netlink.executeAll(
+      changes.map((change) => ({
+        type: change.do === 'add' ? RTM_NEWADDR : RTM_DELADDR,
+        flags: change.do === 'add' ? NLM_F_CREATE | NLM_F_EXCL : 0,
+        operation: () =>
+          `${change.do} address ${change.address}/${change.prefixLength} ${change.do === 'add' ? 'to' : 'from'} interface #${change.interfaceIndex}`,
+        encode: (writer) => {
+          encodeAddress(writer, change);
+        },
+      })),
+      (index, error) => {
+        const asWanted = changes[index]?.do === 'add' ? 'EEXIST' : 'EADDRNOTAVAIL';
+        if (error.code !== asWanted) refusals.push({ index, error });
+      },
+    );
+    return refusals;
   }
 
   /** Every address of every interface, with the interface's name; of both families unless one is given. */

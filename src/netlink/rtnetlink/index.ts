@@ -1,4 +1,9 @@
-/** rtnetlink: the addresses of this network namespace. */
-export type { AddressScope, InterfaceAddress } from './address.js';
-export { type AddressHandlers, RouteConnection, subscribeAddresses } from './connection.js';
+/** rtnetlink: the interfaces and addresses of this network namespace. */
+export type { AddressKey, AddressScope, InterfaceAddress } from './address.js';
+export {
+  type AddressChange,
+  type AddressHandlers,
+  RouteConnection,
+  subscribeAddresses,
+} from './connection.js';
 export type { LinkInfo } from './link.js';

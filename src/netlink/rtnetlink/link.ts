@@ -16,11 +16,15 @@ const IFLA_IFNAME = 3;
 const IFLA_LINKINFO = 18;
 const IFLA_INFO_KIND = 1;
 
+const IFF_UP = 0x1;
+
 export interface LinkInfo {
   readonly index: number;
   readonly name: string;
   /** 'dummy', 'veth', …; undefined: a device, or one that the kernel made by itself. */
   readonly kind: string | undefined;
+  /** Somebody set it up; that says nothing about a cable. */
+  readonly up: boolean;
 }
 
 /** Names an interface by number. */
@@ -28,6 +32,17 @@ export function encodeLinkIndex(writer: AttributeWriter, index: number): void {
   const header = Buffer.alloc(IFINFOMSG);
   writeHostU32(header, 4, index);
   writer.raw(header);
+}
+
+/** Names an interface by name. */
+export function encodeLinkName(writer: AttributeWriter, name: string): void {
+  writer.raw(Buffer.alloc(IFINFOMSG)).string(IFLA_IFNAME, name);
+}
+
+/** A virtual interface of a kind that needs no more than its name: 'dummy'. */
+export function encodeNewLink(writer: AttributeWriter, name: string, kind: string): void {
+  encodeLinkName(writer, name);
+  writer.nest(IFLA_LINKINFO, (w) => w.string(IFLA_INFO_KIND, kind));
 }
 
 /** @throws NetlinkError EBADMSG */
@@ -46,5 +61,10 @@ export function decodeLink(message: MessageReader): LinkInfo {
     }
   }
   attributes.finish();
-  return { index: readHostU32(message.buffer, message.payload + 4), name, kind };
+  return {
+    index: readHostU32(message.buffer, message.payload + 4),
+    name,
+    kind,
+    up: (readHostU32(message.buffer, message.payload + 8) & IFF_UP) !== 0,
+  };
 }

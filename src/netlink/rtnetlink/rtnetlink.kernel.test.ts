@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { NetlinkError } from '../errors.js';
 import { enterNetworkNamespace, run } from '../testing/namespace.js';
 import { RouteConnection, subscribeAddresses } from './index.js';
 
@@ -64,5 +65,67 @@ test('interfaces end', { skip }, () => {
     connection.listLinks().some(({ name }) => name.startsWith('rt-end')),
     false,
   );
+  connection.close();
+});
+
+test('a dummy interface', { skip }, (context) => {
+  const connection = RouteConnection.open();
+  assert.equal(connection.findLink('rt-dummy'), undefined);
+  try {
+    connection.addDummyLink('rt-dummy');
+  } catch (error) {
+    if (!(error instanceof NetlinkError && error.code === 'ENOTSUP')) throw error;
+    context.skip('this kernel has no dummy interfaces');
+    return;
+  }
+  assert.throws(
+    () => {
+      connection.addDummyLink('rt-dummy');
+    },
+    { code: 'EEXIST' },
+  );
+  const link = connection.findLink('rt-dummy');
+  assert.ok(link);
+  assert.equal(link.kind, 'dummy');
+  assert.equal(link.up, false);
+  assert.equal(connection.deleteLink(link), true);
+  connection.close();
+});
+
+test('many addresses at once, on an interface that is down', { skip }, () => {
+  const connection = RouteConnection.open();
+  run('ip', 'link', 'add', 'rt-many', 'type', 'veth', 'peer', 'name', 'rt-many1');
+  const link = connection.findLink('rt-many');
+  assert.ok(link);
+  assert.equal(connection.findLink('lo')?.up, true);
+  const interfaceIndex = link.index;
+  const v4 = Array.from({ length: 300 }, (_, n) => `10.96.${n >> 8}.${n & 255}`);
+  const keys = [
+    ...v4.map((address) => ({ family: 'ip' as const, address, prefixLength: 32, interfaceIndex })),
+    { family: 'ip6' as const, address: 'fd00:96::1', prefixLength: 128, interfaceIndex },
+  ];
+  const add = keys.map((key) => ({ do: 'add' as const, ...key }));
+  assert.deepEqual(connection.changeAddresses(add), []);
+  assert.deepEqual(connection.changeAddresses(add), [], 'there already');
+  const listed = connection.listAddresses().filter((a) => a.interfaceName === 'rt-many');
+  assert.deepEqual(
+    listed.map((a) => `${a.address}/${a.prefixLength}`).sort(),
+    [...v4.map((a) => `${a}/32`), 'fd00:96::1/128'].sort(),
+  );
+  // Packets to them are for this host, though the interface is down.
+  assert.match(run('ip', 'route', 'get', '10.96.1.7'), /^local 10\.96\.1\.7 dev lo/);
+  const remove = keys.map((key) => ({ do: 'delete' as const, ...key }));
+  assert.deepEqual(connection.changeAddresses(remove), []);
+  assert.deepEqual(connection.changeAddresses(remove), [], 'gone already');
+  const refused = connection.changeAddresses([
+    { do: 'add', family: 'ip', address: '10.96.0.1', prefixLength: 32, interfaceIndex: 9999 },
+    { do: 'add', family: 'ip', address: '10.96.0.2', prefixLength: 32, interfaceIndex },
+  ]);
+  assert.deepEqual(
+    refused.map(({ index, error }) => [index, error.code]),
+    [[0, 'ENODEV']],
+  );
+  assert.equal(connection.listAddresses('ip').filter((a) => a.interfaceName === 'rt-many').length, 1);
+  connection.deleteLink(link);
   connection.close();
 });
