@@ -24,14 +24,14 @@ describe('the case files', () => {
     assert.ok(exempt.every(({ exempt: reason }) => (reason ?? '').length > 20));
   });
 
-  it('can be read in both columns and by both standards', () => {
+  it('can be read in all columns and by both standards', () => {
     for (const test of tests) {
       for (const spec of test.services.values()) {
         for (const slice of slicesOf(spec)) parseEndpoints(slice.eps, test.family);
       }
       for (const step of test.steps) {
         if (step.send !== undefined) parsePacket(step.send);
-        for (const column of ['nft', 'ipt'] as const) {
+        for (const column of ['nft', 'ipt', 'auto'] as const) {
           for (const standard of ['better', 'upstream'] as const) {
             const expected = expectationOf(step, { column, standard });
             if (step.stray === undefined && expected !== undefined)

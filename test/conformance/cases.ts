@@ -59,7 +59,10 @@ export type SliceSpec = z.infer<typeof sliceSchema>;
 /** Overrides; null takes a field or a whole service away. */
 const servicePatches = z.record(z.string(), z.record(z.string(), z.unknown()).nullable());
 
-const expectation = z.union([z.string(), z.strictObject({ nft: z.string(), ipt: z.string() })]);
+const expectation = z.union([
+  z.string(),
+  z.strictObject({ nft: z.string(), ipt: z.string(), auto: z.string().optional() }),
+]);
 
 const plainAnswer = z.union([
   z.literal('refused'),
@@ -71,7 +74,10 @@ const plainAnswer = z.union([
   }),
 ]);
 
-const httpAnswer = z.union([plainAnswer, z.strictObject({ nft: plainAnswer, ipt: plainAnswer })]);
+const httpAnswer = z.union([
+  plainAnswer,
+  z.strictObject({ nft: plainAnswer, ipt: plainAnswer, auto: plainAnswer.optional() }),
+]);
 
 export type HttpExpectation = z.infer<typeof plainAnswer>;
 
@@ -160,7 +166,7 @@ const rowSchema = z.strictObject({
   families: z.array(z.enum(['v4', 'v6'])).optional(),
   protocols: z.array(z.enum(['tcp', 'udp'])).optional(),
   /** Columns of the table to which the row applies. */
-  modes: z.array(z.enum(['nft', 'ipt'])).optional(),
+  modes: z.array(z.enum(['nft', 'ipt', 'auto'])).optional(),
   /** Not together with other rows. */
   alone: z.boolean().optional(),
   'upstream-weak': z.boolean().optional(),
@@ -185,7 +191,16 @@ export interface Section {
   readonly rows: readonly Row[];
 }
 
-export type Column = 'nft' | 'ipt';
+/** 'auto': no mode is configured, so nftables with the node ports of iptables; as 'nft' where nothing else is said. */
+export type Column = 'nft' | 'ipt' | 'auto';
+
+/** What applies in a column. */
+export function inColumn<T>(
+  of: { readonly nft: T; readonly ipt: T; readonly auto?: T | undefined },
+  column: Column,
+): T {
+  return of[column] ?? of.nft;
+}
 export type TransportName = 'tcp' | 'udp';
 
 /** One run of one row: in one family, over one protocol. All addresses and protocols in it are already translated. */

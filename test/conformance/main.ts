@@ -21,7 +21,7 @@ const usage = `usage: conformance --program '<command line>' [options]
 Runs the conformance cases against a kube-proxy-compatible command, in network namespaces of its own. Needs root.
 
   --program '<command line>'  the proxy, as a command line for the shell
-  --mode MODE                 value for its --proxy-mode (nftables)
+  --mode MODE                 value for its --proxy-mode, may be empty (nftables)
   --cases LIST                sections and rows, as A,B,17,30-40 (all)
   --families LIST             v4,v6
   --protocols LIST            tcp,udp
@@ -83,6 +83,7 @@ function readOptions() {
 
 /** Which column of the cases a mode is held against. */
 function columnOf(mode: string): Column {
+  if (mode === '') return 'auto';
   return mode === 'nftables' || mode === 'ebpf' ? 'nft' : 'ipt';
 }
 

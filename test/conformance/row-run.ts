@@ -1,7 +1,15 @@
 /** Carries out one test of the cases in a lab: puts its objects, does its steps, and says what was not as expected. */
 import type { Family, Place } from './addresses.js';
 import { familyOf, findActor, nameOf, sameAddress } from './addresses.js';
-import type { ClusterSpec, Column, HttpExpectation, ServiceSpec, Step, Test } from './cases.js';
+import {
+  inColumn,
+  type ClusterSpec,
+  type Column,
+  type HttpExpectation,
+  type ServiceSpec,
+  type Step,
+  type Test,
+} from './cases.js';
 import { patchServices } from './cases.js';
 import type { Circumstances, Observation } from './judge.js';
 import { describe, judge, silence } from './judge.js';
@@ -58,7 +66,7 @@ export interface Expectations {
 
 export function expectationOf(step: Step, { column, standard }: Expectations): string | undefined {
   const chosen = standard === 'better' ? (step.better ?? step.expect) : step.expect;
-  return typeof chosen === 'string' || chosen === undefined ? chosen : chosen[column];
+  return typeof chosen === 'string' || chosen === undefined ? chosen : inColumn(chosen, column);
 }
 
 export class RowRun {
@@ -701,7 +709,9 @@ export class RowRun {
   }
 
   #answerOf({ answer }: Step): HttpExpectation | undefined {
-    return typeof answer === 'object' && 'nft' in answer ? answer[this.#expectations.column] : answer;
+    return typeof answer === 'object' && 'nft' in answer
+      ? inColumn(answer, this.#expectations.column)
+      : answer;
   }
 
   async #everyCopy(step: Step, name: string): Promise<void> {
