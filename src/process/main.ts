@@ -40,7 +40,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return cleanup();
     }
     const { runProxy } = await import('./run.js');
-    return await runProxy(config, () => loadConfig(commandLine));
+    return await runProxy(config, (read) => loadConfig(commandLine, read));
   } catch (error) {
     if (error instanceof ConfigError) {
       for (const problem of error.problems) complain(problem);

@@ -6,7 +6,9 @@ import { compareConfigs } from '../config/compare.js';
 import type { Config } from '../config/config.js';
 import { ConfigError } from '../config/errors.js';
 import { flagLines } from '../config/help.js';
-import { createLogger, errorText, type Logger } from '../log/logger.js';
+import type { ReadFile } from '../config/sources.js';
+import { ConfigFileWatcher } from '../config/watch.js';
+import { createLogger, errorText, type RootLogger } from '../log/logger.js';
 import { exitCodes } from './exit-codes.js';
 import { droppingChains, Machine } from './machine.js';
 import { chooseMode, type ChosenMode } from './mode.js';
@@ -17,10 +19,10 @@ import { version } from './version.js';
 /**
  * Runs until a signal or a fatal error.
  *
- * @param reload reads the configuration again. @throws ConfigError
+ * @param reload reads the configuration again, the file with `read` if that is given. @throws ConfigError
  * @returns the exit code. @throws FatalError
  */
-export async function runProxy(config: Config, reload: () => Config): Promise<number> {
+export async function runProxy(config: Config, reload: (read?: ReadFile) => Config): Promise<number> {
   const log = createLogger(config.logging);
   for (const line of flagLines(config.flags)) log.plain(1, line);
   for (const warning of config.warnings) log.warn(warning);
@@ -42,8 +44,8 @@ class Process {
 
   constructor(
     private config: Config,
-    private readonly reload: () => Config,
-    private readonly log: Logger,
+    private readonly reload: (read?: ReadFile) => Config,
+    private readonly log: RootLogger,
   ) {
     this.machine = new Machine(log);
     this.mode = chooseMode(config, nftablesProblem);
@@ -64,9 +66,10 @@ class Process {
       this.proxy?.end();
     };
     const onHangUp = (): void => {
-      this.takeConfiguration('SIGHUP');
+      this.takeConfiguration('SIGHUP', () => this.reload());
     };
     process.on('SIGTERM', onEnd).on('SIGINT', onEnd).on('SIGHUP', onHangUp);
+    const watcher = this.watchFile();
     try {
       this.warnOfDroppingChains();
       while (!this.ending) {
@@ -76,6 +79,7 @@ class Process {
       }
       return exitCodes.ok;
     } finally {
+      watcher?.close();
       this.machine.stop();
       process.off('SIGTERM', onEnd).off('SIGINT', onEnd).off('SIGHUP', onHangUp);
     }
@@ -99,13 +103,34 @@ class Process {
     }
   }
 
-  /** Reads the configuration again and lets what changed act. What can't be used changes nothing. */
-  private takeConfiguration(why: string): void {
+  /** @returns undefined when the configuration is not in a file */
+  private watchFile(): ConfigFileWatcher | undefined {
+    const { configFile } = this.config;
+    if (configFile === '') return undefined;
+    const why = `${configFile} changed`;
+    const watcher = new ConfigFileWatcher(configFile, {
+      current: this.config,
+      load: this.reload,
+      onChange: (next) => {
+        this.takeConfiguration(why, () => next);
+      },
+      onError: (error) => {
+        this.takeConfiguration(why, () => {
+          throw error;
+        });
+      },
+    });
+    watcher.start();
+    return watcher;
+  }
+
+  /** Lets what changed in the configuration act. What can't be used changes nothing. */
+  private takeConfiguration(why: string, load: () => Config): void {
     const { log } = this;
     let next: Config;
     let mode: ChosenMode;
     try {
-      next = this.reload();
+      next = load();
       mode = chooseMode(next, nftablesProblem);
     } catch (error) {
       const problems = error instanceof ConfigError ? error.problems : [errorText(error)];
@@ -113,7 +138,7 @@ class Process {
         log.error('The configuration is not taken; the old one stays', problem, { why });
       return;
     }
-    const { changes } = compareConfigs(this.config, next);
+    const { changes, onlyLogging } = compareConfigs(this.config, next);
     const changed = changes.map(({ path }) => path);
     this.config = next;
     this.mode = mode;
@@ -122,7 +147,12 @@ class Process {
       this.proxy?.compareAll();
       return;
     }
+    log.configure(next.logging);
     for (const warning of next.warnings) log.warn(warning);
+    if (onlyLogging) {
+      log.info('The logging settings are taken over', { why, changed });
+      return;
+    }
     this.proxy?.startOver(`the configuration changed (${changed.join(', ')})`);
   }
 }
