@@ -8,7 +8,7 @@
  * net/netfilter/nf_tables_api.c). Measured on 6.18: 7 to 11 ms for each change at 50,000 addresses, against 0.02 ms for
  * an element that holds a number.
  */
-import { classId } from './keys.js';
+import { classId } from '../nft/keys.js';
 import { maps } from './names.js';
 
 export type ClassKind =

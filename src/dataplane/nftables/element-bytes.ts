@@ -6,7 +6,7 @@
 import type { Endpoint } from '../../model/types.js';
 import { encodeIPv4, encodeIPv6 } from '../../netlink/address.js';
 import type { SlotBlock } from './footprint.js';
-import { writeHostUint32 } from './keys.js';
+import { writeHostUint32 } from '../nft/keys.js';
 
 export interface ElementBytes {
   readonly key: Buffer;

@@ -27,11 +27,13 @@ import {
   type SlotBlock,
 } from './footprint.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
-import { addressBytes, hostUint32 } from './keys.js';
-import { intervalElements } from './intervals.js';
+import { addressBytes, hostUint32 } from '../nft/keys.js';
+import { intervalElements } from '../nft/intervals.js';
+import { nftFamily } from '../nft/rules.js';
+import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { KernelTable } from './kernel-table.js';
-import { baseObjects, classRules, nftFamily, sourceRangeRules, sourceRangeSetDefinition } from './layout.js';
-import { chains, maps, sets, sourceRangePrefix, tableName } from './names.js';
+import { baseObjects, classRules } from './layout.js';
+import { chains, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readTable } from './read-table.js';
 import { assignSlots } from './slots.js';
 import { Transaction } from './transaction.js';

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import type { Cidr, Endpoint, Fallback, ServicePort, VirtualAddress } from '../../model/types.js';
 import { ClassNumbers } from './classes.js';
 import { elementComment, footprintOf, slotValue, type ServicePortState } from './footprint.js';
-import { addressText, readHostUint32 } from './keys.js';
+import { addressText, readHostUint32 } from '../nft/keys.js';
 
 const pods: Readonly<Record<string, Endpoint>> = {
   L1: { ip: '10.61.1.31', port: 9000, local: true, nodeUnknown: false },

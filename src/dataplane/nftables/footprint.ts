@@ -20,10 +20,11 @@ import {
   nodePortKey,
   serviceKey,
   targetBytes,
-} from './keys.js';
-import { maps, sets, sourceRangeSet } from './names.js';
+} from '../nft/keys.js';
+import { maps, sets } from './names.js';
 import { endpointKey } from './slots.js';
-import { maskAddress } from './source-ranges.js';
+import { sourceRangeSet } from '../nft/source-range-rules.js';
+import { maskAddress } from '../nft/source-ranges.js';
 
 /** Identity of a service port with affinity in the kernel, and of its endpoints. */
 export interface AffinityNumbers {

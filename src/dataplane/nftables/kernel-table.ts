@@ -10,12 +10,20 @@ import { sameExpressions, type Expression } from '../../netlink/nftables/index.j
 import type { Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
-import { ElementTable } from './element-table.js';
+import { ElementTable } from '../nft/element-table.js';
 import { slotKey, type AffinityNumbers } from './footprint.js';
-import type { IntervalElement } from './intervals.js';
-import { addressText, hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from './keys.js';
-import type { RuleDefinition } from './layout.js';
-import { maps, sets, sourceRangePrefix } from './names.js';
+import type { IntervalElement } from '../nft/intervals.js';
+import {
+  addressText,
+  hostUint32,
+  nodePortKey,
+  readHostUint32,
+  serviceKey,
+  targetBytes,
+} from '../nft/keys.js';
+import type { RuleDefinition } from '../nft/rules.js';
+import { sourceRangePrefix } from '../nft/source-range-rules.js';
+import { maps, sets } from './names.js';
 import { endpointKey } from './slots.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */

@@ -9,17 +9,13 @@
  *    staged through `meta priority`, which the kernel sets anew or ignores behind us and which we set back.
  */
 import {
-  CT_STATE,
-  CT_STATUS,
   drop,
   expr,
-  FIB_TYPE,
   goTo,
   jumpTo,
   loadFields,
   PORT_UNREACHABLE,
   registerAfter,
-  returnToCaller,
   selectors,
   type BaseChain,
   type Expression,
@@ -27,8 +23,28 @@ import {
   type Register,
   type SetDefinition,
 } from '../../netlink/nftables/index.js';
-import type { Cidr, IPFamily, LocalDetector } from '../../model/types.js';
+import type { Cidr, IPFamily } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
+import { addressBytes } from '../nft/keys.js';
+import {
+  addressMatch,
+  allOnes,
+  ctStateNew,
+  ctStatusDnat,
+  fibTypeLocal,
+  fromElsewhere,
+  loopbackGuard,
+  nftFamily,
+  packetFields,
+  rule,
+  setMark,
+  sourceIsPod,
+  word,
+  zero,
+  type ChainDefinition,
+  type RuleDefinition,
+} from '../nft/rules.js';
+import { sourceRangeRules } from '../nft/source-range-rules.js';
 import {
   externalLocalClass,
   nodePortLocalClass,
@@ -36,19 +52,7 @@ import {
   type ClassKind,
   type ServiceClass,
 } from './classes.js';
-import { addressBytes, hostUint32 } from './keys.js';
-import { chains, maps, sets, sourceRangeSet } from './names.js';
-import { prefixMask } from './source-ranges.js';
-
-export interface RuleDefinition {
-  readonly expressions: readonly Expression[];
-}
-
-export interface ChainDefinition {
-  readonly name: string;
-  readonly base: BaseChain | undefined;
-  readonly rules: readonly RuleDefinition[];
-}
+import { chains, maps, sets } from './names.js';
 
 export interface BaseObjects {
   readonly comment: string;
@@ -57,35 +61,19 @@ export interface BaseObjects {
   readonly classes: readonly { readonly id: number; readonly chain: string }[];
 }
 
-export function nftFamily(family: IPFamily): 'ip' | 'ip6' {
-  return family === 'IPv4' ? 'ip' : 'ip6';
+function fieldsOf(family: IPFamily) {
+  const fields = packetFields(family);
+  return {
+    ...fields,
+    /** What a DNAT takes. */
+    target: [fields.daddr, selectors.thDport],
+    // The modulus is only an example: nft prints the type of the map with it.
+    slot: selectors.numgenRandom(2),
+  };
 }
 
 /** Clients remembered by affinity, over all services; the kernel allocates as they come. */
 const affinityClients = 1 << 20;
-
-function fieldsOf(family: IPFamily) {
-  const v4 = family === 'IPv4';
-  const saddr = v4 ? selectors.ipSaddr : selectors.ip6Saddr;
-  const daddr = v4 ? selectors.ipDaddr : selectors.ip6Daddr;
-  const nodePort = [selectors.l4proto, selectors.thDport];
-  return {
-    saddr,
-    daddr,
-    service: [daddr, ...nodePort],
-    nodePort,
-    /** What a DNAT takes. */
-    target: [daddr, selectors.thDport],
-    // The modulus is only an example: nft prints the type of the map with it.
-    slot: selectors.numgenRandom(2),
-    priority: selectors.priority,
-  };
-}
-
-export function sourceRangeSetDefinition(family: IPFamily, prefixLength: number): SetDefinition {
-  const f = fieldsOf(family);
-  return { name: sourceRangeSet(prefixLength), key: [f.saddr, ...f.service] };
-}
 
 function setDefinitions(options: DataplaneOptions): SetDefinition[] {
   const f = fieldsOf(options.family);
@@ -133,22 +121,6 @@ function setDefinitions(options: DataplaneOptions): SetDefinition[] {
 
 // ---- pieces of rules
 
-const word = (value: number): Buffer => Buffer.from(hostUint32(value), 'latin1');
-const zero = word(0);
-const allOnes = word(0xffffffff);
-
-const ctStateNew: Expression[] = [
-  expr.ct('state', 0),
-  expr.bitwise(0, 0, word(CT_STATE.new), zero),
-  expr.cmp('neq', 0, zero),
-];
-
-const ctStatusDnat: Expression[] = [
-  expr.ct('status', 0),
-  expr.bitwise(0, 0, word(CT_STATUS.dnat), zero),
-  expr.cmp('neq', 0, zero),
-];
-
 const setPriority = expr.metaSet('priority', 0);
 const resetPriority: Expression[] = [expr.immediate(0, zero), setPriority];
 /** Leads to the chain of the class in `meta priority`. */
@@ -158,43 +130,6 @@ const toChainOf = (map: string): Expression[] => [
 ];
 const toClass = toChainOf(maps.classes);
 const toPick = toChainOf(maps.pickClasses);
-
-function fibTypeLocal(address: 'saddr' | 'daddr'): Expression[] {
-  return [expr.fib('type', [address], 0), expr.cmp('eq', 0, word(FIB_TYPE.local))];
-}
-
-/** `meta mark set meta mark | mark` */
-function setMark(mark: number): Expression[] {
-  return [expr.meta('mark', 0), expr.bitwise(0, 0, word(~mark), word(mark)), expr.metaSet('mark', 0)];
-}
-
-function addressMatch(field: Field, op: 'eq' | 'neq', cidr: Cidr): Expression[] {
-  if (field.load === undefined) return [];
-  const bytes = Buffer.from(addressBytes(cidr.ip), 'latin1');
-  const whole = cidr.prefixLength === bytes.length * 8;
-  const mask = prefixMask(bytes.length, cidr.prefixLength);
-  return [
-    field.load(0),
-    ...(whole ? [] : [expr.bitwise(0, 0, mask, Buffer.alloc(bytes.length))]),
-    expr.cmp(op, 0, bytes),
-  ];
-}
-
-const interfaceNameBytes = 16;
-
-function sourceIsPod(detector: LocalDetector, saddr: Field, op: 'eq' | 'neq'): Expression[] {
-  switch (detector.kind) {
-    case 'cidr':
-      return addressMatch(saddr, op, detector.cidr);
-    case 'interface': {
-      const name = Buffer.alloc(interfaceNameBytes);
-      name.write(detector.name);
-      return [expr.meta('iifname', 0), expr.cmp(op, 0, name)];
-    }
-    case 'interfacePrefix':
-      return [expr.meta('iifname', 0), expr.cmp(op, 0, Buffer.from(detector.prefix))];
-  }
-}
 
 /** Writes what a map says about the packet's address into `meta priority`. No element: the rule ends. */
 function stage(map: string, key: readonly Field[]): Expression[] {
@@ -209,27 +144,6 @@ function toNodePortAddress(options: DataplaneOptions, afterRouting: boolean): Ex
   const loopback: Cidr =
     options.family === 'IPv4' ? { ip: '127.0.0.0', prefixLength: 8 } : { ip: '::1', prefixLength: 128 };
   return [...(afterRouting ? [] : fibTypeLocal('daddr')), ...addressMatch(daddr, 'neq', loopback)];
-}
-
-const loopbackInterface = Buffer.alloc(interfaceNameBytes);
-loopbackInterface.write('lo');
-const fromElsewhere: Expression[] = [expr.meta('iifname', 0), expr.cmp('neq', 0, loopbackInterface)];
-
-/** What neighbours send to loopback addresses; replies to translated connections of this node are let through. */
-function loopbackGuard(options: DataplaneOptions): RuleDefinition[] {
-  if (options.guardLoopback !== true || options.family !== 'IPv4') return [];
-  const { daddr } = fieldsOf(options.family);
-  return [
-    rule(
-      fromElsewhere,
-      addressMatch(daddr, 'eq', { ip: '127.0.0.0', prefixLength: 8 }),
-      [expr.ct('state', 0), expr.bitwise(0, 0, word(CT_STATE.established | CT_STATE.related), zero)],
-      expr.cmp('eq', 0, zero),
-      [expr.ct('status', 0), expr.bitwise(0, 0, word(CT_STATUS.dnat), zero)],
-      expr.cmp('eq', 0, zero),
-      expr.verdict(drop),
-    ),
-  ];
 }
 
 /** Node ports on loopback addresses: hooked to packets that start here, never to those that come in. */
@@ -284,32 +198,7 @@ function loopbackStandIn(options: DataplaneOptions): ChainDefinition[] {
   ];
 }
 
-const rule = (...parts: readonly (Expression | readonly Expression[])[]): RuleDefinition => ({
-  expressions: parts.flat(),
-});
-
 // ---- fixed chains
-
-export function sourceRangeRules(family: IPFamily, prefixLengths: Iterable<number>): RuleDefinition[] {
-  const f = fieldsOf(family);
-  const longestFirst = [...prefixLengths].sort((a, b) => b - a);
-  return [
-    ...longestFirst.map((length) => {
-      const mask = prefixMask(f.saddr.length, length);
-      const key = loadFields([f.saddr, ...f.service], 0);
-      const masked =
-        length === f.saddr.length * 8 ? [] : [expr.bitwise(0, 0, mask, Buffer.alloc(mask.length))];
-      return rule(
-        key.slice(0, 1),
-        masked,
-        key.slice(1),
-        expr.lookup(sourceRangeSet(length), 0),
-        expr.verdict(returnToCaller),
-      );
-    }),
-    rule(expr.verdict(drop)),
-  ];
-}
 
 export function baseObjects(options: DataplaneOptions, sourceRangeLengths: Iterable<number>): BaseObjects {
   const { family, detector, masqueradeMark: mark } = options;

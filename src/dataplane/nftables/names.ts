@@ -72,13 +72,3 @@ export const sets = {
   droppedNodePorts: 'dropped-nodeports',
   hairpin: 'hairpin-connections',
 } as const;
-
-/** Sources allowed for load balancer addresses: one set per prefix length in use, so that every lookup is exact. */
-export function sourceRangeSet(prefixLength: number): string {
-  return `source-ranges-${prefixLength}`;
-}
-
-export function sourceRangePrefix(set: string): number | undefined {
-  const match = /^source-ranges-(\d+)$/.exec(set);
-  return match === null ? undefined : Number(match[1]);
-}

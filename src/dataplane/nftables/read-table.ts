@@ -3,9 +3,11 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { isVerdict, sameSetDefinition, type NftablesConnection } from '../../netlink/nftables/index.js';
 import type { DataplaneOptions } from '../dataplane.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
-import { readHostUint32 } from './keys.js';
-import { baseObjects, nftFamily, sourceRangeSetDefinition } from './layout.js';
-import { maps, sets, sourceRangePrefix, tableName } from './names.js';
+import { readHostUint32 } from '../nft/keys.js';
+import { nftFamily } from '../nft/rules.js';
+import { sourceRangePrefix, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
+import { baseObjects } from './layout.js';
+import { maps, sets, tableName } from './names.js';
 
 /** A dump is right unless the kernel was just rearranging the hash table (rhashtable): then it is taken again. */
 const dumpAttempts = 20;

@@ -7,7 +7,7 @@ import { subscribeNftables, type Notification } from '../../netlink/nftables/ind
 import type { Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import type { ApplyReport, Dataplane } from '../dataplane.js';
-import { nftFamily } from './layout.js';
+import { nftFamily } from '../nft/rules.js';
 import { tableName } from './names.js';
 
 const firstDelayMs = 20;
