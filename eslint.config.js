@@ -14,6 +14,7 @@ const mayImport = {
   conntrack: ['model', 'netlink', 'log'],
   health: ['model', 'log'],
   metrics: [],
+  http: ['health', 'metrics', 'log'],
   config: ['model'],
   system: ['netlink', 'log'],
   leftovers: ['netlink', 'log'],

@@ -1,9 +1,17 @@
 import assert from 'node:assert/strict';
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { after, test } from 'node:test';
+import { once } from 'node:events';
+import { Agent, get, type Server } from 'node:http';
+import { connect, type AddressInfo } from 'node:net';
+import { after, afterEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BindError, listen, listenWithRetry, printAddress } from './listen.js';
+import {
+  BindError,
+  closeServer,
+  KeptServer,
+  listen,
+  printAddress,
+  type KeptServerOptions,
+} from './listen.js';
 
 // The retries alone would not keep the process alive.
 const alive = setInterval(() => undefined, 1000);
@@ -74,40 +82,97 @@ test('an address that is not on this machine is told as the system tells it', as
   );
 });
 
-test('tries again until the port is free', async () => {
-  const first = await listen({ host: '127.0.0.1', port: 0 }, () => undefined);
-  const port = portOf(first);
-  const failures: unknown[] = [];
-  const second = listenWithRetry(
-    { host: '127.0.0.1', port },
-    (_, response) => response.end(),
-    10,
-    new AbortController().signal,
-    (error) => failures.push(error),
-  );
-  while (failures.length < 3) await sleep(2);
-  first.close();
-  const server = await second;
-  assert.ok(server);
-  assert.equal(await answers('127.0.0.1', port), true);
-  server.close();
-  server.closeAllConnections();
+const kept: KeptServer[] = [];
+afterEach(() => {
+  for (const server of kept.splice(0)) server.close();
 });
 
-test('gives up when it is told to', async () => {
+function keep(port: number, options: Partial<KeptServerOptions> = {}) {
+  const failures: string[] = [];
+  const server = new KeptServer({
+    address: { host: '127.0.0.1', port },
+    handler: (_, response) => response.end(),
+    hardFail: false,
+    retryMs: 10,
+    onRetry: (error) => failures.push(error.message),
+    ...options,
+  });
+  kept.push(server);
+  return { server, failures };
+}
+
+test('a kept server tries again until the port is free', async () => {
   const first = await listen({ host: '127.0.0.1', port: 0 }, () => undefined);
-  const abort = new AbortController();
-  const second = listenWithRetry(
-    { host: '127.0.0.1', port: portOf(first) },
-    () => undefined,
-    60_000,
-    abort.signal,
-    () => {
-      setImmediate(() => {
-        abort.abort();
-      });
-    },
-  );
-  assert.equal(await second, undefined);
+  const { server, failures } = keep(portOf(first));
+  await server.start();
+  while (failures.length < 3) await sleep(2);
+  assert.match(failures[2] ?? '', /the port is taken/);
+  const port = portOf(first);
   first.close();
+  while (server.port !== port) await sleep(2);
+  assert.equal(await answers('127.0.0.1', port), true);
+});
+
+test('a kept server that is closed while it tries gives up', async () => {
+  const first = await listen({ host: '127.0.0.1', port: 0 }, () => undefined);
+  const port = portOf(first);
+  const { server, failures } = keep(port);
+  await server.start();
+  server.close();
+  first.close();
+  await sleep(40);
+  assert.equal(failures.length, 1);
+  assert.equal(await answers('127.0.0.1', port), false);
+});
+
+test('a kept server that is closed does not answer any more, on old connections neither', async () => {
+  const { server } = keep(0);
+  await server.start();
+  const port = server.port ?? 0;
+  const socket = connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  server.close();
+  await once(socket.resume(), 'close');
+  assert.equal(await answers('127.0.0.1', port), false);
+});
+
+test('hard fail: the first failure is the last', async () => {
+  const first = await listen({ host: '127.0.0.1', port: 0 }, () => undefined);
+  const { server, failures } = keep(portOf(first), { hardFail: true });
+  await assert.rejects(server.start(), BindError);
+  first.close();
+  await sleep(40);
+  assert.equal(server.port, undefined);
+  assert.deepEqual(failures, []);
+});
+
+test('hard fail: a free port is no failure', async () => {
+  const { server } = keep(0, { hardFail: true });
+  await server.start();
+  assert.equal(await answers('127.0.0.1', server.port ?? 0), true);
+});
+
+test('an idle connection outlives the pauses of probes; an answer under way is finished when the server closes', async () => {
+  const pending: (() => void)[] = [];
+  const server = await listen({ host: '127.0.0.1', port: 0 }, (_, response) => {
+    pending.push(() => response.end('late'));
+  });
+  assert.ok(server.keepAliveTimeout >= 300_000);
+  const port = portOf(server);
+  const agent = new Agent({ keepAlive: true });
+  const answer = new Promise<string>((resolve, reject) => {
+    get({ port, host: '127.0.0.1', agent }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+      response.on('end', () => {
+        resolve(text);
+      });
+    }).on('error', reject);
+  });
+  while (pending.length === 0) await sleep(2);
+  closeServer(server);
+  assert.equal(await answers('127.0.0.1', port), false);
+  pending[0]?.();
+  assert.equal(await answer, 'late');
+  agent.destroy();
 });

@@ -1,8 +1,12 @@
-/** HTTP servers that may find their port taken: try again, or give up at once. */
+/**
+ * HTTP servers as upstream's bind rules have them (observability.md section 1): the wildcard address of either family
+ * means both, a port that is taken is tried again for ever, or ends the process if the operator wants it so.
+ */
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface ListenAddress {
+  /** An IP address. */
   readonly host: string;
   readonly port: number;
   /** Only this family, even on the wildcard address. */
@@ -17,14 +21,24 @@ export function printAddress({ host, port }: ListenAddress): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/**
+ * Probes and scrapers keep their connections. Node closes those that were idle for 5 s, at the moment in which the next
+ * request may be on its way: a failed probe. Longer than any of them waits between two requests.
+ */
+const keepAliveMs = 10 * 60_000;
+
 /** @throws BindError */
 export async function listen(address: ListenAddress, handler: RequestListener): Promise<Server> {
-  const server = createServer(handler);
   // Both wildcards mean "both families" unless asked otherwise; without IPv6 in the kernel only 0.0.0.0 works.
   const wildcard = ['0.0.0.0', '::'].includes(address.host) && address.ipv6Only === undefined;
   const hosts = wildcard ? ['::', '0.0.0.0'] : [address.host];
   let failure: unknown;
   for (const host of hosts) {
+    const server = createServer({ keepAliveTimeout: keepAliveMs }, (request, response) => {
+      // It was on its way when the server closed: the last one on this connection.
+      if (!server.listening) response.setHeader('Connection', 'close');
+      handler(request, response);
+    });
     try {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject);
@@ -33,17 +47,17 @@ export async function listen(address: ListenAddress, handler: RequestListener): 
           resolve();
         });
       });
+      // Connections that could not be accepted (no descriptors left): the next one may.
       server.on('error', () => undefined);
       return server;
     } catch (error) {
       failure = error;
-      const code = error instanceof Error && 'code' in error ? error.code : undefined;
+      const code = codeOf(error);
       if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') break;
     }
   }
-  const code = failure instanceof Error && 'code' in failure ? failure.code : undefined;
   const reason =
-    code === 'EADDRINUSE'
+    codeOf(failure) === 'EADDRINUSE'
       ? 'the port is taken by another process (is another kube-proxy running? `ss -ltnp` shows which)'
       : failure instanceof Error
         ? failure.message
@@ -51,21 +65,76 @@ export async function listen(address: ListenAddress, handler: RequestListener): 
   throw new BindError(`cannot listen on ${printAddress(address)}: ${reason}`, { cause: failure });
 }
 
-/** Tries until it works or `signal` ends it. `onFailure` hears of each failure. */
-export async function listenWithRetry(
-  address: ListenAddress,
-  handler: RequestListener,
-  retryMs: number,
-  signal: AbortSignal,
-  onFailure: (error: unknown) => void,
-): Promise<Server | undefined> {
-  while (!signal.aborted) {
+/** Ends it without waiting for those who keep their connections open; answers under way are finished. */
+export function closeServer(server: Server): void {
+  server.close();
+  server.closeIdleConnections();
+}
+
+export interface KeptServerOptions {
+  readonly address: ListenAddress;
+  readonly handler: RequestListener;
+  /** A port that can't be had makes start() reject, instead of being tried again. */
+  readonly hardFail: boolean;
+  /** Milliseconds between two tries. */
+  readonly retryMs: number;
+  readonly onRetry: (error: BindError) => void;
+}
+
+/** Keeps a server up until it is closed. Once it listens, nothing but close() makes it stop. */
+export class KeptServer {
+  private readonly abort = new AbortController();
+  private server: Server | undefined;
+
+  constructor(private readonly options: KeptServerOptions) {}
+
+  /** Settles with hardFail when it listens, without when the first try is over. @throws BindError with hardFail */
+  async start(): Promise<void> {
     try {
-      return await listen(address, handler);
+      this.take(await listen(this.options.address, this.options.handler));
     } catch (error) {
-      onFailure(error);
-      await sleep(retryMs, undefined, { signal, ref: false }).catch(() => undefined);
+      if (this.options.hardFail || !(error instanceof BindError)) throw error;
+      this.options.onRetry(error);
+      void this.keepTrying();
     }
   }
-  return undefined;
+
+  /** Where it listens; undefined: nowhere. */
+  get port(): number | undefined {
+    const address = this.server?.address();
+    return typeof address === 'object' ? address?.port : undefined;
+  }
+
+  close(): void {
+    this.abort.abort();
+    if (this.server === undefined) return;
+    closeServer(this.server);
+    this.server.closeAllConnections();
+    this.server = undefined;
+  }
+
+  private async keepTrying(): Promise<void> {
+    const { address, handler, retryMs, onRetry } = this.options;
+    const { signal } = this.abort;
+    for (;;) {
+      await sleep(retryMs, undefined, { signal, ref: false }).catch(() => undefined);
+      if (signal.aborted) return;
+      try {
+        this.take(await listen(address, handler));
+        return;
+      } catch (error) {
+        if (!(error instanceof BindError)) throw error;
+        onRetry(error);
+      }
+    }
+  }
+
+  private take(server: Server): void {
+    if (this.abort.signal.aborted) closeServer(server);
+    else this.server = server;
+  }
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
 }

@@ -1,6 +1,8 @@
 /** Health check node ports (observability.md section 4) over real HTTP on the loopback. */
 import assert from 'node:assert/strict';
-import { createServer, type AddressInfo, type Server } from 'node:net';
+import { once } from 'node:events';
+import { Agent, request } from 'node:http';
+import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { afterEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { HealthCheckPort } from '../model/types.js';
@@ -65,6 +67,18 @@ async function refused(port: number, host = '127.0.0.1'): Promise<boolean> {
     () => false,
     () => true,
   );
+}
+
+/** Over the agent's one connection. */
+async function kept(port: number, agent: Agent) {
+  return await new Promise<{ status: number | undefined; reused: boolean }>((resolve, reject) => {
+    const sent = request({ host: '127.0.0.1', port, agent }, (response) => {
+      response.resume().on('end', () => {
+        resolve({ status: response.statusCode, reused: sent.reusedSocket });
+      });
+    });
+    sent.on('error', reject).end();
+  });
 }
 
 const answers: [endpoints: number, proxyHealthy: boolean, status: number][] = [
@@ -179,7 +193,7 @@ test('removed while its port is taken: not told any more', async () => {
   taken.server.close();
 });
 
-test('several addresses: all of them or none', async () => {
+test('several addresses: one that is taken does not keep the others closed', async () => {
   const { health, failures } = begin({ addresses: ['127.0.0.2', '127.0.0.1'] });
   const taken = await takePort();
   const free = await freePort();
@@ -187,9 +201,67 @@ test('several addresses: all of them or none', async () => {
   health.set(check(taken.port));
   await health.openAll();
   for (const host of ['127.0.0.1', '127.0.0.2']) assert.equal((await get(free, host)).status, 200);
+  assert.equal((await get(taken.port, '127.0.0.2')).status, 200);
   assert.equal(failures.length, 1);
-  assert.equal(await refused(taken.port, '127.0.0.2'), true);
+  assert.equal(health.failed, 1);
   taken.server.close();
+});
+
+test('listeners follow the addresses of the node; those on addresses that stay keep their connections', async () => {
+  const { health, failures } = begin({ addresses: ['127.0.0.1', '127.0.0.2'] });
+  const port = await freePort();
+  health.set(check(port));
+  health.setAddresses(['127.0.0.2', '127.0.0.1']);
+  assert.equal(await refused(port), true, 'not before the first sync');
+  await health.openAll();
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  assert.deepEqual(await kept(port, agent), { status: 200, reused: false });
+  health.setAddresses(['127.0.0.1', '127.0.0.3']);
+  while (await refused(port, '127.0.0.3')) await sleep(2);
+  assert.equal(await refused(port, '127.0.0.2'), true);
+  assert.deepEqual(await kept(port, agent), { status: 200, reused: true });
+  health.setAddresses('all');
+  while (await refused(port, '127.0.0.2')) await sleep(2);
+  health.setAddresses([]);
+  for (const host of ['127.0.0.1', '127.0.0.2', '127.0.0.3']) assert.equal(await refused(port, host), true);
+  assert.deepEqual(failures, []);
+  agent.destroy();
+});
+
+test('an address that is not there yet is tried again; the others answer meanwhile', async () => {
+  const { health, failures } = begin({ addresses: ['127.0.0.1'], retryMs: 10 });
+  const port = await freePort();
+  health.set(check(port));
+  await health.openAll();
+  health.setAddresses(['127.0.0.1', '192.0.2.1']);
+  while (failures.length === 0) await sleep(2);
+  assert.match(failures[0] ?? '', /cannot listen on 192\.0\.2\.1:\d+: .*EADDRNOTAVAIL/);
+  assert.equal((await get(port)).status, 200);
+  assert.equal(health.failed, 1);
+  health.setAddresses(['127.0.0.1']);
+  assert.equal(health.failed, 0);
+});
+
+test('a request under way when its Service goes away: 503, and the connection ends', async () => {
+  const { health } = begin();
+  const port = await freePort();
+  health.set(check(port));
+  await health.openAll();
+  const socket = connect(port, '127.0.0.1').setEncoding('utf8');
+  let received = '';
+  socket.on('data', (text: string) => (received += text));
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
+  while (!received.endsWith('}')) await sleep(2);
+  assert.match(received, /^HTTP\/1\.1 200 /);
+  received = '';
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\n');
+  // The first line has to arrive: from then on a request is under way.
+  await sleep(50);
+  health.remove('shop/web');
+  socket.write('\r\n');
+  await once(socket, 'close');
+  assert.match(received, /^HTTP\/1\.1 503 [^]*\r\nConnection: close\r\n[^]*"localEndpoints": 0,/);
+  assert.match(received, /\r\nX-Load-Balancing-Endpoint-Weight: 0\r\n/);
 });
 
 test('no address: no listener, no complaint', async () => {

@@ -1,16 +1,20 @@
 /**
  * Health check node ports (observability.md section 4): one HTTP listener per Service with externalTrafficPolicy
- * Local and per family, that tells a load balancer whether this node has endpoints for it.
+ * Local, family and address, that tells a load balancer whether this node has endpoints for it.
  */
-import type { RequestListener, Server } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { HealthCheckPort, IPFamily } from '../model/types.js';
-import { listen } from './listen.js';
+import { closeServer, listen } from './listen.js';
 
 interface Entry {
   check: HealthCheckPort;
-  servers: Server[];
-  state: 'closed' | 'opening' | 'open';
+  /** By address; the wildcard address when there are no others. */
+  readonly servers: Map<string, Server>;
+  /** The listeners are being opened. */
+  opening: boolean;
   reported: boolean;
+  /** The Service is gone, or has another port. */
+  closed: boolean;
 }
 
 export interface NodePortHealthOptions {
@@ -26,96 +30,134 @@ export interface NodePortHealthOptions {
 
 export class NodePortHealth {
   private readonly entries = new Map<string, Entry>();
+  private hosts: readonly string[];
   private retry: NodeJS.Timeout | undefined;
+  /** Services may be listened for: set by the first openAll(). */
+  private started = false;
 
-  constructor(private readonly options: NodePortHealthOptions) {}
+  constructor(private readonly options: NodePortHealthOptions) {
+    this.hosts = this.hostsOf(options.addresses);
+  }
 
   set(check: HealthCheckPort): void {
     const entry = this.entries.get(check.service);
-    if (entry !== undefined && entry.check.port !== check.port) this.remove(check.service);
-    const kept = this.entries.get(check.service);
-    if (kept === undefined)
-      this.entries.set(check.service, { check, servers: [], state: 'closed', reported: false });
-    else kept.check = check;
+    if (entry?.check.port === check.port) {
+      entry.check = check;
+      return;
+    }
+    this.remove(check.service);
+    this.entries.set(check.service, {
+      check,
+      servers: new Map(),
+      opening: false,
+      reported: false,
+      closed: false,
+    });
   }
 
   remove(service: string): void {
     const entry = this.entries.get(service);
     if (entry === undefined) return;
     this.entries.delete(service);
-    closeAll(entry.servers);
+    entry.closed = true;
+    closeAll(entry);
+  }
+
+  /** The node's addresses changed: listeners on those that stay are not touched. */
+  setAddresses(addresses: 'all' | readonly string[]): void {
+    const hosts = this.hostsOf(addresses);
+    if (hosts.join() === this.hosts.join()) return;
+    this.hosts = hosts;
+    for (const entry of this.entries.values()) {
+      for (const [host, server] of entry.servers) {
+        if (hosts.includes(host)) continue;
+        entry.servers.delete(host);
+        closeServer(server);
+      }
+    }
+    if (this.started) void this.openAll();
+  }
+
+  /** Number of Services whose listeners are not all open. */
+  get failed(): number {
+    return this.incomplete().length;
   }
 
   /** Opens what is not open yet. A port that is taken is reported, and tried again. */
   async openAll(): Promise<void> {
+    this.started = true;
     clearTimeout(this.retry);
-    await Promise.all(this.closed().map((entry) => this.open(entry)));
-    if (this.closed().length === 0) return;
+    await Promise.all(this.incomplete().map((entry) => this.open(entry)));
     clearTimeout(this.retry);
+    if (this.failed === 0) return;
     this.retry = setTimeout(() => void this.openAll(), this.options.retryMs).unref();
   }
 
   close(): void {
+    this.started = false;
     clearTimeout(this.retry);
     for (const service of [...this.entries.keys()]) this.remove(service);
   }
 
-  private closed(): Entry[] {
-    return [...this.entries.values()].filter((entry) => entry.state === 'closed');
+  private hostsOf(addresses: 'all' | readonly string[]): readonly string[] {
+    if (addresses !== 'all') return [...new Set(addresses)].sort();
+    return [this.options.family === 'IPv6' ? '::' : '0.0.0.0'];
   }
 
-  /** Removed, or moved to another port, while it was being opened. */
-  private isStale(entry: Entry): boolean {
-    return this.entries.get(entry.check.service) !== entry;
+  private incomplete(): Entry[] {
+    return [...this.entries.values()].filter((entry) => this.missing(entry).length > 0);
   }
 
+  private missing(entry: Entry): string[] {
+    return this.hosts.filter((host) => !entry.servers.has(host));
+  }
+
+  /** One address that can't be had does not keep the others closed. */
   private async open(entry: Entry): Promise<void> {
-    entry.state = 'opening';
-    const v6 = this.options.family === 'IPv6';
-    const hosts = this.options.addresses === 'all' ? [v6 ? '::' : '0.0.0.0'] : this.options.addresses;
-    const servers: Server[] = [];
-    try {
-      for (const host of hosts) {
-        servers.push(await listen({ host, port: entry.check.port, ipv6Only: v6 }, this.answer(entry)));
+    if (entry.opening) return;
+    entry.opening = true;
+    let failure: unknown;
+    for (const host of this.missing(entry)) {
+      try {
+        const server = await listen(
+          { host, port: entry.check.port, ipv6Only: this.options.family === 'IPv6' },
+          (request, response) => {
+            this.answer(entry, request, response);
+          },
+        );
+        if (entry.closed || !this.hosts.includes(host)) closeServer(server);
+        else entry.servers.set(host, server);
+      } catch (error) {
+        if (!entry.closed && this.hosts.includes(host)) failure ??= error;
       }
-    } catch (error) {
-      closeAll(servers);
-      entry.state = 'closed';
-      if (this.isStale(entry)) return;
-      if (!entry.reported) this.options.onFailure(entry.check, error);
-      entry.reported = true;
-      return;
     }
-    entry.state = 'open';
-    entry.reported = false;
-    entry.servers = servers;
-    if (this.isStale(entry)) closeAll(servers);
+    entry.opening = false;
+    if (failure !== undefined && !entry.reported) this.options.onFailure(entry.check, failure);
+    entry.reported = failure !== undefined;
   }
 
-  private answer(entry: Entry): RequestListener {
-    return (request, response) => {
-      request.resume();
-      const { namespace, name, localReadyEndpoints } = entry.check;
-      const healthy = this.options.proxyHealthy();
-      const body = JSON.stringify(
-        { service: { namespace, name }, localEndpoints: localReadyEndpoints, serviceProxyHealthy: healthy },
-        undefined,
-        '\t',
-      );
-      response.writeHead(healthy && localReadyEndpoints > 0 ? 200 : 503, {
-        'Content-Type': 'application/json',
-        'X-Content-Type-Options': 'nosniff',
-        'X-Load-Balancing-Endpoint-Weight': String(localReadyEndpoints),
-        'Content-Length': Buffer.byteLength(body),
-      });
-      response.end(body);
-    };
+  /** Any method, any path. A request that was on its way when its Service went away hears that there is nothing. */
+  private answer(entry: Entry, request: IncomingMessage, response: ServerResponse): void {
+    request.resume();
+    const { namespace, name } = entry.check;
+    const localEndpoints = entry.closed ? 0 : entry.check.localReadyEndpoints;
+    const healthy = this.options.proxyHealthy();
+    const body = JSON.stringify(
+      { service: { namespace, name }, localEndpoints, serviceProxyHealthy: healthy },
+      undefined,
+      '\t',
+    );
+    response.writeHead(healthy && localEndpoints > 0 ? 200 : 503, {
+      'Content-Type': 'application/json',
+      'X-Content-Type-Options': 'nosniff',
+      'X-Load-Balancing-Endpoint-Weight': String(localEndpoints),
+      'Content-Length': Buffer.byteLength(body),
+    });
+    response.end(body);
   }
 }
 
-function closeAll(servers: readonly Server[]): void {
-  for (const server of servers) {
-    server.close();
-    server.closeAllConnections();
-  }
+function closeAll(entry: Entry): void {
+  for (const server of entry.servers.values()) closeServer(server);
+  entry.servers.clear();
 }

@@ -21,7 +21,11 @@ export interface ConnectionOptions {
   readonly environment?: Environment;
   /** For tests; where a pod finds its token and CA. */
   readonly serviceAccountFolder?: string;
+  /** A credential plugin has ended, this way. */
+  readonly onPlugin?: (outcome: PluginOutcome) => void;
 }
+
+export type PluginOutcome = 'no_error' | 'plugin_execution_error' | 'plugin_not_found_error';
 
 /** What one TLS connection needs, in the words of node:tls. */
 export interface TlsMaterial {
@@ -78,7 +82,7 @@ export async function loadCredentials(options: ConnectionOptions, log: Logger): 
       `kubeconfig ${kubeconfig} is empty: it needs clusters, contexts and a current-context`,
     );
   }
-  return KubeconfigCredentials.create(config, master, environment);
+  return KubeconfigCredentials.create(config, master, environment, options.onPlugin);
 }
 
 /** The URL of an API server; a bare host:port means http, or https where TLS settings exist. */
@@ -225,15 +229,21 @@ class KubeconfigCredentials implements ApiCredentials {
     config: Kubeconfig,
     master: string,
     environment: Environment,
+    onPlugin: ConnectionOptions['onPlugin'],
   ): Promise<KubeconfigCredentials> {
-    const credentials = new KubeconfigCredentials(config, master, environment);
+    const credentials = new KubeconfigCredentials(config, master, environment, onPlugin);
     // Files that are wrong now are better reported before anything else starts.
     await credentials.#files();
     if (credentials.#tokenFile !== undefined) await credentials.#tokenFile.token();
     return credentials;
   }
 
-  private constructor(config: Kubeconfig, master: string, environment: Environment) {
+  private constructor(
+    config: Kubeconfig,
+    master: string,
+    environment: Environment,
+    private readonly onPlugin: ConnectionOptions['onPlugin'],
+  ) {
     this.#config = config;
     this.source = `kubeconfig ${config.file} (context ${config.context})`;
     this.server =
@@ -356,8 +366,10 @@ class KubeconfigCredentials implements ApiCredentials {
         new ExecAuth().applyAuthentication({ ...user, exec: { ...exec, command, env } }, options),
         deadline.expired,
       ]);
+      this.onPlugin?.('no_error');
     } catch (error) {
       const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+      this.onPlugin?.(missing ? 'plugin_not_found_error' : 'plugin_execution_error');
       const reason = error instanceof Error ? error.message.trim().split('\n')[0] : String(error);
       throw new KubeError(
         'KUBE_EXEC_PLUGIN',

@@ -51,9 +51,16 @@ export class EventRecorder {
     }
     if (this.#tokens === 0) return;
     this.#tokens--;
-    this.#send(event).catch((error: unknown) => {
+    void this.deliver(event);
+  }
+
+  /** Settles when the event has arrived, or can't be delivered. */
+  async deliver(event: ClusterEvent): Promise<void> {
+    try {
+      await this.#send(event);
+    } catch (error) {
       this.log.debug(4, 'An event could not be sent', { reason: event.reason, why: errorText(error) });
-    });
+    }
   }
 
   close(): void {

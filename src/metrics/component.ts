@@ -59,7 +59,7 @@ export function defineComponentMetrics(
           git_tree_state: build.gitTreeState,
           build_date: build.buildDate,
           go_version: runtimeVersion,
-          compiler: 'v8',
+          compiler: 'tsc',
           platform: `linux/${goArchitectures[process.arch] ?? process.arch}`,
         },
         1,
@@ -105,4 +105,4 @@ export function defineComponentMetrics(
 }
 
 /** Stands where other components tell their version of Go. */
-export const runtimeVersion = `node${process.version}`;
+export const runtimeVersion = `node ${process.version}`;

@@ -7,7 +7,15 @@ import { createMetrics, type MetricsOptions } from './metrics.js';
 import { Slis } from './slis.js';
 import { lint, parseTextFormat, type Family } from './testing/text-format.js';
 
-const conntrack = { entries: 1200, max: 262_144, drop: 3, earlyDrop: 2, insertFailed: 1 };
+const conntrack = {
+  entries: 1200,
+  max: 262_144,
+  drop: 4,
+  earlyDrop: 3,
+  insertFailed: 2,
+  chainTooLong: 1,
+  invalid: 9,
+};
 const everything: MetricsOptions = {
   modes: ['iptables', 'ipvs', 'nftables'],
   sources: {
@@ -18,10 +26,13 @@ const everything: MetricsOptions = {
       pendingEndpointSlices: 2,
     }),
     conntrack: () => conntrack,
-    apiServer: () => [
-      { kind: 'Service', synced: true, watching: false, objects: 3, lastContact: 1_767_323_045_500 },
-      { kind: 'Node', synced: false, watching: false, objects: 0, lastContact: 0 },
-    ],
+    apiServer: () => ({
+      fromStateFile: false,
+      resources: [
+        { kind: 'Service', synced: true, watching: false, objects: 3, currentAt: 1_767_323_045_500 },
+        { kind: 'Node', synced: false, watching: false, objects: 0, currentAt: 0 },
+      ],
+    }),
     accounting: (object) => (object === 'ct_state_invalid_dropped_pkts' ? 4 : undefined),
   },
   build: {
@@ -80,6 +91,7 @@ function fill(options: MetricsOptions) {
   metrics.restClient.answered({ ...request, status: 200, seconds: 0.01, requestBytes: 100 });
   metrics.restClient.received({ ...request, bytes: 3000 });
   metrics.restClient.retried(request);
+  metrics.restClient.waited({ ...request, seconds: 0.2 });
   metrics.restClient.pluginCalled('no_error');
   return metrics;
 }
@@ -142,6 +154,7 @@ const upstream: readonly Row[] = [
   ],
   ['kubernetes_feature_enabled', 'gauge', ['name', 'stage'], 'BETA'],
   ['rest_client_request_duration_seconds', 'histogram', ['host', 'verb'], 'ALPHA', restBuckets],
+  ['rest_client_rate_limiter_duration_seconds', 'histogram', ['host', 'verb'], 'ALPHA', restBuckets],
   ['rest_client_request_size_bytes', 'histogram', ['host', 'verb'], 'ALPHA', sizeBuckets],
   ['rest_client_response_size_bytes', 'histogram', ['host', 'verb'], 'ALPHA', sizeBuckets],
   ['rest_client_requests_total', 'counter', ['code', 'host', 'method'], 'ALPHA'],
@@ -278,9 +291,10 @@ test('what others count is asked for at every scrape', async () => {
   assert.deepEqual(await values(...table, 'kubeproxyts_conntrack_drops_total'), [
     '{} 1200',
     '{} 262144',
-    '{reason=table_full} 3',
-    '{reason=early_drop} 2',
-    '{reason=insert_failed} 1',
+    '{reason=table_full} 4',
+    '{reason=early_drop} 3',
+    '{reason=insert_failed} 2',
+    '{reason=chain_too_long} 1',
   ]);
   stats = undefined;
   assert.deepEqual(await values(...table, 'kubeproxyts_conntrack_drops_total'), [], 'missing, not 0');
@@ -292,7 +306,7 @@ test('what the API server has told, by kind of object', async () => {
     '{resource=Service} 1',
     '{resource=Node} 0',
   ]);
-  assert.deepEqual(samples(families, 'kubeproxyts_resource_last_contact_timestamp_seconds'), [
+  assert.deepEqual(samples(families, 'kubeproxyts_resource_current_timestamp_seconds'), [
     '{resource=Service} 1767323045.5',
   ]);
 });

@@ -11,11 +11,15 @@ export interface ResourceState {
   /** A watch is open now. */
   readonly watching: boolean;
   readonly objects: number;
-  /** Milliseconds since the epoch of the last bytes from the server; 0: never. */
-  readonly lastContact: number;
+  /** Milliseconds since the epoch: when the objects known were last known to be the API server's; 0: never. */
+  readonly currentAt: number;
 }
 
-export type ApiServerState = readonly ResourceState[];
+export interface ApiServerState {
+  readonly resources: readonly ResourceState[];
+  /** What is served comes from the state file of an earlier process. */
+  readonly fromStateFile: boolean;
+}
 
 export interface OwnMetrics {
   /** Service ports that the kernel refused and that wait to be tried again. */
@@ -76,6 +80,15 @@ export function defineOwnMetrics(
 }
 
 function defineApiServerMetrics(catalogue: Catalogue, source: () => ApiServerState | undefined): void {
+  catalogue.gauge({
+    name: 'kubeproxyts_state_file_served',
+    help: 'Whether what is served comes from the state file, because the API server has not been reached yet',
+    stability: undefined,
+    collect: (metric) => {
+      const state = source();
+      metric.set(state === undefined ? NaN : Number(state.fromStateFile));
+    },
+  });
   const labels = ['resource'] as const;
   const each = (name: string, help: string, read: (state: ResourceState) => number | undefined): void => {
     catalogue.gauge({
@@ -85,7 +98,7 @@ function defineApiServerMetrics(catalogue: Catalogue, source: () => ApiServerSta
       stability: undefined,
       collect: (metric) => {
         metric.reset();
-        for (const state of source() ?? []) {
+        for (const state of source()?.resources ?? []) {
           const value = read(state);
           if (value !== undefined) metric.set({ resource: state.kind }, value);
         }
@@ -100,8 +113,8 @@ function defineApiServerMetrics(catalogue: Catalogue, source: () => ApiServerSta
   );
   each('kubeproxyts_resource_objects', 'Objects known', ({ objects }) => objects);
   each(
-    'kubeproxyts_resource_last_contact_timestamp_seconds',
-    'Unix time at which the API server last sent something about these objects',
-    ({ lastContact }) => (lastContact === 0 ? undefined : lastContact / 1000),
+    'kubeproxyts_resource_current_timestamp_seconds',
+    "Unix time at which the objects known were last known to be the API server's",
+    ({ currentAt }) => (currentAt === 0 ? undefined : currentAt / 1000),
   );
 }

@@ -30,7 +30,15 @@ export interface BodyReceived {
   readonly bytes: number;
 }
 
+/** How long a request was in line for the rate limit. */
+export interface RequestWaited {
+  readonly method: string;
+  readonly host: string;
+  readonly seconds: number;
+}
+
 export interface RestClientMetrics {
+  readonly waited: (request: RequestWaited) => void;
   readonly answered: (request: RequestAnswered) => void;
   readonly received: (body: BodyReceived) => void;
   /** A request is sent once more by the client itself, without its user knowing. */
@@ -47,6 +55,12 @@ export function defineRestClientMetrics(catalogue: Catalogue): RestClientMetrics
   const duration = catalogue.histogram({
     name: 'rest_client_request_duration_seconds',
     help: 'Time until the API server began to answer a request',
+    labels,
+    buckets: durationBuckets,
+  });
+  const limiter = catalogue.histogram({
+    name: 'rest_client_rate_limiter_duration_seconds',
+    help: 'Time that requests waited for the rate limit (clientConnection.qps and burst)',
     labels,
     buckets: durationBuckets,
   });
@@ -93,6 +107,9 @@ export function defineRestClientMetrics(catalogue: Catalogue): RestClientMetrics
     buckets: rotationBuckets,
   });
   return {
+    waited: ({ method, host, seconds }) => {
+      limiter.observe({ verb: method, host }, seconds);
+    },
     answered: ({ method, host, status, seconds, requestBytes }) => {
       requests.inc({ code: status === undefined ? '<error>' : String(status), method, host });
       duration.observe({ verb: method, host }, seconds);
@@ -112,16 +129,10 @@ export function defineRestClientMetrics(catalogue: Catalogue): RestClientMetrics
 }
 
 /**
- * How client-go keeps its transports and runs credential plugins. There is one transport here, and no cache that could
- * be cleaned up; the rate limiter does not exist. Registered all the same, so that a query finds what it asks for.
+ * How client-go keeps its transports. There is one transport here, and no cache that could be cleaned up. Registered all
+ * the same, so that a query finds what it asks for.
  */
 function defineMechanics(catalogue: Catalogue): void {
-  catalogue.histogram({
-    name: 'rest_client_rate_limiter_duration_seconds',
-    help: 'Time that requests waited for a rate limiter; there is none',
-    labels: ['verb', 'host'],
-    buckets: durationBuckets,
-  });
   catalogue.gauge({
     name: 'rest_client_transport_cache_entries',
     help: 'Transports to API servers',

@@ -1,20 +1,17 @@
 /**
- * The composition root: the one place that knows all rooms. Wires source → model → dataplanes, and health and metrics
- * around them.
+ * The composition root: the one place that knows all rooms. Wires source → model → dataplanes, and tells health and
+ * metrics.
  */
-import type { Server } from 'node:http';
-import type { Config, HostPort } from '../config/config.js';
-import { Health } from '../health/health.js';
-import { listenWithRetry, listen } from '../health/listen.js';
+import type { Config } from '../config/config.js';
+import { nodeStateOf } from '../health/health.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
-import { errorText, type Logger } from '../log/logger.js';
-import { createMetrics, type Metrics } from '../metrics/metrics.js';
+import type { Logger } from '../log/logger.js';
 import { nodeStatusIPs } from '../model/node.js';
 import { ClusterState } from './cluster-state.js';
 import { exitCodes, FatalError } from './exit-codes.js';
-import { healthEndpoints, metricsEndpoints } from './http-endpoints.js';
 import type { ChosenMode } from './mode.js';
+import type { Observability } from './observability.js';
 import { Running } from './running.js';
 import { openSource, type Source } from './source.js';
 
@@ -22,14 +19,9 @@ import { openSource, type Source } from './source.js';
 const nodeWaitMs = 30_000;
 /** How long pod CIDRs are waited for in mode NodeCIDR. */
 const podCIDRWaitMs = 5 * 60_000;
-const bindRetryMs = 5_000;
 
 /** One start of the program's inside, from the API server to the kernel. */
 export class Proxy {
-  private readonly health: Health;
-  private readonly metrics: Metrics;
-  private readonly servers: Server[] = [];
-  private readonly abort = new AbortController();
   private readonly state: ClusterState;
   private source: Source | undefined;
   private running: Running | undefined;
@@ -42,12 +34,8 @@ export class Proxy {
     private readonly config: Config,
     private readonly mode: ChosenMode,
     private readonly log: Logger,
+    private readonly observability: Observability,
   ) {
-    this.health = new Health(2 * config.syncPeriodMs);
-    this.metrics = createMetrics({
-      modes: [mode.mode],
-      sources: { cluster: () => this.state.counts() },
-    });
     this.state = new ClusterState(config.nodeName, {
       changed: () => this.running?.loop.request(),
       nodeChanged: (node) => {
@@ -58,6 +46,7 @@ export class Proxy {
         this.startWhenReady();
       },
     });
+    observability.observe({ counts: () => this.state.counts(), source: () => this.source?.health() });
   }
 
   /** Until end(), or until it has to be started over. The rules stay. @throws FatalError */
@@ -67,10 +56,11 @@ export class Proxy {
       this.fail = reject;
     });
     try {
-      await Promise.race([this.serve(), ended]);
-      this.source = await openSource(this.config, this.state, this.log, (error) => {
+      const fail = (error: unknown): void => {
         this.fail(error);
-      });
+      };
+      const { metrics } = this.observability;
+      this.source = await openSource(this.config, this.state, this.log, fail, metrics.restClient);
       this.source.start();
       await ended;
     } finally {
@@ -95,57 +85,19 @@ export class Proxy {
   }
 
   private async stop(): Promise<void> {
-    this.abort.abort();
     clearTimeout(this.nodeTimer);
     await this.running?.stop();
-    for (const server of this.servers) {
-      server.close();
-      server.closeAllConnections();
-    }
     await this.source?.stop();
   }
 
-  /** Health and metrics answer from the beginning, before the API server has been reached. */
-  private async serve(): Promise<void> {
-    await this.listenOn('health', this.config.healthzBindAddress, healthEndpoints(this.health, this.metrics));
-    await this.listenOn(
-      'metrics',
-      this.config.metricsBindAddress,
-      metricsEndpoints(this.mode.mode, this.metrics),
-    );
-  }
-
-  private async listenOn(
-    what: string,
-    address: HostPort | undefined,
-    handler: Parameters<typeof listen>[1],
-  ): Promise<void> {
-    if (address === undefined) return;
-    if (this.config.bindAddressHardFail) {
-      try {
-        this.servers.push(await listen(address, handler));
-      } catch (error) {
-        throw new FatalError(exitCodes.addressInUse, `${what} server: ${errorText(error)}`, { cause: error });
-      }
-      return;
-    }
-    void listenWithRetry(address, handler, bindRetryMs, this.abort.signal, (error) => {
-      this.log.error(`The ${what} server is not up; trying again every ${bindRetryMs / 1000} s`, error);
-    }).then((server) => {
-      if (server === undefined) return;
-      if (this.abort.signal.aborted) server.close();
-      else this.servers.push(server);
-    });
-  }
-
   private onNode(node: Node | undefined): void {
+    this.observability.health.setNode(nodeStateOf(node));
     if (node === undefined) {
-      this.log.info('The Node object of this node was deleted; its last state stays in use', {
+      this.log.info('The Node object of this node was deleted; /healthz says so, the rules stay', {
         node: this.config.nodeName,
       });
       return;
     }
-    this.health.setNodeEligible(!node.deleting && !node.taintKeys.includes('ToBeDeletedByClusterAutoscaler'));
     this.running?.nodeChanged(node);
     this.startWhenReady();
   }
@@ -189,7 +141,8 @@ export class Proxy {
     clearTimeout(this.nodeTimer);
     this.starting = true;
     // Manifests need not describe the node; then nothing speaks against it.
-    if (this.config.manifests !== '' && this.state.ownNode === undefined) this.health.setNodeEligible(true);
+    if (this.config.manifests !== '' && this.state.ownNode === undefined)
+      this.observability.health.setNode('unneeded');
     try {
       const record = (event: ClusterEvent): void => this.source?.record(event);
       this.running = new Running({
@@ -197,8 +150,8 @@ export class Proxy {
         mode: this.mode,
         log: this.log,
         state: this.state,
-        health: this.health,
-        metrics: this.metrics,
+        health: this.observability.health,
+        metrics: this.observability.metrics,
         record,
         startOver: (why) => {
           this.startOver(why);

@@ -7,13 +7,16 @@ import type { Config } from '../config/config.js';
 import { ConfigError } from '../config/errors.js';
 import { flagLines } from '../config/help.js';
 import type { ReadFile } from '../config/sources.js';
+import { configz } from '../config/versioned.js';
 import { ConfigFileWatcher } from '../config/watch.js';
 import { createLogger, errorText, type RootLogger } from '../log/logger.js';
 import { exitCodes } from './exit-codes.js';
 import { droppingChains, Machine } from './machine.js';
 import { chooseMode, type ChosenMode } from './mode.js';
 import { nftablesProblem, openNftables } from './preflight.js';
+import { Observability, observabilitySettings, ServerStartError } from './observability.js';
 import { Proxy } from './proxy.js';
+import { tellLastWords } from './source.js';
 import { version } from './version.js';
 
 /**
@@ -40,6 +43,9 @@ class Process {
   private mode: ChosenMode;
   private readonly machine: Machine;
   private proxy: Proxy | undefined;
+  private observability: Observability | undefined;
+  /** The settings that the servers were started with. */
+  private observedSettings = '';
   private ending = false;
 
   constructor(
@@ -74,15 +80,43 @@ class Process {
       this.warnOfDroppingChains();
       while (!this.ending) {
         this.machine.prepare(this.config);
-        this.proxy = new Proxy(this.config, this.mode, this.log);
+        this.proxy = new Proxy(this.config, this.mode, this.log, await this.observe());
         await this.proxy.run();
       }
       return exitCodes.ok;
     } finally {
       watcher?.close();
+      this.observability?.close();
       this.machine.stop();
       process.off('SIGTERM', onEnd).off('SIGINT', onEnd).off('SIGHUP', onHangUp);
     }
+  }
+
+  /** The servers stay as they are as long as nothing about them changes. @throws FatalError */
+  private async observe(): Promise<Observability> {
+    const { config, mode, log } = this;
+    const settings = JSON.stringify([observabilitySettings(config), mode]);
+    if (this.observability !== undefined && this.observedSettings === settings) return this.observability;
+    this.observability?.close();
+    const observability = new Observability({
+      config,
+      mode,
+      log,
+      setVerbosity: (verbosity) => {
+        log.setVerbosity(verbosity);
+      },
+      configz: () => configz(this.config),
+      flagz: () => new Map(Object.entries(this.config.flags)),
+    });
+    this.observability = observability;
+    this.observedSettings = settings;
+    try {
+      await observability.start();
+    } catch (error) {
+      if (error instanceof ServerStartError) await tellLastWords(config, log, error.event);
+      throw error;
+    }
+    return observability;
   }
 
   /** Who comes from mode iptables without knowing should know the one thing that nftables can't do. */

@@ -89,6 +89,7 @@ export class Running {
       nodeIPs: { IPv4: this.nodeIPs.IPv4, IPv6: this.nodeIPs.IPv6 },
       families,
       externalIPs: config.gates.AllowServiceExternalIPs,
+      triggersSince: Date.now(),
     });
     state.attach(this.model);
     this.backend = openBackend({
@@ -155,14 +156,14 @@ export class Running {
         reconciler?.removed(removed);
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
-        void this.nodePortHealth.get(family)?.openAll();
+        void this.openHealthCheckPorts(family);
         if (this.unserved.delete(family) && this.unserved.size === 0) this.removeLeftovers();
       },
     });
     this.maintenance = setInterval(() => {
       this.program('housekeeping', (dataplane) => dataplane.maintain());
     }, maintenanceMs).unref();
-    for (const family of families) health.updated(family);
+    for (const family of families) health.begin(family);
   }
 
   start(): void {
@@ -233,8 +234,15 @@ export class Running {
   private localAddressesChanged(): void {
     this.program('node port addresses', (dataplane) => {
       const addresses = this.nodePorts.current(dataplane.family);
+      this.nodePortHealth.get(dataplane.family)?.setAddresses(addresses);
       return addresses === 'all' ? undefined : dataplane.setNodePortAddresses(addresses);
     });
+  }
+
+  private async openHealthCheckPorts(family: IPFamily): Promise<void> {
+    const ports = this.nodePortHealth.get(family);
+    await ports?.openAll();
+    this.options.metrics.healthCheckPortsFailed.set({ ip_family: family }, ports?.failed ?? 0);
   }
 
   private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {

@@ -1,6 +1,8 @@
 /** Where the cluster's objects come from: the API server, or manifest files. */
 import { setInterval as every } from 'node:timers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
+import type { PluginOutcome } from '../kube/credentials.js';
 import type { ClusterEvent } from '../kube/events.js';
 import { KubeError, type KubeErrorCode } from '../kube/errors.js';
 import type { SourceHealth } from '../kube/health.js';
@@ -22,8 +24,13 @@ export interface Source {
   health(): SourceHealth;
 }
 
+/** Told of requests to the API server, and of the plugin that yields the credentials. */
+export interface SourceObserver extends ClientObserver {
+  readonly pluginCalled: (outcome: PluginOutcome) => void;
+}
+
 /**
- * @param observer told of requests to the API server
+ * @param observer for metrics
  * @param fail called when the API server can't be used and waiting will not help, or did not help
  * @throws FatalError for credentials that can't be used
  */
@@ -32,7 +39,7 @@ export async function openSource(
   sink: ClusterSink,
   log: Logger,
   fail: (error: FatalError) => void,
-  observer?: ClientObserver,
+  observer: SourceObserver,
 ): Promise<Source> {
   return config.manifests === ''
     ? await apiSource(config, sink, log, fail, observer)
@@ -112,7 +119,7 @@ async function apiSource(
   sink: ClusterSink,
   log: Logger,
   fail: (error: FatalError) => void,
-  observer: ClientObserver | undefined,
+  observer: SourceObserver,
 ): Promise<Source> {
   const { loadCredentials } = await import('../kube/credentials.js');
   const { ApiServerSource } = await import('../kube/source.js');
@@ -121,7 +128,7 @@ async function apiSource(
   let source: ApiServerSource;
   let stateFile: StateFile | undefined;
   try {
-    const connection = await loadCredentials(client, log);
+    const connection = await loadCredentials({ ...client, onPlugin: observer.pluginCalled }, log);
     stateFile = await openStateFile(config, connection.server.origin, log);
     source = new ApiServerSource(
       {
@@ -131,7 +138,7 @@ async function apiSource(
         rateLimit: { qps: client.qps, burst: client.burst },
         userAgent: userAgent(version),
         nodeName,
-        ...(observer === undefined ? {} : { observer }),
+        observer,
       },
       stateFile?.sink(sink) ?? sink,
       log.named('api'),
@@ -229,4 +236,27 @@ function watchStart(
   return () => {
     clearInterval(timer);
   };
+}
+
+/** How long the process stays for the sake of an event that says why it ends. */
+const lastWordsMs = 3_000;
+
+/** Tells the cluster's users why the process ends, where there is an API server that can be reached. */
+export async function tellLastWords(config: Config, log: Logger, event: ClusterEvent): Promise<void> {
+  if (config.manifests !== '') return;
+  const { loadCredentials } = await import('../kube/credentials.js');
+  const { ApiClient } = await import('../kube/http/client.js');
+  const { EventRecorder } = await import('../kube/events.js');
+  const { userAgent } = await import('../kube/user-agent.js');
+  try {
+    const credentials = await loadCredentials(config.client, log);
+    const client = new ApiClient(credentials, { userAgent: userAgent(version) });
+    const recorder = new EventRecorder(client, config.nodeName, log.named('api'));
+    await Promise.race([recorder.deliver(event), sleep(lastWordsMs, undefined, { ref: false })]);
+    recorder.close();
+    client.close();
+  } catch (error) {
+    if (!(error instanceof KubeError)) throw error;
+    log.debug(4, 'An event could not be sent', { reason: event.reason, why: error.message });
+  }
 }

@@ -1,0 +1,237 @@
+/**
+ * What operators, load balancers and scrapers can ask: health and metrics with their two servers. They are up from the
+ * start, before the API server has been reached, and stay up while the proxy starts over in place.
+ */
+import type { RequestListener } from 'node:http';
+import type { Config, HostPort } from '../config/config.js';
+import { KUBERNETES_VERSION } from '../config/kubernetes-version.js';
+import { featureGates } from '../config/feature-gates.js';
+import { Health } from '../health/health.js';
+import { KeptServer } from '../health/listen.js';
+import { healthServer } from '../http/health-server.js';
+import { metricsServer, type MetricsServerOptions } from '../http/metrics-server.js';
+import type { ClusterEvent } from '../kube/events.js';
+import type { SourceHealth } from '../kube/health.js';
+import { errorText, type Logger } from '../log/logger.js';
+import type { BuildInfo } from '../metrics/component.js';
+import {
+  createMetrics,
+  type AccountingObject,
+  type ClusterCounts,
+  type Metrics,
+} from '../metrics/metrics.js';
+import { addRuntimeMetrics } from '../metrics/runtime.js';
+import { Slis } from '../metrics/slis.js';
+import { ConntrackStatsReader } from './conntrack-stats.js';
+import { exitCodes, FatalError } from './exit-codes.js';
+import type { ChosenMode } from './mode.js';
+import { apiServerHealth, apiServerState } from './source-health.js';
+import { version } from './version.js';
+
+const bindRetryMs = 5_000;
+
+/** What a running proxy tells when it is asked. */
+export interface Observed {
+  readonly counts: () => ClusterCounts;
+  /** undefined: it has not been asked yet. */
+  readonly source: () => SourceHealth | undefined;
+}
+
+type Settings = Pick<
+  Config,
+  | 'healthzBindAddress'
+  | 'metricsBindAddress'
+  | 'bindAddressHardFail'
+  | 'enableProfiling'
+  | 'syncPeriodMs'
+  | 'nodeName'
+  | 'gates'
+>;
+
+/** What an Observability depends on: it has to be made anew when this changes. */
+export function observabilitySettings(config: Settings): Settings {
+  const { healthzBindAddress, metricsBindAddress, bindAddressHardFail } = config;
+  const { enableProfiling, syncPeriodMs, nodeName, gates } = config;
+  return {
+    healthzBindAddress,
+    metricsBindAddress,
+    bindAddressHardFail,
+    enableProfiling,
+    syncPeriodMs,
+    nodeName,
+    gates,
+  };
+}
+
+export interface ObservabilityOptions {
+  readonly config: Settings;
+  readonly mode: ChosenMode;
+  readonly log: Logger;
+  /** Of the log, for /debug/flags/v. */
+  readonly setVerbosity: (verbosity: number) => void;
+  /** The configuration in force, as compact JSON. */
+  readonly configz?: () => string;
+  /** Every flag with its value. */
+  readonly flagz?: () => ReadonlyMap<string, string>;
+  readonly accounting?: (object: AccountingObject) => number | undefined;
+}
+
+/** A server could not be started, and the operator wants that to be the end. */
+export class ServerStartError extends FatalError {
+  constructor(
+    message: string,
+    /** Posted before the process ends. */
+    readonly event: ClusterEvent,
+    options: ErrorOptions,
+  ) {
+    super(exitCodes.addressInUse, message, options);
+  }
+}
+
+interface ServerKind {
+  readonly name: 'health' | 'metrics';
+  /** Of the event, as upstream calls it. */
+  readonly reason: string;
+  readonly address: HostPort | undefined;
+  readonly handler: RequestListener;
+}
+
+export class Observability {
+  readonly health: Health;
+  readonly metrics: Metrics;
+  private readonly servers: KeptServer[] = [];
+  private readonly conntrack: ConntrackStatsReader;
+  private observed: Observed | undefined;
+
+  constructor(private readonly options: ObservabilityOptions) {
+    const { config, mode, log, accounting } = options;
+    this.conntrack = new ConntrackStatsReader(log.named('conntrack'));
+    this.health = new Health(2 * config.syncPeriodMs);
+    this.metrics = createMetrics({
+      modes: [mode.mode],
+      build: buildInfo(),
+      features: Object.entries(config.gates).map(([name, enabled]) => ({
+        name,
+        stage: stageOf(name),
+        enabled,
+      })),
+      sources: {
+        cluster: () => this.observed?.counts() ?? nothing,
+        apiServer: () => {
+          const source = this.observed?.source();
+          return source === undefined ? undefined : apiServerState(source);
+        },
+        conntrack: () => this.conntrack.read(),
+        ...(accounting === undefined ? {} : { accounting }),
+      },
+    });
+    addRuntimeMetrics(this.metrics.registry);
+    this.health.setApiServer(() => {
+      const source = this.observed?.source();
+      return source === undefined ? undefined : apiServerHealth(source);
+    });
+  }
+
+  /** @throws ServerStartError when the operator wants a taken port to be the end */
+  async start(): Promise<void> {
+    const { config } = this.options;
+    await this.serve({
+      name: 'health',
+      reason: 'FailedToStartProxierHealthcheck',
+      address: config.healthzBindAddress,
+      handler: healthServer(this.health, this.metrics),
+    });
+    await this.serve({
+      name: 'metrics',
+      reason: 'FailedToStartMetricServer',
+      address: config.metricsBindAddress,
+      handler: metricsServer(this.pages()),
+    });
+  }
+
+  /** From now on this proxy is asked. */
+  observe(observed: Observed): void {
+    this.observed = observed;
+  }
+
+  close(): void {
+    for (const server of this.servers) server.close();
+    this.conntrack.close();
+  }
+
+  private pages(): MetricsServerOptions {
+    const { mode, config, configz, flagz, setVerbosity } = this.options;
+    return {
+      metrics: this.metrics,
+      slis: new Slis(),
+      mode: () => mode,
+      ...(configz === undefined ? {} : { configz }),
+      ...(flagz === undefined ? {} : { flagz }),
+      statusz: kubernetesVersion,
+      ...(config.enableProfiling ? { profiling: { setVerbosity } } : {}),
+    };
+  }
+
+  private async serve({ name, reason, address, handler }: ServerKind): Promise<void> {
+    if (address === undefined) return;
+    const { config, log } = this.options;
+    const server = new KeptServer({
+      address,
+      handler,
+      hardFail: config.bindAddressHardFail,
+      retryMs: bindRetryMs,
+      onRetry: (error) => {
+        log.error(`The ${name} server is not up; trying again every ${bindRetryMs / 1000} s`, error);
+      },
+    });
+    this.servers.push(server);
+    try {
+      await server.start();
+    } catch (error) {
+      const message = `${name} server: ${errorText(error)}`;
+      throw new ServerStartError(message, startFailure(reason, config.nodeName, message), { cause: error });
+    }
+  }
+}
+
+const nothing: ClusterCounts = {
+  serviceEvents: 0,
+  endpointSliceEvents: 0,
+  pendingServices: 0,
+  pendingEndpointSlices: 0,
+};
+
+/** As the metric names it: nothing for what is generally available. */
+function stageOf(gate: string): string {
+  const stage = featureGates.get(gate)?.stage;
+  return stage === undefined || stage === 'GA' ? '' : stage.toUpperCase();
+}
+
+/** The kube-proxy that this one stands in for. */
+const kubernetesVersion = {
+  binary: KUBERNETES_VERSION.slice(1),
+  emulation: KUBERNETES_VERSION.slice(1).replace(/\.\d+$/, ''),
+};
+
+function buildInfo(): BuildInfo {
+  const [major = '', minor = ''] = kubernetesVersion.emulation.split('.');
+  return {
+    major,
+    minor,
+    gitVersion: `${KUBERNETES_VERSION}+kube-proxy-ts.${version}`,
+    gitCommit: '',
+    gitTreeState: '',
+    buildDate: '',
+    version,
+  };
+}
+
+function startFailure(reason: string, nodeName: string, note: string): ClusterEvent {
+  return {
+    type: 'Warning',
+    reason,
+    action: 'StartKubeProxy',
+    regarding: { apiVersion: 'v1', kind: 'Node', namespace: '', name: nodeName, uid: '' },
+    note,
+  };
+}
