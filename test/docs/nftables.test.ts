@@ -36,7 +36,7 @@ async function programmed(manifests: string): Promise<string> {
     '--cluster-cidr=10.61.0.0/16',
   );
   try {
-    await proxy.waitFor('"Kernel state compared and completed" family="IPv6"');
+    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
     return run('nft', 'list', 'table', 'ip', 'kube-proxy');
   } finally {
     proxy.kill('SIGTERM');

@@ -42,7 +42,7 @@ describe('life of the process and its rules', { skip }, () => {
 
   const startProxy = async (...more: readonly string[]): Promise<Child> => {
     const child = start(program, '--manifests', folder, ...proxyArguments, ...more);
-    await child.waitFor('"Kernel state compared and completed" family="IPv6"');
+    await child.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
     return child;
   };
   const generation = (): number => {
@@ -139,7 +139,7 @@ describe('life of the process and its rules', { skip }, () => {
       foreign(change);
       const deleted = performance.now();
       await proxy.waitFor('Another program changed our table', 1000);
-      await proxy.waitFor(/"Another program[\s\S]*"Kernel state compared and completed" family="IPv4"/, 1000);
+      await proxy.waitFor(/"Another program[\s\S]*"Kernel state compared and completed" .*family="IPv4"/, 1000);
       const took = performance.now() - deleted;
       const traffic = await node.traffic(serviceIP, 80);
       assert.equal((await result(traffic)).newFailed, 0);
