@@ -78,10 +78,13 @@ class Process {
     const watcher = this.watchFile();
     try {
       this.warnOfDroppingChains();
-      while (!this.ending) {
+      for (;;) {
         this.machine.prepare(this.config);
-        this.proxy = new Proxy(this.config, this.mode, this.log, await this.observe());
+        const observability = await this.observe();
+        if (this.isEnding()) break;
+        this.proxy = new Proxy(this.config, this.mode, this.log, observability);
         await this.proxy.run();
+        if (this.isEnding()) break;
       }
       return exitCodes.ok;
     } finally {
@@ -90,6 +93,11 @@ class Process {
       this.machine.stop();
       process.off('SIGTERM', onEnd).off('SIGINT', onEnd).off('SIGHUP', onHangUp);
     }
+  }
+
+  /** A signal may have come while something else was waited for. */
+  private isEnding(): boolean {
+    return this.ending;
   }
 
   /** The servers stay as they are as long as nothing about them changes. @throws FatalError */
