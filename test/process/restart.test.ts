@@ -139,7 +139,10 @@ describe('life of the process and its rules', { skip }, () => {
       foreign(change);
       const deleted = performance.now();
       await proxy.waitFor('Another program changed our table', 1000);
-      await proxy.waitFor(/"Another program[\s\S]*"Kernel state compared and completed" .*family="IPv4"/, 1000);
+      await proxy.waitFor(
+        /"Another program[\s\S]*"Kernel state compared and completed" .*family="IPv4"/,
+        1000,
+      );
       const took = performance.now() - deleted;
       const traffic = await node.traffic(serviceIP, 80);
       assert.equal((await result(traffic)).newFailed, 0);
