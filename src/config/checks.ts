@@ -22,7 +22,7 @@ export function checkSettings(settings: Settings, values: FieldValues): Findings
   for (const path of settings.values.keys()) {
     const field = fieldOf(path);
     const reason = whyUnused(path, values);
-    for (const { allowed, item } of field.check?.(values[path]) ?? []) {
+    for (const { allowed, item } of field.limit?.find(values[path]) ?? []) {
       const shown = JSON.stringify(item?.value ?? field.kind.write(values[path]));
       const text = `${settings.name(path, item?.index)}: ${shown}: ${allowed}`;
       if (reason === undefined) problems.push(text);

@@ -96,7 +96,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     const flag = flags.get(name);
     // Those that set a field are checked with it.
     if (flag?.fields.length !== 0) continue;
-    for (const { allowed } of flag.check?.(value) ?? []) {
+    for (const { allowed } of flag.limit?.find(value) ?? []) {
       problems.add(`--${name}: ${JSON.stringify(flag.kind.write(value))}: ${allowed}`);
     }
   }

@@ -49,7 +49,7 @@ test('AllAlpha and AllBeta set what is not set otherwise', () => {
     WatchListClient: true,
   });
   assert.equal(gates['ClientsAllowCBOR'], true);
-  assert.equal(gates.NativeHistograms, false);
+  assert.equal(gates['NativeHistograms'], false);
   assert.equal(gates.ComponentStatusz, false);
   assert.equal(gates.WatchListClient, true);
   assert.equal(gates.AllowServiceExternalIPs, true);

@@ -226,16 +226,25 @@ export const gateNeeds: ReadonlyMap<string, readonly string[]> = new Map<string,
   ['WorkloadWithJob', ['GenericWorkload']],
 ]);
 
-/** Gates that change what this program does. */
-export type ActingGate =
-  | 'AllowServiceExternalIPs'
-  | 'CBORServingAndStorage'
-  | 'ComponentFlagz'
-  | 'ComponentStatusz'
-  | 'LoggingAlphaOptions'
-  | 'LoggingBetaOptions'
-  | 'NativeHistograms'
-  | 'WatchListClient';
+/** Gates that change what this program does, and what they change. */
+export const actingGates = {
+  AllowServiceExternalIPs:
+    'Off: `spec.externalIPs` of Services are not served; the Services still count as reachable from outside.',
+  ComponentFlagz: '`/flagz` on the metrics port.',
+  ComponentStatusz: '`/statusz` on the metrics port.',
+  LoggingAlphaOptions: 'Allows `splitStream` and `infoBufferSize` of logging.',
+  LoggingBetaOptions: 'Allows log lines in JSON.',
+  WatchListClient: 'Asks the API server for streaming lists first.',
+} as const;
+export type ActingGate = keyof typeof actingGates;
+
+/** Gates that change upstream's kube-proxy, but not this one. Setting them is told. */
+const idleGates: ReadonlySet<string> = new Set([
+  'CBORServingAndStorage',
+  'ClientsAllowCBOR',
+  'ClientsPreferCBOR',
+  'NativeHistograms',
+]);
 
 /** Every gate, as it is in force. */
 export type FeatureGates = Readonly<Record<ActingGate, boolean> & Record<string, boolean>>;
@@ -264,6 +273,7 @@ export function resolveGates(asked: Switches): GateFindings {
   }
   for (const [gate, on] of Object.entries(asked)) {
     const known = featureGates.get(gate);
+    if (idleGates.has(gate) && on) warnings.push(`feature gate ${gate} has no effect in this program`);
     if (known === undefined) {
       const meant = closest(gate, featureGates.keys());
       const advice = meant === undefined ? '' : ` (did you mean ${meant}?)`;

@@ -20,6 +20,7 @@ import {
   vmodule,
   word,
   type Kind,
+  type VmoduleItem,
 } from './values.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
@@ -39,7 +40,12 @@ export interface Wrong {
   readonly item?: { readonly index: number; readonly value: string };
 }
 
-type Check<T> = (value: T) => readonly Wrong[];
+/** What a value of the right type has to be. */
+export interface Limit<T> {
+  /** For the documentation. */
+  readonly allowed: string;
+  find(value: T): readonly Wrong[];
+}
 
 interface Row<T, Flag extends string> {
   readonly flag?: Flag;
@@ -50,8 +56,7 @@ interface Row<T, Flag extends string> {
   readonly defaultText?: string;
   /** A document's null stands for the default, zero and false for themselves. Otherwise zero is the default, too. */
   readonly nullable?: true;
-  /** What is wrong with a value of the right type. */
-  check?(value: T): readonly Wrong[];
+  readonly limit?: Limit<NoInfer<T>>;
   /** Other modes do not use it (settingsMode()); what is wrong with it is then only a warning. */
   readonly mode?: ProxyMode;
   /** Left out of documents while it is zero. */
@@ -72,42 +77,71 @@ const field = <T, const Flag extends string = never>(kind: Kind<T>, row: Row<T, 
 const wrong = (allowed: string): readonly Wrong[] => [{ allowed }];
 const fine: readonly Wrong[] = [];
 
-const between =
-  (least: number, most: number): Check<number> =>
-  (value) =>
-    value < least || value > most ? wrong(`must be from ${least} to ${most}`) : fine;
-export const notNegative: Check<number> = (value) => (value < 0 ? wrong('must not be negative') : fine);
-const positive: Check<number> = (value) => (value <= 0 ? wrong('must be greater than 0') : fine);
-const oneOf =
-  (words: readonly string[], orEmpty: string): Check<string> =>
-  (value) =>
-    value === '' || words.includes(value) ? fine : wrong(`must be ${words.join(', ')}, or empty ${orEmpty}`);
+/** @param find what is wrong with a value: the end of a sentence; undefined: nothing */
+const limit = <T>(allowed: string, find: (value: T) => string | undefined): Limit<T> => ({
+  allowed,
+  find: (value) => {
+    const found = find(value);
+    return found === undefined ? fine : wrong(found);
+  },
+});
 
-const cidrs: Check<readonly string[]> = (values) =>
-  values.flatMap((value, index) =>
-    parseCidr(value) === undefined
-      ? [{ allowed: 'must be a CIDR such as 192.0.2.0/24', item: { index, value } }]
-      : [],
+const between = (least: number, most: number): Limit<number> =>
+  limit(`${least} to ${most}`, (value) =>
+    value < least || value > most ? `must be from ${least} to ${most}` : undefined,
+  );
+export const notNegative: Limit<number> = limit('not negative', (value) =>
+  value < 0 ? 'must not be negative' : undefined,
+);
+const positive: Limit<number> = limit('greater than 0', (value) =>
+  value <= 0 ? 'must be greater than 0' : undefined,
+);
+const oneOf = (words: readonly string[], orEmpty: string): Limit<string> =>
+  limit(`${words.join(', ')}, empty`, (value) =>
+    value === '' || words.includes(value) ? undefined : `must be ${words.join(', ')}, or empty ${orEmpty}`,
   );
 
-const nodePortAddresses: Check<readonly string[]> = (values) => {
-  const index = values.indexOf('primary');
-  if (index < 0) return cidrs(values);
-  return values.length === 1
-    ? fine
-    : [{ allowed: "must not be mixed: 'primary' stands alone, or CIDRs", item: { index, value: 'primary' } }];
+const cidrs: Limit<readonly string[]> = {
+  allowed: 'CIDRs',
+  find: (values) =>
+    values.flatMap((value, index) =>
+      parseCidr(value) === undefined
+        ? [{ allowed: 'must be a CIDR such as 192.0.2.0/24', item: { index, value } }]
+        : [],
+    ),
 };
 
-const clusterCIDRs: Check<string> = (value) => {
+const nodePortAddresses: Limit<readonly string[]> = {
+  allowed: 'CIDRs, or primary alone',
+  find: (values) => {
+    const index = values.indexOf('primary');
+    if (index < 0) return cidrs.find(values);
+    if (values.length === 1) return fine;
+    const allowed = "must not be mixed: 'primary' stands alone, or CIDRs";
+    return [{ allowed, item: { index, value: 'primary' } }];
+  },
+};
+
+const clusterCIDRs: Limit<string> = limit('a CIDR, or one of each family', (value) => {
   const items = splitClusterCIDR(value);
-  const found = cidrs(items).map(({ item }) => ({
-    allowed: `must be a CIDR such as 10.244.0.0/16, but ${JSON.stringify(item?.value)} is not`,
-  }));
-  if (found.length > 0) return found;
+  const bad = items.find((item) => parseCidr(item) === undefined);
+  if (bad !== undefined) {
+    return `must be a CIDR such as 10.244.0.0/16, but ${JSON.stringify(bad)} is not`;
+  }
   const families = new Set(items.map((item) => parseCidr(item)?.family));
   return items.length > 2 || families.size !== items.length
-    ? wrong('must be one CIDR, or one of each family such as 10.244.0.0/16,fd00:10:244::/64')
-    : fine;
+    ? 'must be one CIDR, or one of each family such as 10.244.0.0/16,fd00:10:244::/64'
+    : undefined;
+});
+
+const vmodulePatterns: Limit<readonly VmoduleItem[]> = {
+  allowed: "patterns without '=' and ','",
+  find: (items) =>
+    items.flatMap(({ filePattern: value }, index) => {
+      if (value !== '' && !/[=,]/.test(value)) return [];
+      const allowed = value === '' ? 'must not be empty' : "must not have '=' or ','";
+      return [{ allowed: `filePattern ${allowed}`, item: { index, value } }];
+    }),
 };
 
 /** The items of clusterCIDR. */
@@ -141,10 +175,23 @@ export function withPort(value: string, defaultPort: number): string {
   return value.includes(':') ? `[${value}]:${defaultPort}` : `${value}:${defaultPort}`;
 }
 
-const hostPort: Check<string> = (value) => {
+const hostPort: Limit<string> = limit('IP:port, IP, or 0', (value) => {
   const parsed = value === NO_SERVER ? undefined : parseHostPort(value);
-  return typeof parsed === 'string' ? wrong(parsed) : fine;
-};
+  return typeof parsed === 'string' ? parsed : undefined;
+});
+
+const contentType: Limit<string> = limit('application/vnd.kubernetes.protobuf, application/json', (value) =>
+  Object.hasOwn(contentTypes, value) ? undefined : `must be ${Object.keys(contentTypes).join(' or ')}`,
+);
+const logFormat: Limit<string> = limit('text, json', (value) =>
+  ['text', 'json'].includes(value) ? undefined : 'must be text or json',
+);
+const notBlank: Limit<string> = limit('not blank', (value) =>
+  value !== '' && value.trim() === '' ? 'must not be blank' : undefined,
+);
+const anIP: Limit<string> = limit('an IP address', (value) =>
+  parseAddress(value) === undefined ? 'must be an IP address, without a port' : undefined,
+);
 
 const HIDDEN_METRICS_VERSION = '1.35';
 
@@ -171,8 +218,7 @@ export const fields = {
   'clientConnection.contentType': field(text, {
     flag: 'kube-api-content-type',
     default: 'application/vnd.kubernetes.protobuf',
-    check: (value) =>
-      Object.hasOwn(contentTypes, value) ? fine : wrong(`must be ${Object.keys(contentTypes).join(' or ')}`),
+    limit: contentType,
     help: 'Encoding asked of the API server: application/vnd.kubernetes.protobuf or application/json.',
   }),
   'clientConnection.qps': field(float32, {
@@ -183,19 +229,19 @@ export const fields = {
   'clientConnection.burst': field(int32, {
     flag: 'kube-api-burst',
     default: 10,
-    check: notNegative,
+    limit: notNegative,
     help: 'Requests to the API server that may be sent at once, above the rate of qps.',
   }),
   'logging.format': field(text, {
     flag: 'logging-format',
     default: 'text',
-    check: (value) => (['text', 'json'].includes(value) ? fine : wrong('must be text or json')),
+    limit: logFormat,
     help: 'Layout of log lines: text (as klog) or json.',
   }),
   'logging.flushFrequency': field(durationOrNanoseconds, {
     flag: 'log-flush-frequency',
     default: 5 * seconds,
-    check: positive,
+    limit: positive,
     help: 'How long a log line may wait in the buffer that infoBufferSize asks for.',
   }),
   'logging.verbosity': field(level, {
@@ -208,20 +254,7 @@ export const fields = {
     flag: 'vmodule',
     default: [],
     omitZero: true,
-    check: (items) =>
-      items.flatMap(({ filePattern }, index) =>
-        filePattern === '' || /[=,]/.test(filePattern)
-          ? [
-              {
-                allowed:
-                  filePattern === ''
-                    ? 'filePattern must not be empty'
-                    : "filePattern must not have '=' or ','",
-                item: { index, value: filePattern },
-              },
-            ]
-          : [],
-      ),
+    limit: vmodulePatterns,
     help: 'Verbosity by source file or by logger, pattern=N, for example sync*=4. Text format only.',
   }),
   'logging.options.text.splitStream': field(bool, {
@@ -249,26 +282,25 @@ export const fields = {
   hostnameOverride: field(text, {
     flag: 'hostname-override',
     default: '',
-    check: (value) => (value !== '' && value.trim() === '' ? wrong('must not be blank') : fine),
+    limit: notBlank,
     help: "Name of this node's Node object, if it is not the hostname. Blanks around it are cut, capitals made small.",
   }),
   bindAddress: field(word('ip'), {
     flag: 'bind-address',
     default: '0.0.0.0',
-    check: (value) =>
-      parseAddress(value) === undefined ? wrong('must be an IP address, without a port') : fine,
+    limit: anIP,
     help: "Overrides the node's IP address, which decides which addresses 'primary' means and which source ranges contain the node. Unspecified (0.0.0.0 or ::): the Node object's addresses. Nothing listens on it.",
   }),
   healthzBindAddress: field(word('ipport'), {
     flag: 'healthz-bind-address',
     default: '0.0.0.0:10256',
-    check: hostPort,
+    limit: hostPort,
     help: 'Address and port of /healthz and /livez. Without a port: 10256. In a document whose bindAddress is IPv6 the default is [::]:10256. 0: no server.',
   }),
   metricsBindAddress: field(word('ipport'), {
     flag: 'metrics-bind-address',
     default: '127.0.0.1:10249',
-    check: hostPort,
+    limit: hostPort,
     help: 'Address and port of /metrics, /proxyMode, /configz and their like. Without a port: 10249. In a document whose bindAddress is IPv6 the default is [::1]:10249. 0: no server.',
   }),
   bindAddressHardFail: field(bool, {
@@ -284,20 +316,20 @@ export const fields = {
   showHiddenMetricsForVersion: field(text, {
     flag: 'show-hidden-metrics-for-version',
     default: '',
-    check: oneOf([HIDDEN_METRICS_VERSION], 'to show none'),
-    help: `Show the metrics again that were hidden since this version. Only ${HIDDEN_METRICS_VERSION}, the version before this one, can be named.`,
+    limit: oneOf([HIDDEN_METRICS_VERSION], 'to show none'),
+    help: `Show the metrics again that were hidden since this version. Only ${HIDDEN_METRICS_VERSION}, the version before this one, can be named, and kube-proxy has hidden none in it.`,
   }),
   mode: field(word('ProxyMode'), {
     flag: 'proxy-mode',
     default: '',
-    check: oneOf(PROXY_MODES, 'for the automatic choice'),
+    limit: oneOf(PROXY_MODES, 'for the automatic choice'),
     help: "How Services are put into the kernel: nftables, iptables or ipvs. Empty: nftables where the kernel has it, with the settings and the reach of mode iptables, upstream's default.",
   }),
   'iptables.masqueradeBit': field(int32, {
     flag: 'iptables-masquerade-bit',
     default: 14,
     nullable: true,
-    check: between(0, 31),
+    limit: between(0, 31),
     help: 'Bit of the packet mark that says "to be masqueraded", in modes iptables, ipvs and automatic.',
   }),
   'iptables.masqueradeAll': field(bool, {
@@ -314,28 +346,28 @@ export const fields = {
   'iptables.syncPeriod': field(duration, {
     flag: 'iptables-sync-period',
     default: 30 * seconds,
-    check: positive,
+    limit: positive,
     mode: 'iptables',
     help: 'How soon a failed transaction is tried again at the latest, and half of the time without progress after which the process counts as unhealthy. The field counts in modes iptables and automatic, the flag in every mode but ipvs.',
   }),
   'iptables.minSyncPeriod': field(duration, {
     flag: 'iptables-min-sync-period',
     default: 10,
-    check: notNegative,
+    limit: notNegative,
     mode: 'iptables',
     help: 'Least time between two transactions; changes that come sooner are taken together. Counts where syncPeriod counts.',
   }),
   'ipvs.syncPeriod': field(duration, {
     flag: 'ipvs-sync-period',
     default: 30 * seconds,
-    check: positive,
+    limit: positive,
     mode: 'ipvs',
     help: 'As iptables.syncPeriod, in mode ipvs.',
   }),
   'ipvs.minSyncPeriod': field(duration, {
     flag: 'ipvs-min-sync-period',
     default: 10,
-    check: notNegative,
+    limit: notNegative,
     mode: 'ipvs',
     help: 'As iptables.minSyncPeriod, in mode ipvs.',
   }),
@@ -348,7 +380,7 @@ export const fields = {
   'ipvs.excludeCIDRs': field(strings, {
     flag: 'ipvs-exclude-cidrs',
     default: [],
-    check: cidrs,
+    limit: cidrs,
     mode: 'ipvs',
     help: 'IPVS services on these addresses belong to others and are left alone.',
   }),
@@ -361,28 +393,28 @@ export const fields = {
   'ipvs.tcpTimeout': field(duration, {
     flag: 'ipvs-tcp-timeout',
     default: 0,
-    check: notNegative,
+    limit: notNegative,
     mode: 'ipvs',
     help: 'How long an idle TCP connection is kept by IPVS. 0s: as the kernel has it.',
   }),
   'ipvs.tcpFinTimeout': field(duration, {
     flag: 'ipvs-tcpfin-timeout',
     default: 0,
-    check: notNegative,
+    limit: notNegative,
     mode: 'ipvs',
     help: 'The same for a TCP connection after its FIN. 0s: as the kernel has it.',
   }),
   'ipvs.udpTimeout': field(duration, {
     flag: 'ipvs-udp-timeout',
     default: 0,
-    check: notNegative,
+    limit: notNegative,
     mode: 'ipvs',
     help: 'The same for UDP. 0s: as the kernel has it.',
   }),
   'nftables.masqueradeBit': field(int32, {
     default: 14,
     nullable: true,
-    check: between(0, 31),
+    limit: between(0, 31),
     mode: 'nftables',
     help: 'As iptables.masqueradeBit, in mode nftables.',
   }),
@@ -395,14 +427,14 @@ export const fields = {
   'nftables.syncPeriod': field(duration, {
     flag: 'iptables-sync-period',
     default: 30 * seconds,
-    check: positive,
+    limit: positive,
     mode: 'nftables',
     help: 'As iptables.syncPeriod, in mode nftables.',
   }),
   'nftables.minSyncPeriod': field(duration, {
     flag: 'iptables-min-sync-period',
     default: 10,
-    check: notNegative,
+    limit: notNegative,
     mode: 'nftables',
     help: 'As iptables.minSyncPeriod, in mode nftables.',
   }),
@@ -414,7 +446,7 @@ export const fields = {
   detectLocalMode: field(word('LocalMode'), {
     flag: 'detect-local-mode',
     default: 'ClusterCIDR',
-    check: oneOf(DETECT_LOCAL_MODES, 'for ClusterCIDR'),
+    limit: oneOf(DETECT_LOCAL_MODES, 'for ClusterCIDR'),
     help: 'How traffic of pods is told from that of others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix.',
   }),
   'detectLocal.bridgeInterface': field(text, {
@@ -430,49 +462,49 @@ export const fields = {
   clusterCIDR: field(text, {
     flag: 'cluster-cidr',
     default: '',
-    check: clusterCIDRs,
+    limit: clusterCIDRs,
     help: "In local mode ClusterCIDR: the cluster's pod range, or one of each family with a comma between. Sources outside are masqueraded when they use a cluster IP. Empty: nothing is known of where pods are.",
   }),
   nodePortAddresses: field(strings, {
     flag: 'nodeport-addresses',
     default: [],
     defaultText: 'empty; in mode nftables primary',
-    check: nodePortAddresses,
+    limit: nodePortAddresses,
     help: "CIDRs of the node addresses that serve node ports, or 'primary': the node's own IPs. Empty: all addresses of the node.",
   }),
   oomScoreAdj: field(int32, {
     flag: 'oom-score-adj',
     default: -999,
     nullable: true,
-    check: between(-1000, 1000),
+    limit: between(-1000, 1000),
     help: 'The oom_score_adj of the process: how late the kernel kills it when memory runs out.',
   }),
   'conntrack.maxPerCore': field(int32, {
     flag: 'conntrack-max-per-core',
     default: 32768,
     nullable: true,
-    check: notNegative,
+    limit: notNegative,
     help: 'Connections that the kernel may track, per processor core. 0: the limit is left alone, and min does not count.',
   }),
   'conntrack.min': field(int32, {
     flag: 'conntrack-min',
     default: 131072,
     nullable: true,
-    check: notNegative,
+    limit: notNegative,
     help: 'Least limit of tracked connections, however few cores there are.',
   }),
   'conntrack.tcpEstablishedTimeout': field(duration, {
     flag: 'conntrack-tcp-timeout-established',
     default: 24 * hours,
     nullable: true,
-    check: notNegative,
+    limit: notNegative,
     help: 'How long an idle TCP connection is tracked. 0s: as the kernel has it.',
   }),
   'conntrack.tcpCloseWaitTimeout': field(duration, {
     flag: 'conntrack-tcp-timeout-close-wait',
     default: 1 * hours,
     nullable: true,
-    check: notNegative,
+    limit: notNegative,
     help: 'How long a TCP connection is tracked that one side has closed. 0s: as the kernel has it.',
   }),
   'conntrack.tcpBeLiberal': field(bool, {
@@ -483,20 +515,20 @@ export const fields = {
   'conntrack.udpTimeout': field(duration, {
     flag: 'conntrack-udp-timeout',
     default: 0,
-    check: notNegative,
+    limit: notNegative,
     help: 'How long a UDP flow without an answer is tracked. 0s: as the kernel has it.',
   }),
   'conntrack.udpStreamTimeout': field(duration, {
     flag: 'conntrack-udp-timeout-stream',
     default: 0,
-    check: notNegative,
+    limit: notNegative,
     help: 'How long a UDP flow with answers is tracked. 0s: as the kernel has it.',
   }),
   configSyncPeriod: field(duration, {
     flag: 'config-sync-period',
     default: 15 * minutes,
-    check: positive,
-    help: 'How often the objects of the API server are gone through again although nothing changed.',
+    limit: positive,
+    help: 'How often upstream goes through the objects of the API server again although nothing changed. Here changes act when they come, and the kernel tells when it was changed, so the value is checked, but has no effect.',
   }),
   portRange: field(text, { default: '', help: 'Without effect for many versions; always written as "".' }),
   windowsRunAsService: field(bool, {

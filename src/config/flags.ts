@@ -1,5 +1,5 @@
 /** Every flag: those that set a field (fields.ts), and those that the command line alone has. */
-import { fieldOf, fieldPaths, notNegative, type FieldPath, type Wrong } from './fields.js';
+import { fieldOf, fieldPaths, notNegative, type FieldPath, type Limit } from './fields.js';
 import { KUBERNETES_VERSION } from './kubernetes-version.js';
 import { bool, duration, int32, Refusal, text, type Kind } from './values.js';
 
@@ -17,14 +17,13 @@ export interface Flag<T = unknown> {
   readonly fields: readonly FieldPath[];
   /** Counts although --config is given. */
   readonly besideConfig: boolean;
-  /** What is wrong with a value of the right type. */
-  check?(value: T): readonly Wrong[];
+  readonly limit?: Limit<T>;
   readonly help: string;
 }
 
 interface Row<T> {
   readonly default: NoInfer<T>;
-  check?(value: T): readonly Wrong[];
+  readonly limit?: Limit<NoInfer<T>>;
   readonly short?: string;
   readonly bare?: string;
   readonly deprecated?: string;
@@ -91,7 +90,7 @@ export const controlFlags = {
   }),
   'startup-timeout': flag(duration, {
     default: 30_000,
-    check: notNegative,
+    limit: notNegative,
     help: 'Exit when the API server did not answer for this long after the start; 0s waits for ever. Rules of an earlier process stay in force either way.',
   }),
   'state-file': flag(text, {

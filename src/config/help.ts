@@ -2,6 +2,9 @@
 import { flags, type Flag } from './flags.js';
 import type { FieldPath } from './fields.js';
 
+const IDLE_GROUP = 'Without effect here';
+const idleFlags: ReadonlySet<string> = new Set(['boot-id-file', 'machine-id-file']);
+
 /** Groups of settings, in the order of help and documentation, by the first names of their fields. */
 const groups: readonly (readonly [title: string, sections: readonly string[]])[] = [
   ['Mode', ['mode', 'iptables', 'nftables', 'ipvs']],
@@ -21,7 +24,7 @@ const groups: readonly (readonly [title: string, sections: readonly string[]])[]
   ],
   ['Logging', ['logging']],
   ['Process', ['oomScoreAdj', 'featureGates']],
-  ['Without effect here', ['winkernel', 'windowsRunAsService', 'portRange']],
+  [IDLE_GROUP, ['winkernel', 'windowsRunAsService', 'portRange']],
 ];
 
 export const COMMAND_GROUP = 'What to do, and with what';
@@ -33,8 +36,8 @@ export function groupOf(path: FieldPath | undefined): string {
   return groups.find(([, sections]) => sections.includes(section))?.[0] ?? COMMAND_GROUP;
 }
 
-/** The default as people are shown it; empty when there is nothing to show. */
-export function defaultOf({ kind, default: initial, defaultText }: Flag | Omit<Flag, 'fields'>): string {
+/** The default, where it is worth a word. */
+function defaultOf({ kind, default: initial, defaultText }: Flag): string {
   const shown = defaultText ?? kind.format(initial);
   return ['', 'false', '[]', '0', '0s'].includes(shown) ? '' : shown;
 }
@@ -48,7 +51,8 @@ export function helpText(): string {
   ];
   for (const title of groupTitles) {
     const members = [...flags].filter(
-      ([, { deprecated, fields }]) => deprecated === undefined && groupOf(fields[0]) === title,
+      ([name, { deprecated, fields }]) =>
+        deprecated === undefined && title === (idleFlags.has(name) ? IDLE_GROUP : groupOf(fields[0])),
     );
     if (members.length === 0) continue;
     lines.push('', `${title}:`);

@@ -62,7 +62,7 @@ const ipvs = { mode: 'ipvs' };
 
 const fieldRows: { readonly [Path in FieldPath]: Row } = {
   featureGates: {
-    of: ({ gates }) => [gates.AllowServiceExternalIPs, gates.NativeHistograms, gates.ComponentFlagz],
+    of: ({ gates }) => [gates.AllowServiceExternalIPs, gates['NativeHistograms'], gates.ComponentFlagz],
     default: [true, false, true],
     accept: [
       [{ AllowServiceExternalIPs: false, NativeHistograms: true }, [false, true, true]],

@@ -384,6 +384,14 @@ test('a server that ignores the wish for initial events does not hang us', async
   assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'synced Service']);
 });
 
+test('streaming lists are not asked for when they are switched off', async (t) => {
+  const server = await serve(t);
+  const { recorder, source } = await connect(t, server.url, { streamingLists: false });
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1 && watching(source), recorder);
+  assert.equal(server.requests.filter(({ target }) => target.includes('sendInitialEvents')).length, 0);
+});
+
 test('a refusal of streaming lists is remembered for all kinds', async (t) => {
   const { server, recorder, source } = await setup(t, { streamingLists: 'refused' });
   server.compact(true);

@@ -39,6 +39,8 @@ export interface ApiSourceOptions {
   readonly contentType?: ContentType;
   /** clientConnection.acceptContentTypes: what may be answered, instead of that; '' or absent: not set. */
   readonly acceptContentTypes?: string;
+  /** Ask for streaming lists first (feature gate WatchListClient); true when absent. */
+  readonly streamingLists?: boolean;
   /** Let the server compress lists; true when absent. */
   readonly gzip?: boolean;
   /** 'kube-proxy-ts' when absent. */
@@ -87,6 +89,7 @@ export class ApiServerSource {
       );
     }
     const traits = new ServerTraits(types);
+    if (options.streamingLists === false) traits.streamingRefusedUntil = Infinity;
     const strings = new StringTable();
     const reflect = <T>(
       resource: Resource<T>,

@@ -135,6 +135,7 @@ async function apiSource(
         connection,
         contentType: client.contentType,
         acceptContentTypes: client.acceptContentTypes,
+        streamingLists: config.gates.WatchListClient,
         rateLimit: { qps: client.qps, burst: client.burst },
         userAgent: userAgent(version),
         nodeName,
