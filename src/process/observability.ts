@@ -4,11 +4,11 @@
  */
 import type { RequestListener } from 'node:http';
 import type { Config, HostPort } from '../config/config.js';
-import { KUBERNETES_VERSION } from '../config/kubernetes-version.js';
 import { featureGates } from '../config/feature-gates.js';
 import { Health } from '../health/health.js';
 import { KeptServer } from '../health/listen.js';
 import { healthServer } from '../http/health-server.js';
+import type { ComponentVersion } from '../http/statusz.js';
 import { metricsServer, type MetricsServerOptions } from '../http/metrics-server.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { SourceHealth } from '../kube/health.js';
@@ -46,12 +46,13 @@ type Settings = Pick<
   | 'syncPeriodMs'
   | 'nodeName'
   | 'gates'
+  | 'kubernetesVersion'
 >;
 
 /** What an Observability depends on: it has to be made anew when this changes. */
 export function observabilitySettings(config: Settings): Settings {
   const { healthzBindAddress, metricsBindAddress, bindAddressHardFail } = config;
-  const { enableProfiling, syncPeriodMs, nodeName, gates } = config;
+  const { enableProfiling, syncPeriodMs, nodeName, gates, kubernetesVersion } = config;
   return {
     healthzBindAddress,
     metricsBindAddress,
@@ -60,6 +61,7 @@ export function observabilitySettings(config: Settings): Settings {
     syncPeriodMs,
     nodeName,
     gates,
+    kubernetesVersion,
   };
 }
 
@@ -109,7 +111,7 @@ export class Observability {
     this.health = new Health(2 * config.syncPeriodMs);
     this.metrics = createMetrics({
       modes: [mode.mode],
-      build: buildInfo(),
+      build: buildInfo(config.kubernetesVersion),
       features: Object.entries(config.gates).map(([name, enabled]) => ({
         name,
         stage: stageOf(name),
@@ -166,8 +168,8 @@ export class Observability {
       slis: new Slis(),
       mode: () => mode,
       ...(configz === undefined ? {} : { configz }),
-      ...(flagz === undefined ? {} : { flagz }),
-      statusz: kubernetesVersion,
+      ...(flagz === undefined || !config.gates.ComponentFlagz ? {} : { flagz }),
+      ...(config.gates.ComponentStatusz ? { statusz: componentVersion(config.kubernetesVersion) } : {}),
       ...(config.enableProfiling ? { profiling: { setVerbosity } } : {}),
     };
   }
@@ -207,18 +209,18 @@ function stageOf(gate: string): string {
   return stage === undefined || stage === 'GA' ? '' : stage.toUpperCase();
 }
 
-/** The kube-proxy that this one stands in for. */
-const kubernetesVersion = {
-  binary: KUBERNETES_VERSION.slice(1),
-  emulation: KUBERNETES_VERSION.slice(1).replace(/\.\d+$/, ''),
-};
+/** The kube-proxy that this one stands in for. @param version such as `v1.36.2` */
+function componentVersion(version: string): ComponentVersion {
+  const binary = version.slice(1);
+  return { binary, emulation: binary.split('.', 2).join('.') };
+}
 
-function buildInfo(): BuildInfo {
-  const [major = '', minor = ''] = kubernetesVersion.emulation.split('.');
+function buildInfo(kubernetesVersion: string): BuildInfo {
+  const [major = '', minor = ''] = componentVersion(kubernetesVersion).emulation.split('.');
   return {
     major,
     minor,
-    gitVersion: `${KUBERNETES_VERSION}+kube-proxy-ts.${version}`,
+    gitVersion: `${kubernetesVersion}${kubernetesVersion.includes('+') ? '.' : '+'}kube-proxy-ts.${version}`,
     gitCommit: '',
     gitTreeState: '',
     buildDate: '',

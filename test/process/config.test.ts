@@ -146,4 +146,33 @@ describe('a configuration file that changes while it runs', { skip }, () => {
       await child.waitFor(/(Kernel state compared and completed[^]*){6}/);
     });
   });
+
+  test('pages for operators follow gates, flags and the file', async () => {
+    const page = async (path: string): Promise<{ status: number; body: string }> => {
+      const answer = await fetch(`http://127.0.0.1:21249${path}`);
+      return { status: answer.status, body: await answer.text() };
+    };
+    const path = file(
+      'pages.yaml',
+      yaml(`${mode}featureGates: { ComponentFlagz: false }\nenableProfiling: true`),
+    );
+    await whileRunning(path, async (child) => {
+      const configz = JSON.parse((await page('/configz')).body) as Record<string, Record<string, unknown>>;
+      assert.equal(configz['kubeproxy.config.k8s.io']?.['mode'], 'nftables');
+      assert.deepEqual(configz['kubeproxy.config.k8s.io']['nodePortAddresses'], ['primary']);
+      assert.equal((await page('/flagz')).status, 404);
+      assert.match((await page('/statusz')).body, /1\.36\.2/);
+
+      const put = await fetch('http://127.0.0.1:21249/debug/flags/v', { method: 'PUT', body: '3' });
+      assert.equal(await put.text(), 'successfully set klog.logging.verbosity to 3\n');
+
+      writeFileSync(path, yaml(`${mode}featureGates: { ComponentStatusz: false }`));
+      await child.waitFor('the configuration changed (featureGates, enableProfiling)');
+      await child.waitFor(/(Kernel state compared and completed[^]*){4}/);
+      const { status, body } = await page('/flagz');
+      assert.equal(status, 200);
+      assert.match(body, /^config.{1,2}\S*pages\.yaml$/m);
+      assert.equal((await page('/statusz')).status, 404);
+    });
+  });
 });
