@@ -1,6 +1,6 @@
 /** Metrics beyond upstream's, all under `kubeproxyts_`. */
-import type { Counter, Gauge } from 'prom-client';
-import { ipFamilies, type Catalogue } from './catalogue.js';
+import type { Counter, Gauge, Histogram } from 'prom-client';
+import { exponentialBuckets, ipFamilies, type Catalogue } from './catalogue.js';
 
 /** How one kind of object is followed. */
 export interface ResourceState {
@@ -28,6 +28,8 @@ export interface OwnMetrics {
   readonly transactions: Counter<'ip_family'>;
   /** Times that the kernel no longer held what we had written, and got it back. */
   readonly repairs: Counter<'ip_family'>;
+  /** Seconds from noticing such a thing to the kernel's acknowledgement of the repair. */
+  readonly repairDuration: Histogram<'ip_family'>;
   /** Health check node ports that are not open although they should be. */
   readonly healthCheckPortsFailed: Gauge<'ip_family'>;
 }
@@ -67,6 +69,14 @@ export function defineOwnMetrics(
       help: 'Times that somebody had changed or deleted what kube-proxy wrote, and it was put back',
       labels,
       stability,
+      zero,
+    }),
+    repairDuration: catalogue.histogram({
+      name: 'kubeproxyts_kernel_repair_duration_seconds',
+      help: "Time from noticing that somebody changed what kube-proxy wrote to the kernel's acknowledgement of the repair",
+      labels,
+      stability,
+      buckets: exponentialBuckets(0.001, 2, 15),
       zero,
     }),
     healthCheckPortsFailed: catalogue.gauge({

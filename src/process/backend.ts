@@ -1,5 +1,5 @@
 /** Opens the dataplanes of a mode, one per family, with what watches over them. */
-import type { Dataplane, DataplaneOptions } from '../dataplane/dataplane.js';
+import type { ApplyReport, Dataplane, DataplaneOptions } from '../dataplane/dataplane.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
 import type { Logger } from '../log/logger.js';
@@ -11,8 +11,10 @@ export interface BackendOptions {
   readonly mode: BuiltMode;
   readonly families: readonly IPFamily[];
   readonly dataplaneOptions: (family: IPFamily) => DataplaneOptions;
-  /** Another program changed what is ours. */
+  /** Another program changed what is ours: everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
+  /** Another program touched some elements of ours; they were put right, so many seconds after it was noticed. */
+  readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
   readonly log: Logger;
 }
 
@@ -26,7 +28,8 @@ export function openBackend(options: BackendOptions): Backend {
   return openNftablesBackend(options);
 }
 
-function openNftablesBackend({ families, dataplaneOptions, onForeignChange, log }: BackendOptions): Backend {
+function openNftablesBackend(options: BackendOptions): Backend {
+  const { families, dataplaneOptions, onForeignChange, onRepaired, log } = options;
   const programs = families.map((family) => {
     const connection = openNftables();
     return { connection, dataplane: new NftablesFamily(connection, dataplaneOptions(family)) };
@@ -36,6 +39,9 @@ function openNftablesBackend({ families, dataplaneOptions, onForeignChange, log 
     families,
     ownPortIds: new Set(programs.map(({ connection }) => connection.portId)),
     generation: () => observer.getGeneration().id,
+    repair: (family, touched) =>
+      programs.find(({ dataplane }) => dataplane.family === family)?.dataplane.repair(touched),
+    onRepaired,
     onForeignChange,
     log: log.named('watch'),
   });

@@ -24,6 +24,8 @@ import { SyncLoop } from './sync-loop.js';
 
 const bindRetryMs = 5_000;
 const maintenanceMs = 30_000;
+/** How often the kernel's state is compared with what is wanted although nobody is known to have changed it. */
+const fullCheckMs = 3_600_000;
 
 export interface RunningOptions {
   readonly config: Config;
@@ -49,6 +51,7 @@ export class Running {
   private readonly nodePorts: NodePortAddressSelection;
   private readonly nodeIPs: NodeIPs;
   private readonly maintenance: NodeJS.Timeout;
+  private readonly fullCheck: NodeJS.Timeout;
   private readonly podCIDRs: string;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
@@ -111,6 +114,15 @@ export class Running {
       onForeignChange: (family) => {
         this.loop.requestAdoption(family);
       },
+      onRepaired: (family, report, seconds) => {
+        if (report.transactions === 0) return;
+        const labels = { ip_family: family };
+        metrics.repairs.inc(labels);
+        metrics.repairDuration.observe(labels, seconds);
+        metrics.transactions.inc(labels, report.transactions);
+        metrics.elementsWritten.inc(labels, report.elementsAdded + report.elementsDeleted);
+        if (report.elementsAdded > 0) this.reconcilers.get(family)?.suspectAll();
+      },
       log,
     });
     this.dataplanes = this.backend.dataplanes;
@@ -163,6 +175,9 @@ export class Running {
     this.maintenance = setInterval(() => {
       this.program('housekeeping', (dataplane) => dataplane.maintain());
     }, maintenanceMs).unref();
+    this.fullCheck = setInterval(() => {
+      for (const { family } of this.dataplanes) this.loop.requestCheck(family);
+    }, fullCheckMs).unref();
     for (const family of families) health.begin(family);
   }
 
@@ -176,6 +191,7 @@ export class Running {
   /** Ends after the transaction that is under way. The rules stay. */
   async stop(): Promise<void> {
     clearInterval(this.maintenance);
+    clearInterval(this.fullCheck);
     await this.backend.stopWatching();
     await this.loop.stop();
     for (const health of this.nodePortHealth.values()) health.close();

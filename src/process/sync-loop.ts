@@ -43,8 +43,10 @@ interface FamilyRun {
   readonly failed: Map<string, string>;
   /** Keys of service ports that are gone from the model, until the kernel has let go of them, too. */
   readonly gone: Set<string>;
-  /** Somebody else changed the kernel: the next adoption is a repair. */
-  damaged: boolean;
+  /** Since when it is known that somebody else changed the kernel (performance.now()): the next adoption is a repair. */
+  damagedSince: number | undefined;
+  /** The next adoption should have nothing to write. */
+  checks: boolean;
   /** When the changes happened that the kernel does not have yet (ModelChanges.triggerTimes). */
   triggers: number[];
   readonly localPolicyGaps: LocalPolicyGaps;
@@ -71,7 +73,8 @@ export class SyncLoop {
       needsAdoption: true,
       failed: new Map(),
       gone: new Set(),
-      damaged: false,
+      damagedSince: undefined,
+      checks: false,
       triggers: [],
       localPolicyGaps: new LocalPolicyGaps(),
       retryAt: undefined,
@@ -95,10 +98,17 @@ export class SyncLoop {
     for (const run of this.runs) {
       if (run.dataplane.family !== family) continue;
       run.needsAdoption = true;
-      run.damaged = true;
+      run.damagedSince ??= performance.now();
       run.retryAt = undefined;
     }
     this.request();
+  }
+
+  /** Compare everything, although nothing speaks for damage. */
+  requestCheck(family: IPFamily): void {
+    for (const run of this.runs) if (run.dataplane.family === family) run.needsAdoption = run.checks = true;
+    this.requested = true;
+    this.schedule();
   }
 
   /** Ends after the sync that is running, if any. */
@@ -159,7 +169,7 @@ export class SyncLoop {
         done = await this.syncFamily(run, own, !waits);
       } catch (error) {
         run.needsAdoption = true;
-        if (error instanceof TableDamagedError) run.damaged = true;
+        if (error instanceof TableDamagedError) run.damagedSince ??= performance.now();
         metrics.syncFailures.inc({ ip_family: family });
         const again = { family, retryMs: run.retryMs };
         if (error instanceof TableDamagedError) log.warn(error.message, again);
@@ -191,15 +201,16 @@ export class SyncLoop {
     const start = performance.now();
     const upserted = changes?.upserted ?? [];
     const adopted = run.needsAdoption;
-    const repairs = run.damaged;
+    const { damagedSince, checks } = run;
     // Before anything is awaited: it may be asked for again meanwhile.
-    run.needsAdoption = false;
-    run.damaged = false;
+    run.needsAdoption = run.checks = false;
+    run.damagedSince = undefined;
     const ports = adopted
       ? [...model.servicePorts(family)]
       : withRefused
         ? this.withRefused(run, upserted)
         : upserted;
+    const quiet = upserted.length === 0 && run.gone.size === 0 && run.failed.size === 0;
     const fresh = new Set(changes?.removed);
     const removed = [...run.gone].filter((key) => withRefused || fresh.has(key) || !run.failed.has(key));
     if (!adopted && ports.length === 0 && removed.length === 0) {
@@ -211,6 +222,9 @@ export class SyncLoop {
       report = adopted
         ? await dataplane.adopt(ports)
         : await dataplane.apply({ family, upserted: ports, removed });
+    } catch (error) {
+      run.damagedSince ??= damagedSince;
+      throw error;
     } finally {
       const seconds = (performance.now() - start) / 1000;
       metrics.syncDuration.observe(labels, seconds);
@@ -230,7 +244,16 @@ export class SyncLoop {
     if (adopted) run.localPolicyGaps.replace(ports);
     else run.localPolicyGaps.update(ports, removed);
     this.observeLocalPolicy(run);
-    if (repairs && report.transactions > 0) metrics.repairs.inc(labels);
+    if (report.transactions > 0 && (damagedSince !== undefined || (checks && quiet))) {
+      metrics.repairs.inc(labels);
+      metrics.repairDuration.observe(labels, (performance.now() - (damagedSince ?? start)) / 1000);
+      if (damagedSince === undefined)
+        log.warn('The kernel did not hold what it should, and nobody had told; it does now', {
+          family,
+          added: report.elementsAdded,
+          deleted: report.elementsDeleted,
+        });
+    }
     this.updated(run);
     log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Kernel follows a change', {
       family,

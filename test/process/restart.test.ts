@@ -111,38 +111,47 @@ describe('life of the process and its rules', { skip }, () => {
     connection.commit(batch);
     connection.close();
   };
-  const repairs: [name: string, change: (batch: Batch) => void][] = [
+  const compared = /"Another program[\s\S]*"Kernel state compared and completed" .*family="IPv4"/;
+  const putRight = /"Another program[\s\S]*"Elements were put right" .*family="IPv4" added=[1-9]/;
+  const repairs: [name: string, change: (batch: Batch) => void, cure: RegExp][] = [
     [
-      'the table',
+      'deletes the table',
       (batch) => {
         batch.deleteTable();
       },
+      compared,
     ],
     [
-      'the endpoints',
+      'puts the table to sleep',
+      (batch) => {
+        batch.addTable({ dormant: true });
+      },
+      compared,
+    ],
+    [
+      'deletes the endpoints',
       (batch) => {
         batch.flushSet('endpoints');
       },
+      putRight,
     ],
     [
-      'the rules of a chain',
+      'deletes the rules of a chain',
       (batch) => {
         batch.flushChain('services');
       },
+      compared,
     ],
   ];
-  for (const [name, change] of repairs) {
-    test(`somebody deletes ${name}: noticed and repaired within a second, without any event`, async () => {
+  for (const [name, change, cure] of repairs) {
+    test(`somebody ${name}: noticed and repaired within a second, without any event`, async () => {
       proxy.kill('SIGKILL');
       await proxy.end();
       proxy = await startProxy();
       foreign(change);
       const deleted = performance.now();
       await proxy.waitFor('Another program changed our table', 1000);
-      await proxy.waitFor(
-        /"Another program[\s\S]*"Kernel state compared and completed" .*family="IPv4"/,
-        1000,
-      );
+      await proxy.waitFor(cure, 1000);
       const took = performance.now() - deleted;
       const traffic = await node.traffic(serviceIP, 80);
       assert.equal((await result(traffic)).newFailed, 0);

@@ -290,6 +290,11 @@ describe('adoption repairs', { skip }, () => {
         batch.deleteTable();
       });
     },
+    'the table is put to sleep': (node) => {
+      node.tamper((batch) => {
+        batch.addTable({ dormant: true });
+      });
+    },
     'a set is flushed': (node, random) => {
       const sets = node.eye.listSets(node.nft, tableName);
       const victim = sets[random.below(sets.length)];
@@ -448,6 +453,72 @@ describe('adoption repairs', { skip }, () => {
       });
     }
   }
+});
+
+describe('single elements are put right', { skip }, () => {
+  /** Sets that take a comparison of the whole table, or that the kernel fills. */
+  const others = new Set(['affinity', 'service-classes', 'pick-classes', 'service-cidrs']);
+  for (const family of families) {
+    const nodePortIPs = family === 'IPv4' ? ['100.64.0.1', '100.64.0.2'] : ['fd00:64::1'];
+    for (const seed of [1, 2, 3]) {
+      test(`${family}, seed ${seed}: deleted, replaced and added ones, in one transaction`, async () => {
+        await onNode(
+          family,
+          async (node) => {
+            const random = new Random(seed);
+            const world = new World(random, family);
+            await node.adopt();
+            for (let round = 0; round < 25; round++) {
+              const { upserted, removed } = world.step();
+              await node.apply(upserted, removed);
+              const touched = new Map<string, Set<string>>();
+              for (const { name, map, keyLength, valueLength } of node.eye.listSets(node.nft, tableName)) {
+                if (others.has(name)) continue;
+                const elements: [Buffer, Buffer | undefined][] = [];
+                node.eye.listElements(node.nft, tableName, name, (key, value) => {
+                  elements.push([Buffer.from(key), Buffer.isBuffer(value) ? Buffer.from(value) : undefined]);
+                });
+                const keys = new Set<string>();
+                node.tamper((batch) => {
+                  for (const [key, value] of elements) {
+                    const what = random.below(6);
+                    if (what > 2) continue;
+                    keys.add(key.toString('latin1'));
+                    if (what === 2) continue;
+                    batch.deleteElement(name, key);
+                    if (what === 1) batch.addElement(name, key, value && random.bytes(value.length));
+                  }
+                  if (random.below(3) > 0) return;
+                  const stray = random.bytes(keyLength);
+                  keys.add(stray.toString('latin1'));
+                  batch.addElement(name, stray, map ? random.bytes(valueLength) : undefined);
+                });
+                if (keys.size > 0) touched.set(name, keys);
+              }
+              const report = node.dataplane.repair(touched);
+              assert.ok(report, `round ${round}`);
+              assert.ok(report.transactions <= 1);
+              node.check(`round ${round}`, { nodePortIPs });
+              assert.equal(node.dataplane.repair(touched)?.transactions, 0, 'nothing is left to repair');
+            }
+            assert.equal((await node.adopt()).transactions, 0, 'all of it is right');
+          },
+          { nodePortAddresses: nodePortIPs },
+        );
+      });
+    }
+  }
+
+  test('verdicts and ranges: only comparing the whole table helps, and so before it was compared', async () => {
+    await onNode('IPv4', async (node) => {
+      const touch = (set: string) => node.dataplane.repair(new Map([[set, new Set(['\0\0\0\0'])]]));
+      assert.equal(touch('cluster-ips'), undefined);
+      await node.adopt();
+      assert.equal(touch('cluster-ips')?.transactions, 0);
+      for (const set of ['service-classes', 'service-cidrs', 'no-such-set'])
+        assert.equal(touch(set), undefined, set);
+    });
+  });
 });
 
 describe('failure', { skip }, () => {

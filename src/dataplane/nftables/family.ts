@@ -27,6 +27,7 @@ import {
   type SlotBlock,
 } from './footprint.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
+import { ElementTable } from '../nft/element-table.js';
 import { addressBytes, hostUint32 } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
 import { nftFamily } from '../nft/rules.js';
@@ -36,6 +37,7 @@ import { baseObjects, classRules } from './layout.js';
 import { chains, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readTable } from './read-table.js';
 import { assignSlots } from './slots.js';
+import { elementId, wantedAmong, type TouchedElements } from './touched.js';
 import { Transaction } from './transaction.js';
 
 /**
@@ -45,6 +47,8 @@ import { Transaction } from './transaction.js';
 const transactionBytes = 1 << 20;
 /** Steps between two turns of the event loop also when they have nothing to write. */
 const stepsPerTurn = 4096;
+
+const noValue = Buffer.alloc(0);
 
 interface Step {
   readonly key: string;
@@ -125,6 +129,46 @@ export class NftablesFamily implements Dataplane {
     await this.inTransactions(this.stepsOf(changes), tally, (tx, step) => {
       this.change(tx, step.key, step.next);
     });
+    return tally;
+  }
+
+  /**
+   * Puts right what others did to some elements, in one transaction.
+   * @returns undefined when that takes a comparison of the whole table (adopt)
+   */
+  repair(touched: TouchedElements): ApplyReport | undefined {
+    if (!this.adopted) return undefined;
+    const wanted = wantedAmong(touched, {
+      family: this.family,
+      states: this.states.values(),
+      numbers: this.numbers,
+      sharedCounts: this.sharedCounts,
+      nodePortIPs: new Set(this.nodePortAddresses.map(addressBytes)),
+    });
+    if (wanted === undefined) return undefined;
+    const tx = this.begin();
+    for (const [set, keys] of touched) {
+      const found = new ElementTable();
+      const bytes = Array.from(keys, (key) => Buffer.from(key, 'latin1'));
+      this.connection.getElements(this.nft, tableName, set, bytes, (key, value, { comment }) => {
+        found.set(key, Buffer.isBuffer(value) ? value : noValue, comment);
+      });
+      for (const key of keys) {
+        const element = wanted.get(elementId(set, key));
+        const record = found.find(keyBytes(key));
+        if (record < 0) {
+          if (element !== undefined) tx.add(element);
+        } else if (element === undefined) {
+          tx.delete(set, key);
+        } else {
+          const value = element.value === undefined ? noValue : valueBytes(element.value);
+          if (!found.hasValue(record, value) || !found.hasComment(record, element.comment))
+            tx.replace(set, key, element.value, element.comment);
+        }
+      }
+    }
+    const tally = new Tally();
+    this.commit(tx, tally);
     return tally;
   }
 
@@ -359,9 +403,11 @@ export class NftablesFamily implements Dataplane {
       return;
     }
     for (const of of now.classes) this.acquireClass(tx, of);
-    const oldElements = new Map(old.elements.map((element) => [idOf(element.set, element.key), element]));
+    const oldElements = new Map(
+      old.elements.map((element) => [elementId(element.set, element.key), element]),
+    );
     for (const element of now.elements) {
-      const id = idOf(element.set, element.key);
+      const id = elementId(element.set, element.key);
       const previous = oldElements.get(id);
       oldElements.delete(id);
       if (previous === undefined) {
@@ -373,9 +419,9 @@ export class NftablesFamily implements Dataplane {
     }
     for (const element of oldElements.values()) tx.delete(element.set, element.key);
 
-    const oldBlocks = new Map(old.blocks.map((block) => [idOf(block.set, block.prefix), block]));
+    const oldBlocks = new Map(old.blocks.map((block) => [elementId(block.set, block.prefix), block]));
     for (const block of now.blocks) {
-      const id = idOf(block.set, block.prefix);
+      const id = elementId(block.set, block.prefix);
       this.writeSlots(tx, oldBlocks.get(id), block);
       oldBlocks.delete(id);
     }
@@ -413,9 +459,9 @@ export class NftablesFamily implements Dataplane {
   }
 
   private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
-    const gone = new Map(old.map((element) => [idOf(element.set, element.key), element]));
+    const gone = new Map(old.map((element) => [elementId(element.set, element.key), element]));
     for (const element of now) {
-      if (gone.delete(idOf(element.set, element.key))) continue;
+      if (gone.delete(elementId(element.set, element.key))) continue;
       if (this.countShared(tx, element, 1) === 1) tx.add(element);
     }
     for (const element of gone.values()) {
@@ -559,6 +605,7 @@ export class NftablesFamily implements Dataplane {
     for (const length of kernel.sourceRangeLengths()) this.sourceRangeLengths.add(length);
     const base = baseObjects(this.options, this.sourceRangeLengths);
     if (!kernel.exists) tx.batch.addTable({ comment: base.comment });
+    else if (kernel.dormant) tx.batch.addTable({ dormant: false });
     for (const definition of base.sets) {
       if (!kernel.hasSet(definition.name)) tx.batch.addSet(definition);
     }
@@ -704,9 +751,4 @@ export class NftablesFamily implements Dataplane {
     for (const name of names) tx.batch.deleteChain(name);
     this.commitUnlessBusy(tx, tally);
   }
-}
-
-/** Identity of an element, or of a block of them. */
-function idOf(set: string, key: string): string {
-  return `${set}\0${key}`;
 }

@@ -7,24 +7,18 @@
  * some service ports at a time (readSlots).
  */
 import { sameExpressions, type Expression } from '../../netlink/nftables/index.js';
-import type { Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
+import type { Endpoint, ServicePort } from '../../model/types.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { slotKey, type AffinityNumbers } from './footprint.js';
 import type { IntervalElement } from '../nft/intervals.js';
-import {
-  addressText,
-  hostUint32,
-  nodePortKey,
-  readHostUint32,
-  serviceKey,
-  targetBytes,
-} from '../nft/keys.js';
+import { addressText, hostUint32, readHostUint32, targetBytes } from '../nft/keys.js';
 import type { RuleDefinition } from '../nft/rules.js';
 import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import { maps, sets } from './names.js';
 import { endpointKey } from './slots.js';
+import { addressKey } from './touched.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
 const notOurs = new Set<string>([
@@ -59,6 +53,8 @@ export type ReadElements = (
 
 export class KernelTable {
   exists = false;
+  /** Somebody has put the table to sleep: the kernel asks none of its base chains. */
+  dormant = false;
   /** Slot maps that are read in parts, and those of their elements that nobody took, in the parts gone by. */
   private readonly inParts = new Map<string, Set<string>>();
   private readElements: ReadElements = () => undefined;
@@ -408,13 +404,6 @@ export class KernelTable {
     }
     return undefined;
   }
-}
-
-/** The key of an address in the maps that addresses stand in. */
-function addressKey(port: ServicePort, address: VirtualAddress): string {
-  return address.kind === 'NodePort'
-    ? nodePortKey(port.protocol, address.port)
-    : serviceKey(address.ip, port.protocol, address.port);
 }
 
 /** Slots in a slot map that the class in the element's value draws from. */

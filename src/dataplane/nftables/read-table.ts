@@ -35,8 +35,8 @@ export async function readTable(
   { dumpLimit }: ReadOptions,
 ): Promise<KernelTable | 'absent' | 'foreign'> {
   const family = nftFamily(options.family);
-  if (!connection.listTables().some((table) => table.family === family && table.name === tableName))
-    return 'absent';
+  const there = connection.listTables().find((one) => one.family === family && one.name === tableName);
+  if (there === undefined) return 'absent';
 
   const found = connection.listSets(family, tableName);
   const base = baseObjects(options, []);
@@ -50,6 +50,7 @@ export async function readTable(
   const wantedChains = new Map(base.chains.map((chain) => [chain.name, chain]));
   const table = new KernelTable();
   table.exists = true;
+  table.dormant = there.dormant;
   for (const chain of connection.listChains(family, tableName)) {
     const wanted = wantedChains.get(chain.name)?.base;
     const same =

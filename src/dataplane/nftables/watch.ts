@@ -1,19 +1,26 @@
 /**
- * Watches our tables for changes that are not ours: somebody flushed the ruleset, deleted an element, added a chain. The
- * answer is always the same, comparing the whole table (Dataplane.adopt), soon at first, later and later when it
- * happens again and again: two programs that fight must not take the node with them.
+ * Watches our tables for changes that are not ours: somebody flushed the ruleset, deleted an element, added a chain. When
+ * only elements were touched, these are put right at once; else the whole table is compared (Dataplane.adopt). Soon at
+ * first, later and later when it is undone again and again: two programs that fight must not take the node with them.
  */
+import { performance } from 'node:perf_hooks';
 import { subscribeNftables, type Notification } from '../../netlink/nftables/index.js';
 import type { Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import type { ApplyReport, Dataplane } from '../dataplane.js';
 import { nftFamily } from '../nft/rules.js';
-import { tableName } from './names.js';
+import { maps, tableName } from './names.js';
+import type { TouchedElements } from './touched.js';
 
-const firstDelayMs = 20;
+/** Others may need several transactions for what they do. */
+const firstDelayMs = 5;
 const maxDelayMs = 60_000;
-/** Without a foreign change for this long, the next one is answered at once again. */
-const quietMs = 60_000;
+/** A change is a fight when it comes sooner than this after the last repair, … */
+const restMs = 1000;
+/** … or than so many times what that one took and was put off: repairing never takes more than a small share of time. */
+const restFactor = 20;
+/** When more elements than this are touched, the whole table is compared. */
+const maxTouched = 4096;
 
 export interface TableWatchOptions {
   readonly families: readonly IPFamily[];
@@ -21,17 +28,38 @@ export interface TableWatchOptions {
   readonly ownPortIds: ReadonlySet<number>;
   /** Number that grows by one with each transaction of anybody (NftablesConnection.getGeneration). */
   readonly generation: () => number;
+  /** Puts elements right; undefined when only comparing everything helps. */
+  readonly repair: (family: IPFamily, touched: TouchedElements) => ApplyReport | undefined;
+  /** Elements were put right, so many seconds after it was noticed. */
+  readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
+  /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   readonly log: Logger;
 }
 
+/** What others did to one family's table. */
+interface Damage {
+  /** undefined: more than elements, or nobody knows. */
+  touched: Map<string, Set<string>> | undefined;
+  /** Number of elements touched. */
+  count: number;
+}
+
+interface Pending extends Damage {
+  readonly timer: NodeJS.Timeout;
+  /** performance.now() */
+  readonly noticed: number;
+}
+
 export class TableWatch {
   private readonly subscription: ReturnType<typeof subscribeNftables>;
-  private readonly pending = new Map<IPFamily, NodeJS.Timeout>();
-  /** Families that the commit whose notifications are arriving has touched. */
-  private readonly touched = new Set<IPFamily>();
+  /** Noticed and about to be repaired. */
+  private readonly pending = new Map<IPFamily, Pending>();
+  /** Of the commit whose notifications are arriving. */
+  private readonly arriving = new Map<IPFamily, Damage>();
   private delayMs = firstDelayMs;
-  private lastChange = -Infinity;
+  private lastRepairEnd = -Infinity;
+  private lastRepairMs = 0;
 
   constructor(private readonly options: TableWatchOptions) {
     this.subscription = subscribeNftables({
@@ -39,7 +67,7 @@ export class TableWatch {
         this.take(notification);
       },
       onOverrun: () => {
-        this.foreignChange(options.families, 'unknown, notifications were lost');
+        this.changedSomehow('unknown, notifications were lost');
       },
       onError: (error) => {
         options.log.error(
@@ -51,7 +79,7 @@ export class TableWatch {
   }
 
   async close(): Promise<void> {
-    for (const timer of this.pending.values()) clearTimeout(timer);
+    for (const { timer } of this.pending.values()) clearTimeout(timer);
     await this.subscription.close();
   }
 
@@ -65,48 +93,131 @@ export class TableWatch {
     try {
       const report = await work();
       const foreign = this.options.generation() - before - report.transactions;
-      if (foreign > 0)
-        this.foreignChange(this.options.families, 'unknown, it happened during a large change of ours');
+      if (foreign > 0) this.changedSomehow('unknown, it happened during a large change of ours');
       return report;
     } finally {
       this.subscription.resume();
     }
   }
 
+  /** The whole table was compared, for whatever reason. */
+  compared(milliseconds: number): void {
+    this.repaired(milliseconds);
+  }
+
   private take(notification: Notification): void {
     if (this.options.ownPortIds.has(notification.portId)) return;
     if (notification.kind === 'generation') {
       const { processName } = notification.generation;
-      if (this.touched.size > 0) this.foreignChange([...this.touched], processName);
-      this.touched.clear();
+      if (this.arriving.size > 0) this.foreignChange(this.arriving, processName);
+      this.arriving.clear();
       return;
     }
-    if (notification.table !== tableName) return;
+    // The kernel's own memory of clients: what is missing there is learned again.
+    if (notification.table !== tableName || notification.name === maps.affinity) return;
     for (const family of this.options.families) {
-      if (nftFamily(family) === notification.family) this.touched.add(family);
+      if (nftFamily(family) === notification.family) this.note(family, notification);
     }
   }
 
-  private foreignChange(families: readonly IPFamily[], by: string): void {
-    const now = Date.now();
-    const again = now - this.lastChange < quietMs;
-    this.lastChange = now;
-    const fresh = families.filter((family) => !this.pending.has(family));
+  private note(family: IPFamily, { kind, name, keys }: Exclude<Notification, { kind: 'generation' }>): void {
+    let damage = this.arriving.get(family);
+    if (damage === undefined) this.arriving.set(family, (damage = { touched: new Map(), count: 0 }));
+    if (damage.touched === undefined) return;
+    if (kind !== 'elements' || keys === undefined) {
+      damage.touched = undefined;
+      return;
+    }
+    addKeys(
+      damage,
+      name,
+      keys().map((key) => key.toString('latin1')),
+    );
+  }
+
+  private changedSomehow(by: string): void {
+    const unknown = this.options.families.map(
+      (family) => [family, { touched: undefined, count: 0 }] as const,
+    );
+    this.foreignChange(new Map(unknown), by);
+  }
+
+  private foreignChange(damages: ReadonlyMap<IPFamily, Damage>, by: string): void {
+    const fresh = [...damages].filter(([family, damage]) => !this.joins(family, damage));
     if (fresh.length === 0) return;
-    this.delayMs = again ? Math.min(this.delayMs * 2, maxDelayMs) : firstDelayMs;
+    const now = performance.now();
+    const rest = Math.max(restMs, restFactor * (this.delayMs + this.lastRepairMs));
+    this.delayMs = now - this.lastRepairEnd < rest ? Math.min(this.delayMs * 2, maxDelayMs) : firstDelayMs;
     this.options.log.warn('Another program changed our table; it is compared and completed', {
-      families: fresh,
+      families: fresh.map(([family]) => family),
       by,
+      elements: fresh.every(([, { touched }]) => touched !== undefined)
+        ? fresh.reduce((sum, [, { count }]) => sum + count, 0)
+        : 'unknown',
       inMs: this.delayMs,
     });
-    for (const family of fresh) {
+    for (const [family, damage] of fresh) {
       const timer = setTimeout(() => {
-        this.pending.delete(family);
-        this.options.onForeignChange(family);
+        this.cure(family);
       }, this.delayMs);
-      this.pending.set(family, timer);
+      this.pending.set(family, { ...damage, timer, noticed: now });
     }
   }
+
+  /** Whether the family's repair is to come; then it is for this, too. */
+  private joins(family: IPFamily, damage: Damage): boolean {
+    const pending = this.pending.get(family);
+    if (pending === undefined) return false;
+    if (damage.touched === undefined) pending.touched = undefined;
+    else for (const [set, keys] of damage.touched) addKeys(pending, set, keys);
+    return true;
+  }
+
+  private cure(family: IPFamily): void {
+    const pending = this.pending.get(family);
+    this.pending.delete(family);
+    if (pending === undefined) return;
+    if (pending.touched !== undefined && this.repair(family, pending.touched, pending.noticed)) return;
+    this.options.onForeignChange(family);
+  }
+
+  private repair(family: IPFamily, touched: TouchedElements, noticed: number): boolean {
+    const start = performance.now();
+    try {
+      const report = this.options.repair(family, touched);
+      if (report === undefined) return false;
+      const end = performance.now();
+      this.repaired(end - start);
+      this.options.log.info('Elements were put right', {
+        family,
+        added: report.elementsAdded,
+        deleted: report.elementsDeleted,
+        ms: Math.round(end - noticed),
+      });
+      this.options.onRepaired(family, report, (end - noticed) / 1000);
+      return true;
+    } catch (error) {
+      this.options.log.error('Putting elements right failed; the whole table is compared', error, { family });
+      return false;
+    }
+  }
+
+  private repaired(milliseconds: number): void {
+    this.lastRepairEnd = performance.now();
+    this.lastRepairMs = milliseconds;
+  }
+}
+
+function addKeys(damage: Damage, set: string, keys: Iterable<string>): void {
+  if (damage.touched === undefined) return;
+  let known = damage.touched.get(set);
+  if (known === undefined) damage.touched.set(set, (known = new Set()));
+  for (const key of keys) {
+    if (known.has(key)) continue;
+    known.add(key);
+    damage.count++;
+  }
+  if (damage.count > maxTouched) damage.touched = undefined;
 }
 
 /** Changes of more service ports than this are made unwatched. */
@@ -123,8 +234,13 @@ export class WatchedDataplane implements Dataplane {
     this.family = inner.family;
   }
 
-  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
-    return this.watch.unwatched(() => this.inner.adopt(wanted));
+  async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+    const start = performance.now();
+    try {
+      return await this.watch.unwatched(() => this.inner.adopt(wanted));
+    } finally {
+      this.watch.compared(performance.now() - start);
+    }
   }
 
   apply(changes: FamilyChanges): Promise<ApplyReport> {

@@ -23,7 +23,7 @@ import { type ElementOptions, elementSize, encodeElementSet, openElements, write
 import type { Expression } from './expression/index.js';
 import { encodeRule } from './rule.js';
 import { encodeSet, encodeSetName, type SetDefinition } from './set.js';
-import { encodeTable } from './table.js';
+import { encodeTable, type TableOptions } from './table.js';
 
 /** Room for a batch of a few changes; it doubles as needed. */
 const INITIAL_CAPACITY = 8 * 1024;
@@ -131,9 +131,9 @@ export class Batch {
   }
 
   /** Creates the table unless it exists. */
-  addTable(options: { readonly comment?: string } = {}): void {
+  addTable(options: TableOptions = {}): void {
     this.message(NFT_MSG.NEWTABLE, NLM_F_CREATE, (w) => {
-      encodeTable(w, this.table, options.comment);
+      encodeTable(w, this.table, options);
     });
   }
 

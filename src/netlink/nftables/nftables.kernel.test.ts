@@ -536,11 +536,30 @@ test('a callback that throws does not spoil the connection', { skip }, () => {
   assert.ok(count > 0);
 });
 
+test('a table is put to sleep and woken', { skip }, () => {
+  const connection = connect();
+  const commit = (dormant?: boolean): boolean | undefined => {
+    const batch = new Batch('ip', 'sleeper');
+    batch.addTable(dormant === undefined ? {} : { dormant });
+    connection.commit(batch);
+    return connection.listTables('ip').find(({ name }) => name === 'sleeper')?.dormant;
+  };
+  assert.equal(commit(), false);
+  assert.equal(commit(true), true);
+  assert.equal(commit(), true, 'left out: it stays as it is');
+  assert.equal(commit(false), false);
+});
+
 test('notifications tell own changes from those of others', { skip }, async () => {
   const connection = connect();
   const seen: Notification[] = [];
+  const keys: string[] = [];
   const subscription = subscribeNftables({
-    onNotification: (notification) => seen.push(notification),
+    onNotification: (notification) => {
+      seen.push(notification);
+      if (notification.kind === 'elements')
+        keys.push(...(notification.keys?.() ?? []).map((key) => key.toString('hex')));
+    },
     onOverrun: () => assert.fail('overrun'),
     onError: (error) => assert.fail(error),
   });
@@ -585,6 +604,7 @@ test('notifications tell own changes from those of others', { skip }, async () =
     'foreign delete table ip watched watched',
     'generation by nft',
   ]);
+  assert.deepEqual(keys, ['01020304', '01010101']);
 });
 
 test('an overrun is told, and notifications go on', { skip }, async () => {

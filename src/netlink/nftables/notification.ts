@@ -12,7 +12,7 @@ import { Subscription, type SubscriptionOptions } from '../subscription.js';
 import { decodeChain } from './chain.js';
 import { familyOf } from './connection.js';
 import { NFT_MSG } from './constants.js';
-import { decodeElementSet } from './element.js';
+import { decodeElements, decodeElementSet } from './element.js';
 import { decodeGeneration, type Generation } from './generation.js';
 import { decodeRule } from './rule.js';
 import { decodeSet } from './set.js';
@@ -32,6 +32,12 @@ export interface ChangeNotification extends Origin {
   readonly table: string;
   /** Of the table, chain or set; for a rule its chain, for elements their set. */
   readonly name: string;
+  /**
+   * Elements only: their keys, read when asked for, which has to be before the handler returns; the buffers are the
+   * caller's to keep.
+   * @throws NetlinkError EBADMSG
+   */
+  readonly keys?: () => Buffer[];
 }
 
 /** Ends the notifications of one commit. */
@@ -84,7 +90,14 @@ export function decodeNotification(message: MessageReader): Notification | undef
       case NFT_MSG.NEWSETELEM:
       case NFT_MSG.DELSETELEM: {
         const { table, set } = decodeElementSet(attributes);
-        return change('elements', type === NFT_MSG.NEWSETELEM ? 'new' : 'delete', table, set);
+        const keys = (): Buffer[] => {
+          const found: Buffer[] = [];
+          const again = message.attributes(NFGENMSG);
+          decodeElements(again, (key) => found.push(Buffer.from(key)));
+          again.finish();
+          return found;
+        };
+        return { ...change('elements', type === NFT_MSG.NEWSETELEM ? 'new' : 'delete', table, set), keys };
       }
       case NFT_MSG.NEWGEN:
         return { kind: 'generation', generation: decodeGeneration(attributes), portId };
