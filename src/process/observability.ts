@@ -5,6 +5,7 @@
 import type { RequestListener } from 'node:http';
 import type { Config, HostPort } from '../config/config.js';
 import { featureGates } from '../config/feature-gates.js';
+import { ConntrackPressure } from '../conntrack/pressure.js';
 import { Health } from '../health/health.js';
 import { KeptServer } from '../health/listen.js';
 import { healthServer } from '../http/health-server.js';
@@ -29,6 +30,7 @@ import { apiServerHealth, apiServerState } from './source-health.js';
 import { version } from './version.js';
 
 const bindRetryMs = 5_000;
+const pressureCheckMs = 30_000;
 
 /** What a running proxy tells when it is asked. */
 export interface Observed {
@@ -103,11 +105,19 @@ export class Observability {
   readonly metrics: Metrics;
   private readonly servers: KeptServer[] = [];
   private readonly conntrack: ConntrackStatsReader;
+  private readonly pressure: NodeJS.Timeout;
   private observed: Observed | undefined;
 
   constructor(private readonly options: ObservabilityOptions) {
     const { config, mode, log, accounting } = options;
     this.conntrack = new ConntrackStatsReader(log.named('conntrack'));
+    const pressure = new ConntrackPressure({
+      read: () => this.conntrack.read(),
+      log: log.named('conntrack'),
+    });
+    this.pressure = setInterval(() => {
+      pressure.check();
+    }, pressureCheckMs).unref();
     this.health = new Health(2 * config.syncPeriodMs);
     this.metrics = createMetrics({
       modes: [mode.mode],
@@ -158,6 +168,7 @@ export class Observability {
 
   close(): void {
     for (const server of this.servers) server.close();
+    clearInterval(this.pressure);
     this.conntrack.close();
   }
 

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { formatAddress } from '../address.js';
+import { formatAddress, parseAddress } from '../address.js';
 import { Batch, expr, NftablesConnection } from '../nftables/index.js';
 import { enterNetworkNamespace } from '../testing/namespace.js';
-import { ConntrackConnection, type FlowIdentity } from './index.js';
+import { ConntrackConnection, type Flow, type FlowFilter, type FlowIdentity } from './index.js';
+import { makeEntries } from './testing.js';
 
 const skip = enterNetworkNamespace();
 const UDP = 17;
@@ -81,3 +83,79 @@ test('an identity without a tuple would delete everything, and is refused', { sk
   );
   connection.close();
 });
+
+test('statistics are those of this network namespace', { skip }, () => {
+  const connection = ConntrackConnection.open();
+  const before = connection.fill();
+  makeEntries(
+    Array.from({ length: 7 }, (_, i) => ({
+      protocol: UDP,
+      client: '10.61.7.7',
+      clientPort: 1000 + i,
+      destination: '10.96.0.10',
+      destinationPort: 53,
+    })),
+  );
+  const max = Number(readFileSync('/proc/sys/net/netfilter/nf_conntrack_max', 'utf8'));
+  assert.ok(max > 0);
+  assert.deepEqual(connection.fill(), { entries: before.entries + 7, max });
+  const { drop, earlyDrop, chainTooLong } = connection.counters();
+  assert.deepEqual([drop, earlyDrop, chainTooLong], [0, 0, 0]);
+  connection.close();
+});
+
+for (const family of ['ip', 'ip6'] as const) {
+  test(
+    `${family}: every filter delivers what it says, on the event loop and beside it`,
+    { skip },
+    async () => {
+      const at = (host: number): string => (family === 'ip' ? `10.99.0.${host}` : `fd99::${host}`);
+      const bytes = (host: number): Buffer => parseAddress(at(host));
+      const entries = [
+        { to: 1, port: 53, from: 11, answered: true },
+        { to: 1, port: 54, from: 11, answered: true },
+        { to: 2, port: 53, from: 11, answered: false },
+        { to: 2, port: 53, from: 12, answered: true },
+      ];
+      makeEntries(
+        entries.map(({ to, port, from, answered }, i) => ({
+          protocol: UDP,
+          client: at(200),
+          clientPort: 40_001 + i,
+          destination: at(to),
+          destinationPort: port,
+          endpoint: at(from),
+          endpointPort: from === 11 ? 5353 : 5354,
+          unanswered: !answered,
+        })),
+      );
+      const cases: readonly (readonly [Omit<FlowFilter, 'protocol'>, number[]])[] = [
+        [{}, [1, 2, 3, 4]],
+        [{ originalDestination: { port: 53 } }, [1, 3, 4]],
+        [{ originalDestination: { address: bytes(1), port: 53 } }, [1]],
+        [{ originalDestination: { address: bytes(3), port: 53 } }, []],
+        [{ replySource: { port: 5353 } }, [1, 2, 3]],
+        [{ replySource: { address: bytes(12), port: 5354 } }, [4]],
+        [{ replySource: { address: bytes(12), port: 5353 } }, []],
+        [{ originalDestination: { address: bytes(2), port: 53 }, replySource: { port: 5353 } }, [3]],
+        [{ unanswered: true }, [3]],
+        [{ unanswered: true, replySource: { address: bytes(12), port: 5354 } }, []],
+      ];
+      const connection = ConntrackConnection.open();
+      for (const [filter, expected] of cases) {
+        const found = async (beside: boolean): Promise<number[]> => {
+          const list: number[] = [];
+          const onFlow = ({ original }: Flow): void => {
+            if (original.sourcePort > 40_000) list.push(original.sourcePort - 40_000);
+          };
+          if (beside) await connection.listFlowsAsync(family, { protocol: UDP, ...filter }, onFlow);
+          else connection.listFlows(family, { protocol: UDP, ...filter }, onFlow);
+          return list.sort();
+        };
+        assert.deepEqual(await found(false), expected, JSON.stringify(filter));
+        assert.deepEqual(await found(true), expected, JSON.stringify(filter));
+      }
+      connection.close();
+    },
+  );
+}
