@@ -13,8 +13,9 @@ export interface LaneOptions {
   readonly number: number;
   /** Milliseconds between the first suspicion and the look at the table: changes that come together cost one look. */
   readonly delayMs: number;
-  /** After a look the lane rests for this many times what it took. */
+  /** After a look the lane rests for this many times what it took, but not longer than maxRestMs. */
   readonly rest: number;
+  readonly maxRestMs: number;
   /** Flows of addresses that are no service's any more are judged after so many milliseconds; undefined: never. */
   readonly retireAfterMs: number | undefined;
 }
@@ -44,8 +45,6 @@ export interface Work {
 const maxVersions = 32;
 const firstRetryMs = 1_000;
 const maxRetryMs = 30_000;
-/** A lane never rests longer. */
-const maxRestMs = 30_000;
 
 /** How destinations are named: '' is the address of node ports. */
 export function destination(ip: string, port: number): string {
@@ -169,7 +168,7 @@ export class Lane {
     this.failing = false;
     this.retryMs = firstRetryMs;
     this.taken = new Map();
-    const rest = Math.min(tookMs * this.options.rest, maxRestMs);
+    const rest = Math.min(tookMs * this.options.rest, this.options.maxRestMs);
     this.notBefore = Math.max(this.notBefore, performance.now() + rest);
     return recovered;
   }

@@ -62,12 +62,13 @@ export class ConntrackReconciler {
 
   constructor(private readonly options: ConntrackReconcilerOptions) {
     const retireAfterMs = options.retireAfterMs ?? defaultRetireAfterMs;
-    // At most a fifth of the time for UDP and SCTP, where clients wait; a fiftieth for TCP, where few do.
-    const flows = { delayMs: 0, rest: 4, retireAfterMs };
+    // Some fifth of the time for UDP and SCTP, where clients wait; a twenty-fifth for TCP, where few do.
+    const flows = { delayMs: 0, rest: 4, maxRestMs: 1_000, retireAfterMs };
+    const connections = { delayMs: 250, rest: 25, maxRestMs: 10_000, retireAfterMs: undefined };
     this.lanes = {
       UDP: new Lane({ protocol: 'UDP', number: 17, ...flows }),
       SCTP: new Lane({ protocol: 'SCTP', number: 132, ...flows }),
-      TCP: new Lane({ protocol: 'TCP', number: 6, delayMs: 100, rest: 50, retireAfterMs: undefined }),
+      TCP: new Lane({ protocol: 'TCP', number: 6, ...connections }),
     };
   }
 
