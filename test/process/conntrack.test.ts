@@ -280,6 +280,9 @@ describe('flows of clients that keep their source port', { skip }, () => {
   });
 
   test('an endpoint that still serves while it terminates keeps its flows', async () => {
+    endpoints({ A: ready });
+    await answeredBy(flows, 'udp', 'A');
+    flows.news();
     const before = ids();
     assert.equal(before.size, 8);
     await followed('Kernel follows a change" family="FAMILY', () => {
@@ -321,6 +324,9 @@ describe('flows of clients that keep their source port', { skip }, () => {
   });
 
   test('the endpoint is replaced while kube-proxy is away', async () => {
+    endpoints({ A: ready });
+    await answeredBy(flows, 'udp', 'A');
+    flows.news();
     proxy.kill('SIGKILL');
     await proxy.end();
     endpoints({ B: ready });
@@ -358,6 +364,8 @@ describe('flows of clients that keep their source port', { skip }, () => {
   });
 
   test('a connection that its endpoint reset can be made anew from the same port, to another endpoint', async () => {
+    endpoints({ B: ready });
+    await answeredBy(flows, 'udp', 'B');
     const list = four('tcp').map((flow) => `reset-${flow}`);
     const first = open(...list);
     await answeredBy(first, 'reset', 'B');
@@ -377,6 +385,8 @@ describe('flows of clients that keep their source port', { skip }, () => {
   });
 
   test('the rules are gone for a while: who began meanwhile is served afterwards', async () => {
+    endpoints({ A: ready });
+    await answeredBy(flows, 'udp', 'A');
     proxy.kill('SIGSTOP');
     const connection = NftablesConnection.open();
     for (const family of ['ip', 'ip6'] as const) {
