@@ -146,7 +146,7 @@ for (const family of ['ip', 'ip6'] as const) {
         const found = async (beside: boolean): Promise<number[]> => {
           const list: number[] = [];
           const onFlow = ({ original }: Flow): void => {
-            if (original.sourcePort > 40_000) list.push(original.sourcePort - 40_000);
+            if (formatAddress(original.source) === at(200)) list.push(original.sourcePort - 40_000);
           };
           if (beside) await connection.listFlowsAsync(family, { protocol: UDP, ...filter }, onFlow);
           else connection.listFlows(family, { protocol: UDP, ...filter }, onFlow);
