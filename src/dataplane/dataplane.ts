@@ -77,6 +77,12 @@ export interface Dataplane {
   setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport;
   /** The node's addresses that serve node ports. No effect when the option was 'all'. */
   setNodePortAddresses(addresses: readonly string[]): ApplyReport;
+  /**
+   * Where load balancers ask for this node's health on behalf of a Service; undefined: no longer. For modes that let such
+   * packets in, whatever the host's own rules say.
+   * @param service 'namespace/name'
+   */
+  setHealthCheckPort?(service: string, port: number | undefined): void;
   /** Housekeeping without influence on traffic; called now and then when idle. */
   maintain(): ApplyReport;
   close(): void;

@@ -1,6 +1,6 @@
 /**
- * Netlink for Node: sockets, messages and attributes, and on them nftables, route addresses, connection tracking,
- * IPVS and ipset. Depends on nothing else of this repository.
+ * Netlink for Node: sockets, messages and attributes, and on them nftables, route addresses, counters, connection
+ * tracking, IPVS and ipset. Depends on nothing else of this repository.
  */
 export {
   parseAddress,
@@ -26,6 +26,7 @@ export {
 } from './socket.js';
 export type { Subscription, SubscriptionOptions } from './subscription.js';
 export * from './nftables/index.js';
+export * from './accounting/index.js';
 export * from './conntrack/index.js';
 export * from './rtnetlink/index.js';
 export * from './genl/index.js';

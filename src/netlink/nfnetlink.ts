@@ -10,6 +10,7 @@ export const NFGENMSG = 4;
 
 export const NFNL_SUBSYS_CTNETLINK = 1;
 export const NFNL_SUBSYS_IPSET = 6;
+export const NFNL_SUBSYS_ACCT = 7;
 export const NFNL_SUBSYS_NFTABLES = 10;
 
 export const NFNL_MSG_BATCH_BEGIN = NLMSG_MIN_TYPE;

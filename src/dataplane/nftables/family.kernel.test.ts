@@ -22,7 +22,7 @@ import type { Endpoint, IPFamily, ServicePort } from '../../model/types.js';
 import { TableDamagedError, type DataplaneOptions } from '../dataplane.js';
 import { NftablesFamily } from './family.js';
 import { readLines, wantedLines } from './testing/table-text.js';
-import { World } from './testing/world.js';
+import { World } from '../testing/world.js';
 
 const skip = enterNetworkNamespace();
 const families: readonly IPFamily[] = ['IPv4', 'IPv6'];

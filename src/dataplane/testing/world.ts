@@ -1,5 +1,5 @@
 /** Random service ports for tests: a small world in which addresses, endpoints and numbers meet again and again. */
-import type { Random } from '../../../netlink/testing/random.js';
+import type { Random } from '../../netlink/testing/random.js';
 import type {
   AddressKind,
   Cidr,
@@ -8,7 +8,7 @@ import type {
   IPFamily,
   ServicePort,
   VirtualAddress,
-} from '../../../model/types.js';
+} from '../../model/types.js';
 
 const names = [
   'shop/cart:http',
