@@ -1,0 +1,25 @@
+/** What can go wrong with the tools. The message says what to do. */
+
+export type IptablesErrorCode =
+  /** A program is not in PATH. */
+  | 'IPTABLES_MISSING'
+  /** Somebody else has held the lock for too long. */
+  | 'IPTABLES_LOCKED'
+  /** No privilege. */
+  | 'IPTABLES_PERMISSION'
+  /** The kernel lacks the table or all of iptables. */
+  | 'IPTABLES_KERNEL'
+  /** The tool did not end in time and was ended. */
+  | 'IPTABLES_TIMEOUT'
+  /** The tool or the kernel refused the rules. */
+  | 'IPTABLES_REFUSED';
+
+export class IptablesError extends Error {
+  constructor(
+    readonly code: IptablesErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}

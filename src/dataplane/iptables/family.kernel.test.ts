@@ -1,0 +1,501 @@
+/**
+ * The iptables dataplane against the kernel, with both kinds of the tool, in a namespace of its own: random changes, restarts,
+ * damage, refusals. What the kernel holds is read with iptables-save.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { unlinkSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { silentLogger, type Logger } from '../../log/logger.js';
+import { enterNetworkNamespace, run } from '../../netlink/testing/namespace.js';
+import { Random } from '../../netlink/testing/random.js';
+import type { Endpoint, IPFamily, ServicePort } from '../../model/types.js';
+import { TableDamagedError } from '../dataplane.js';
+import { World } from '../testing/world.js';
+import { ensureCounters, readCounter } from './counters.js';
+import { IptablesError, type IptablesErrorCode } from './errors.js';
+import { IptablesFamily, type IptablesFamilyOptions } from './family.js';
+import { kinds, missingTool, toolFolder, type ToolFolder } from './testing/tools.js';
+import { RuleWatch } from './watch.js';
+
+const noNamespace = enterNetworkNamespace();
+const patienceMs = 10_000;
+
+function optionsOf(
+  folder: ToolFolder,
+  family: IPFamily,
+  more: Partial<IptablesFamilyOptions> = {},
+): IptablesFamilyOptions {
+  return {
+    family,
+    masqueradeMark: 0x4000,
+    masqueradeAll: false,
+    detector: {
+      kind: 'cidr',
+      cidr: family === 'IPv4' ? { ip: '10.61.0.0', prefixLength: 16 } : { ip: 'fd00:61::', prefixLength: 32 },
+    },
+    nodePortAddresses: 'all',
+    dropInvalid: true,
+    log: silentLogger,
+    tool: { path: folder.path },
+    onDamage: () => undefined,
+    ...more,
+  };
+}
+
+function endpoint(host: number): Endpoint {
+  return { ip: `10.61.${host >> 8}.${host & 255}`, port: 9000, local: false, nodeUnknown: false };
+}
+
+function servicePort(
+  number: number,
+  endpoints: readonly Endpoint[],
+  more: Partial<ServicePort> = {},
+): ServicePort {
+  const ip = `10.177.${number >> 8}.${number & 255}`;
+  return {
+    key: `ns/svc-${number}/TCP`,
+    name: `ns/svc-${number}`,
+    namespace: 'ns',
+    serviceName: `svc-${number}`,
+    family: 'IPv4',
+    protocol: 'TCP',
+    clusterIP: ip,
+    port: 80,
+    addresses: [
+      {
+        kind: 'ClusterIP',
+        ip,
+        port: 80,
+        scope: 'internal',
+        policy: 'Cluster',
+        fallback: endpoints.length > 0 ? 'serve' : 'reject',
+        sourceRanges: undefined,
+      },
+    ],
+    clusterEndpoints: endpoints,
+    localEndpoints: [],
+    affinitySeconds: 0,
+    servingEndpoints: [],
+    ...more,
+  };
+}
+
+const three = [endpoint(1), endpoint(2), endpoint(3)];
+
+function hasCode(code: IptablesErrorCode): (error: unknown) => boolean {
+  return (error) => error instanceof IptablesError && error.code === code;
+}
+
+for (const kind of kinds) {
+  describe(`iptables (${kind})`, { skip: noNamespace !== false ? noNamespace : missingTool(kind) }, () => {
+    let folder: ToolFolder;
+    const families: IptablesFamily[] = [];
+
+    const make = (more: Partial<IptablesFamilyOptions> = {}, family: IPFamily = 'IPv4'): IptablesFamily => {
+      const made = new IptablesFamily(optionsOf(folder, family, more));
+      families.push(made);
+      return made;
+    };
+    const tool = (command: string, ...args: readonly string[]): string =>
+      run(path.join(folder.path, command), ...args);
+    const save = (table: string): string => tool('iptables-save', '-t', table);
+    /** Refuses input that holds the words, as a tool or kernel does that does not know them. */
+    const refuse = (words: string): void => {
+      unlinkSync(path.join(folder.path, 'iptables-restore'));
+      writeFileSync(
+        path.join(folder.path, 'iptables-restore'),
+        [
+          '#!/bin/bash',
+          'input=$(/bin/cat)',
+          `case "$1$input" in`,
+          `*'${words}'*) echo "iptables-restore: line 3 failed" >&2; exit 1;;`,
+          'esac',
+          `printf '%s\\n' "$input" | exec -a iptables-restore /usr/sbin/xtables-${kind === 'legacy' ? 'legacy' : 'nft'}-multi "$@"`,
+          '',
+        ].join('\n'),
+        { mode: 0o755 },
+      );
+    };
+
+    before(() => {
+      folder = toolFolder(kind);
+      process.env['XTABLES_LOCKFILE'] = folder.lock;
+    });
+    afterEach(() => {
+      for (const family of families.splice(0)) family.close();
+      folder.remove();
+      folder = toolFolder(kind);
+      process.env['XTABLES_LOCKFILE'] = folder.lock;
+      for (const command of ['iptables', 'ip6tables']) {
+        for (const table of ['nat', 'filter', 'mangle']) {
+          tool(command, '-t', table, '-F');
+          tool(command, '-t', table, '-X');
+        }
+      }
+    });
+    after(() => {
+      folder.remove();
+    });
+
+    for (const family of ['IPv4', 'IPv6'] as const) {
+      test(`random changes (${family}): what others wrote stays, a restart finds nothing to write`, async () => {
+        const command = family === 'IPv4' ? 'iptables' : 'ip6tables';
+        tool(command, '-t', 'nat', '-N', 'CNI-HOSTPORT');
+        tool(command, '-t', 'nat', '-A', 'CNI-HOSTPORT', '-p', 'tcp', '--dport', '8080', '-j', 'RETURN');
+        tool(command, '-A', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
+        const foreign = (): string[] =>
+          (tool(`${command}-save`) + '\n')
+            .split('\n')
+            .filter((line) => !line.includes('KUBE-') && /^(-A|:CNI)/.test(line));
+        const before = foreign();
+        const world = new World(new Random(family === 'IPv4' ? 3 : 4), family);
+        for (let i = 0; i < 6; i++) world.step();
+        const first = make({ guardLoopback: family === 'IPv4' }, family);
+        assert.deepEqual((await first.adopt(world.ports.values())).failures, []);
+        for (let round = 0; round < 30; round++) {
+          const report = await first.apply({ family, ...world.step() });
+          assert.deepEqual(report.failures, []);
+          if (round % 5 !== 4) continue;
+          const second = make({ guardLoopback: family === 'IPv4' }, family);
+          const found = await second.adopt(world.ports.values());
+          assert.deepEqual([found.transactions, found.elementsAdded, found.elementsDeleted], [0, 0, 0]);
+          assert.deepEqual(second.statistics.rules, first.statistics.rules);
+        }
+        assert.deepEqual(foreign(), before);
+      });
+    }
+
+    test('a change writes the chains that it changes', async () => {
+      const family = make();
+      const ports = Array.from({ length: 400 }, (_, i) => servicePort(i, three));
+      await family.adopt(ports);
+      const more = servicePort(17, [...three, endpoint(4)]);
+      const report = await family.apply({ family: 'IPv4', upserted: [more], removed: [] });
+      assert.equal(report.transactions, 1);
+      assert.deepEqual([report.elementsAdded, report.elementsDeleted], [5, 4]);
+      const gone = await family.apply({ family: 'IPv4', upserted: [], removed: ['ns/svc-17/TCP'] });
+      assert.ok(gone.elementsAdded < 40, String(gone.elementsAdded));
+      assert.doesNotMatch(save('nat'), /svc-17 /);
+      assert.match(save('nat'), /svc-18 /);
+    });
+
+    test('a refusal is there before the address is no longer served, and goes afterwards', async () => {
+      const family = make();
+      await family.adopt([servicePort(1, three), servicePort(2, [])]);
+      assert.match(save('filter'), /svc-2 has no endpoints/);
+      // One run, three steps: filter, nat, filter.
+      const report = await family.apply({
+        family: 'IPv4',
+        upserted: [servicePort(1, []), servicePort(2, three)],
+        removed: [],
+      });
+      assert.equal(report.transactions, 3);
+      assert.match(save('filter'), /svc-1 has no endpoints/);
+      assert.doesNotMatch(save('filter'), /svc-2 has no endpoints/);
+      assert.match(save('nat'), /svc-2 cluster IP/);
+    });
+
+    test("upstream's chains are replaced; a chain that others use stays, empty", async () => {
+      const upstream = [
+        '*nat',
+        ':KUBE-SERVICES - [0:0]',
+        ':KUBE-NODEPORTS - [0:0]',
+        ':KUBE-SVC-TVLPR6G6OUYAL4AB - [0:0]',
+        ':KUBE-SEP-JB3XAQF5B4LJO7NH - [0:0]',
+        ':KUBE-SVC-USEDBYOTHERS0000 - [0:0]',
+        ':OTHER - [0:0]',
+        '-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+        '-A KUBE-SERVICES -d 10.177.0.50/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-TVLPR6G6OUYAL4AB',
+        '-A KUBE-SVC-TVLPR6G6OUYAL4AB -j KUBE-SEP-JB3XAQF5B4LJO7NH',
+        '-A KUBE-SEP-JB3XAQF5B4LJO7NH -p tcp -m tcp -j DNAT --to-destination 10.61.1.31:9000',
+        '-A KUBE-SVC-USEDBYOTHERS0000 -p tcp -j DNAT --to-destination 10.61.1.31:9000',
+        '-A OTHER -j KUBE-SVC-USEDBYOTHERS0000',
+        'COMMIT',
+        '',
+      ].join('\n');
+      writeFileSync(path.join(folder.path, 'upstream'), upstream);
+      tool('iptables-restore', '--noflush', path.join(folder.path, 'upstream'));
+      const warnings: string[] = [];
+      const log: Logger = { ...silentLogger, warn: (message) => warnings.push(message) };
+      const family = make({ log });
+      const report = await family.adopt([servicePort(1, three)]);
+      assert.deepEqual(report.failures, []);
+      const nat = save('nat');
+      assert.equal(nat.match(/-A PREROUTING .*KUBE-SERVICES/g)?.length, 1);
+      assert.match(nat, /svc-1 cluster IP/);
+      assert.match(nat, /-A OTHER -j KUBE-SVC-USEDBYOTHERS0000/);
+      assert.doesNotMatch(nat, /-d 10\.177\.0\.50/);
+      assert.equal(warnings.length, 1);
+      // Once nobody uses it, it goes, and with it the others.
+      tool('iptables', '-t', 'nat', '-F', 'OTHER');
+      await family.adopt([servicePort(1, three)]);
+      assert.doesNotMatch(save('nat'), /KUBE-SEP-JB3|TVLPR6G6|USEDBYOTHERS/);
+    });
+
+    test('settings are written by themselves', async () => {
+      const family = make({ nodePortAddresses: ['100.64.10.11'] });
+      const port = servicePort(1, three);
+      const nodePort = {
+        ...port.addresses[0]!,
+        kind: 'NodePort',
+        ip: '',
+        port: 31_001,
+        scope: 'external',
+      } as const;
+      await family.adopt([{ ...port, addresses: [...port.addresses, nodePort] }]);
+      assert.match(
+        save('nat'),
+        /-A KUBE-SERVICES -d 100\.64\.10\.11\/32 -p tcp .*--dport 31001 -j KUBE-NODEPORTS/,
+      );
+      family.setNodePortAddresses(['100.64.77.11']);
+      family.setHealthCheckPort('ns/svc-1', 32_190);
+      await eventually(() => {
+        assert.match(
+          save('nat'),
+          /-A KUBE-SERVICES -d 100\.64\.77\.11\/32 -p tcp .*--dport 31001 -j KUBE-NODEPORTS/,
+        );
+        assert.doesNotMatch(save('nat'), /100\.64\.10\.11/);
+        assert.match(save('filter'), /-A KUBE-NODEPORTS -p tcp .*--dport 32190 -j ACCEPT/);
+      });
+      family.setHealthCheckPort('ns/svc-1', undefined);
+      await eventually(() => {
+        assert.doesNotMatch(save('filter'), /32190/);
+      });
+    });
+
+    test('counters of the kernel', async () => {
+      const family = make({
+        ensureCounters,
+        localhostNodePorts: { ranges: [{ ip: '127.0.0.0', prefixLength: 8 }] },
+      });
+      await family.adopt([servicePort(1, three)]);
+      assert.match(
+        save('filter'),
+        /--ctstate INVALID -m nfacct --nfacct-name +ct_state_invalid_dropped_pkts -j DROP/,
+      );
+      assert.match(
+        save('nat'),
+        /--ctorigdst 127\.0\.0\.0\/8 -m nfacct --nfacct-name +localhost_nps_accepted_pkts/,
+      );
+      assert.equal(readCounter('ct_state_invalid_dropped_pkts'), 0);
+      assert.equal(readCounter('nothing'), undefined);
+      const again = await make({
+        ensureCounters,
+        localhostNodePorts: { ranges: [{ ip: '127.0.0.0', prefixLength: 8 }] },
+      }).adopt([servicePort(1, three)]);
+      assert.equal(again.transactions, 0);
+    });
+
+    test('the program is missing: an error that says so, and another try when it is there', async () => {
+      const empty = toolFolder(kind);
+      unlinkSync(path.join(empty.path, 'iptables-restore'));
+      try {
+        const family = make({ tool: { path: empty.path } });
+        await assert.rejects(family.adopt([]), (error) => {
+          assert.ok(hasCode('IPTABLES_MISSING')(error));
+          assert.match(String(error), /iptables-restore is not in PATH: install the package iptables/);
+          return true;
+        });
+        const { path: complete } = folder;
+        const source = path.join(complete, 'iptables-restore');
+        writeFileSync(path.join(empty.path, 'iptables-restore'), `#!/bin/sh\nexec ${source} "$@"\n`, {
+          mode: 0o755,
+        });
+        assert.deepEqual((await family.adopt([servicePort(1, three)])).failures, []);
+      } finally {
+        empty.remove();
+      }
+    });
+
+    test('rules that are refused: their service port is named, the others go in', async () => {
+      const family = make();
+      const ports = Array.from({ length: 40 }, (_, i) => servicePort(i, three));
+      await family.adopt(ports);
+      const broken = [{ ...endpoint(9), ip: '10.61.0.999' }];
+      const bad = servicePort(7, [...three, ...broken]);
+      const upserted = ports.map((_, i) => (i === 7 ? bad : servicePort(i, [...three, endpoint(20 + i)])));
+      const report = await family.apply({ family: 'IPv4', upserted, removed: [] });
+      assert.deepEqual(
+        report.failures.map(({ servicePort: name }) => name),
+        ['ns/svc-7'],
+      );
+      assert.match(report.failures[0]?.error.message ?? '', /10\.61\.0\.999/);
+      const nat = save('nat');
+      assert.match(nat, /10\.61\.0\.26:9000/);
+      // What it had before still serves it.
+      assert.match(nat, /svc-7 cluster IP/);
+      assert.match(nat, /10\.61\.0\.28:9000/);
+
+      const started = make();
+      const start = await started.adopt(upserted);
+      assert.deepEqual(
+        start.failures.map(({ servicePort: name }) => name),
+        ['ns/svc-7'],
+      );
+      assert.match(save('nat'), /svc-8 cluster IP/);
+      assert.doesNotMatch(save('nat'), /svc-7 cluster IP/);
+    });
+
+    test('a match is missing: who needs it is named, the others are served', async () => {
+      refuse('-m recent');
+      const family = make();
+      const sticky = servicePort(1, three, { affinitySeconds: 600 });
+      const report = await family.adopt([sticky, servicePort(2, three)]);
+      assert.deepEqual(
+        report.failures.map(({ servicePort: name }) => name),
+        ['ns/svc-1'],
+      );
+      assert.match(report.failures[0]?.error.message ?? '', /xt_recent/);
+      assert.match(save('nat'), /svc-2 cluster IP/);
+    });
+
+    test('without match bpf pods that meet themselves take a rule each', async () => {
+      refuse('-m bpf');
+      const family = make();
+      const own = { ...endpoint(5), local: true };
+      assert.deepEqual((await family.adopt([servicePort(1, [own, endpoint(6)])])).failures, []);
+      assert.match(
+        save('nat'),
+        /-A KUBE-POSTROUTING -s 10\.61\.0\.5\/32 -d 10\.61\.0\.5\/32 -m conntrack --ctstate DNAT -j KUBE-MARK-MASQ/,
+      );
+      assert.doesNotMatch(save('nat'), /-s 10\.61\.0\.6/);
+      await family.apply({ family: 'IPv4', upserted: [servicePort(1, [endpoint(6)])], removed: [] });
+      assert.doesNotMatch(save('nat'), /-s 10\.61\.0\.5/);
+    });
+
+    test('all rules are refused: an error, and the rules in force stay', async () => {
+      const family = make();
+      await family.adopt([servicePort(1, three)]);
+      const nat = save('nat');
+      refuse(':KUBE-');
+      await assert.rejects(
+        family.apply({ family: 'IPv4', upserted: [servicePort(2, three)], removed: [] }),
+        (error) => error instanceof TableDamagedError || error instanceof IptablesError,
+      );
+      assert.equal(withoutDates(save('nat')), withoutDates(nat));
+      // Until everything has been compared nothing is taken for granted.
+      await assert.rejects(family.apply({ family: 'IPv4', upserted: [], removed: [] }), TableDamagedError);
+    });
+
+    test('somebody flushed the tables', async () => {
+      let damaged = 0;
+      const family = make({ onDamage: () => damaged++ });
+      await family.adopt([servicePort(1, three)]);
+      family.checkJumps();
+      family.maintain();
+      await sleep(300);
+      assert.equal(damaged, 0);
+      for (const table of ['nat', 'filter', 'mangle']) {
+        tool('iptables', '-t', table, '-F');
+        tool('iptables', '-t', table, '-X');
+      }
+      if (kind === 'legacy') family.maintain();
+      else family.checkJumps();
+      await eventually(() => {
+        assert.ok(damaged > 0);
+      });
+      await family.adopt([servicePort(1, three)]);
+      assert.match(save('nat'), /svc-1 cluster IP/);
+    });
+
+    if (kind === 'legacy') {
+      test('somebody holds the lock: an error that says so, and the rules in force stay', async () => {
+        const family = make({ tool: { path: folder.path, lockSeconds: 1 } });
+        await family.adopt([servicePort(1, three)]);
+        const holder = spawn('flock', [folder.lock, 'sleep', '60'], { stdio: 'ignore', detached: true });
+        try {
+          await eventually(() => {
+            assert.throws(() => run('flock', '--nonblock', folder.lock, 'true'));
+          });
+          const change = { family: 'IPv4', upserted: [servicePort(2, three)], removed: [] } as const;
+          await assert.rejects(family.apply(change), hasCode('IPTABLES_LOCKED'));
+        } finally {
+          process.kill(-(holder.pid ?? 0));
+          await once(holder, 'exit');
+        }
+        assert.match(save('nat'), /svc-1 cluster IP/);
+        assert.doesNotMatch(save('nat'), /svc-2 cluster IP/);
+        await family.adopt([servicePort(1, three), servicePort(2, three)]);
+        assert.match(save('nat'), /svc-2 cluster IP/);
+      });
+      return;
+    }
+
+    test('very many chains go in by parts', async () => {
+      const family = make();
+      const ports = Array.from({ length: 1500 }, (_, i) => servicePort(i, three));
+      assert.deepEqual((await family.adopt(ports)).failures, []);
+      assert.equal((await make().adopt(ports)).transactions, 0);
+      const empty = await family.adopt([]);
+      assert.deepEqual(empty.failures, []);
+      assert.doesNotMatch(save('nat'), /KUBE-SVC-/);
+    });
+
+    test('the kernel tells what others change, and not what we do', async () => {
+      const told: IPFamily[] = [];
+      const family = make();
+      const watch = RuleWatch.open({
+        families: [family],
+        onForeignChange: (which) => told.push(which),
+        log: silentLogger,
+      });
+      assert.ok(watch !== undefined);
+      try {
+        await family.adopt([servicePort(1, three)]);
+        await family.apply({ family: 'IPv4', upserted: [servicePort(2, three)], removed: [] });
+        tool('iptables', '-A', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
+        tool('iptables', '-D', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
+        await sleep(1800);
+        assert.deepEqual(told, []);
+        tool('iptables', '-t', 'nat', '-F', 'KUBE-SERVICES');
+        await eventually(() => {
+          assert.deepEqual(told, ['IPv4']);
+        });
+      } finally {
+        await watch.close();
+      }
+    });
+
+    test('the rule that leads to ours is missed when it is gone', async () => {
+      let damaged = 0;
+      const family = make({ onDamage: () => damaged++ });
+      await family.adopt([servicePort(1, three)]);
+      const watch = RuleWatch.open({
+        families: [family],
+        onForeignChange: () => undefined,
+        log: silentLogger,
+      });
+      try {
+        tool('iptables', '-t', 'nat', '-D', 'PREROUTING', '1');
+        await eventually(() => {
+          assert.equal(damaged, 1);
+        });
+        await family.adopt([servicePort(1, three)]);
+        assert.match(save('nat'), /-A PREROUTING .*-j KUBE-SERVICES/);
+      } finally {
+        await watch?.close();
+      }
+    });
+  });
+}
+
+async function eventually(check: () => void): Promise<void> {
+  const end = Date.now() + patienceMs;
+  for (;;) {
+    try {
+      check();
+      return;
+    } catch (error) {
+      if (Date.now() > end) throw error;
+    }
+    await sleep(50);
+  }
+}
+
+function withoutDates(saved: string): string {
+  return saved.replace(/^#.*$/gm, '');
+}

@@ -1,0 +1,342 @@
+/**
+ * iptables mode for one family: keeps tables nat and filter as the model wants them, by way of iptables-restore.
+ * docs/iptables.md shows the layout; rule-set.ts is what is wanted, writer.ts brings it into the kernel.
+ */
+import { performance } from 'node:perf_hooks';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { errorText, type Logger } from '../../log/logger.js';
+import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
+import {
+  TableDamagedError,
+  type ApplyReport,
+  type Dataplane,
+  type ProgrammingFailure,
+} from '../dataplane.js';
+import { AbilityTrials } from './abilities.js';
+import { findCulprits } from './culprits.js';
+import { IptablesError } from './errors.js';
+import { jumps, type Abilities, type IptablesOptions } from './layout.js';
+import { counters, type TableName } from './names.js';
+import { RuleSet } from './rule-set.js';
+import { Saved } from './saved.js';
+import { IptablesTool, type ToolOptions } from './tool.js';
+import { hasRule, nothingWritten, RuleWriter, type Written } from './writer.js';
+
+export interface IptablesFamilyOptions extends IptablesOptions {
+  readonly log: Logger;
+  /** How the tool is run. */
+  readonly tool?: Omit<ToolOptions, 'family'>;
+  /** Makes these counters in the kernel where they are not. @returns those that are there now */
+  readonly ensureCounters?: (names: readonly string[]) => ReadonlySet<string>;
+  /** The kernel no longer holds what was left there, or it is not known what it holds: adopt() is due. */
+  readonly onDamage: () => void;
+}
+
+/** Numbers of rules, for the metrics. */
+export interface RuleStatistics {
+  /** Ours in the kernel. */
+  readonly rules: Readonly<Record<'nat' | 'filter', number>>;
+  /** Written by the last adopt() or apply(). */
+  readonly written: Readonly<Record<'nat' | 'filter', number>>;
+}
+
+/** Service ports between two turns of the event loop. */
+const portsPerTurn = 500;
+/** Without any sign of trouble everything is compared again after this long, as upstream does. */
+const compareMs = 60 * 60_000;
+
+/** What is open once the tool is. */
+interface Workshop {
+  readonly tool: IptablesTool;
+  readonly trials: AbilityTrials;
+  readonly writer: RuleWriter;
+}
+
+/** A service port that is to be changed, and what it was before. */
+interface Step {
+  readonly port: ServicePort;
+  readonly before: ServicePort | undefined;
+}
+
+export class IptablesFamily implements Dataplane {
+  readonly family: IPFamily;
+  private workshop: Workshop | undefined;
+  private abilities: Abilities | undefined;
+  private rules: RuleSet | undefined;
+  /** The kernel is as `rules` remembers it. */
+  private adopted = false;
+  private nodePortAddresses: readonly string[];
+  private readonly healthCheckPorts = new Map<string, number>();
+  private written = nothingWritten();
+  private queue: Promise<unknown> = Promise.resolve();
+  private writeScheduled = false;
+  private comparedAt = performance.now();
+  private closed = false;
+
+  constructor(private readonly options: IptablesFamilyOptions) {
+    this.family = options.family;
+    this.nodePortAddresses = options.nodePortAddresses === 'all' ? [] : options.nodePortAddresses;
+  }
+
+  /** The tool in use; undefined before the first adopt(). */
+  get tool(): IptablesTool | undefined {
+    return this.workshop?.tool;
+  }
+
+  get statistics(): RuleStatistics {
+    return {
+      rules: { nat: this.rules?.nat.rules ?? 0, filter: this.rules?.filter.rules ?? 0 },
+      written: this.written.rulesWritten,
+    };
+  }
+
+  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+    return this.exclusively(async (written, failures) => {
+      this.adopted = false;
+      const workshop = await this.open();
+      const saved = new Saved(await workshop.tool.save());
+      this.abilities ??= await this.findAbilities(workshop, saved);
+      const ports = await this.possible([...wanted], failures);
+      const rules = new RuleSet(this.options, this.abilities);
+      for (const [at, port] of ports.entries()) {
+        if (at % portsPerTurn === portsPerTurn - 1) await nextTurn();
+        rules.change(port.key, port);
+      }
+      const steps = ports.map((port) => ({ port, before: undefined }));
+      this.enterSettings(rules);
+      await this.writeOrIsolate(rules, steps, written, failures, () =>
+        workshop.writer.compareAndWrite(rules, saved, written),
+      );
+      this.rules = rules;
+      this.adopted = true;
+      this.comparedAt = performance.now();
+    });
+  }
+
+  apply(changes: FamilyChanges): Promise<ApplyReport> {
+    return this.exclusively(async (written, failures) => {
+      const { rules } = this;
+      if (!this.adopted || rules === undefined)
+        throw new TableDamagedError('what the kernel holds is not known: comparing all of it');
+      const { writer } = await this.open();
+      const ports = await this.possible(changes.upserted, failures);
+      const steps = ports.map((port) => ({ port, before: rules.get(port.key) }));
+      for (const key of changes.removed) rules.change(key, undefined);
+      for (const port of ports) rules.change(port.key, port);
+      this.enterSettings(rules);
+      // Until it is known what has gone in.
+      this.adopted = false;
+      await this.writeOrIsolate(rules, steps, written, failures, () => writer.writeChanges(rules, written));
+      this.adopted = true;
+    });
+  }
+
+  /** Nothing: addresses that are not in use are not touched in this mode, as upstream. */
+  setServiceCIDRs(): ApplyReport {
+    return emptyReport;
+  }
+
+  setNodePortAddresses(addresses: readonly string[]): ApplyReport {
+    if (this.options.nodePortAddresses === 'all') return emptyReport;
+    this.nodePortAddresses = addresses;
+    this.scheduleWrite();
+    return emptyReport;
+  }
+
+  setHealthCheckPort(service: string, port: number | undefined): void {
+    if (this.healthCheckPorts.get(service) === port) return;
+    if (port === undefined) this.healthCheckPorts.delete(service);
+    else this.healthCheckPorts.set(service, port);
+    this.scheduleWrite();
+  }
+
+  maintain(): ApplyReport {
+    if (!this.adopted) return emptyReport;
+    if (performance.now() - this.comparedAt > compareMs) this.options.onDamage();
+    else if (this.tool?.kind === 'legacy') {
+      this.inBackground('look for the canary', async ({ tool }) => {
+        if (!(await tool.hasCanary())) this.damaged();
+      });
+    }
+    return emptyReport;
+  }
+
+  /** Somebody changed one of the kernel's own chains: does it still lead to ours? */
+  checkChain(table: TableName, chain: string): void {
+    const wanted = jumps(this.options).filter((jump) => jump.table === table && jump.chain === chain);
+    if (wanted.length === 0) return;
+    this.inBackground('look for our rules', async ({ tool }) => {
+      const found = await tool.listChain(table, chain);
+      if (wanted.some(({ rule }) => !hasRule(found, rule))) this.damaged();
+    });
+  }
+
+  /** The same for all of them, and for the canary. */
+  checkJumps(): void {
+    this.inBackground('look for our rules', async ({ tool }) => {
+      if (!(await tool.hasCanary())) this.damaged();
+    });
+    const places = new Map(jumps(this.options).map((jump) => [`${jump.table} ${jump.chain}`, jump]));
+    for (const { table, chain } of places.values()) this.checkChain(table, chain);
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+
+  // ---- order of things
+
+  /** One after the other: each sees what the one before has left. */
+  private exclusively(
+    work: (written: Written, failures: ProgrammingFailure[]) => Promise<void>,
+  ): Promise<ApplyReport> {
+    const done = this.queue.then(async (): Promise<ApplyReport> => {
+      const written = nothingWritten();
+      const failures: ProgrammingFailure[] = [];
+      const spent = this.tool?.spentMs ?? 0;
+      await work(written, failures);
+      this.written = written;
+      const { nat, filter, mangle } = written.rulesWritten;
+      return {
+        transactions: written.transactions,
+        elementsAdded: nat + filter + mangle,
+        elementsDeleted: written.rulesDeleted,
+        kernelMs: (this.tool?.spentMs ?? 0) - spent,
+        failures,
+      };
+    });
+    this.queue = done.catch(() => undefined);
+    return done;
+  }
+
+  private inBackground(what: string, work: (workshop: Workshop, written: Written) => Promise<void>): void {
+    void this.exclusively(async (written) => {
+      if (this.closed || !this.adopted) return;
+      await work(await this.open(), written);
+    }).catch((error: unknown) => {
+      this.options.log.warn(`Failed to ${what}; everything is compared`, {
+        family: this.family,
+        problem: errorText(error),
+      });
+      this.damaged();
+    });
+  }
+
+  private damaged(): void {
+    this.adopted = false;
+    if (!this.closed) this.options.onDamage();
+  }
+
+  /** A setting is written together with service ports that change at the same time, else by itself. */
+  private scheduleWrite(): void {
+    if (this.writeScheduled) return;
+    this.writeScheduled = true;
+    setImmediate(() => {
+      this.writeScheduled = false;
+      this.inBackground('write a setting', async ({ writer }, written) => {
+        if (this.rules === undefined) return;
+        this.enterSettings(this.rules);
+        await writer.writeChanges(this.rules, written);
+      });
+    });
+  }
+
+  private enterSettings(rules: RuleSet): void {
+    rules.setNodePortAddresses(this.nodePortAddresses);
+    rules.setHealthCheckPorts(this.healthCheckPorts.values());
+  }
+
+  // ---- what tool and kernel can do
+
+  private async open(): Promise<Workshop> {
+    if (this.workshop !== undefined) return this.workshop;
+    const { log, family } = this.options;
+    const tool = await IptablesTool.open({ ...this.options.tool, family });
+    log.info('Programming iptables', { family, tool: tool.description });
+    this.workshop = {
+      tool,
+      trials: new AbilityTrials(tool),
+      writer: new RuleWriter(tool, this.options, log),
+    };
+    return this.workshop;
+  }
+
+  private async findAbilities({ trials }: Workshop, saved: Saved): Promise<Abilities> {
+    const { log, family, ensureCounters } = this.options;
+    const existing = ensureCounters?.(Object.values(counters)) ?? new Set<string>();
+    const abilities = await trials.find(saved, existing);
+    if (!abilities.bpf) {
+      log.warn(
+        'The kernel or iptables lacks the match bpf (module xt_bpf): pods of this node that reach themselves through a service take a rule each',
+        { family },
+      );
+    }
+    return abilities;
+  }
+
+  /** Leaves out, by name, what can't be programmed here. */
+  private async possible(
+    ports: readonly ServicePort[],
+    failures: ProgrammingFailure[],
+  ): Promise<readonly ServicePort[]> {
+    const { trials } = await this.open();
+    const possible: ServicePort[] = [];
+    for (const port of ports) {
+      const error = await trials.lacking(port);
+      if (error === undefined) possible.push(port);
+      else failures.push(failureOf(port, error));
+    }
+    return possible;
+  }
+
+  // ---- writing
+
+  /**
+   * Writes. When rules of single service ports are refused, these go back to what they were, are named, and the others are
+   * written.
+   */
+  private async writeOrIsolate(
+    rules: RuleSet,
+    steps: readonly Step[],
+    written: Written,
+    failures: ProgrammingFailure[],
+    write: () => Promise<void>,
+  ): Promise<void> {
+    try {
+      await write();
+      return;
+    } catch (error) {
+      if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED')) throw error;
+      const { tool, writer } = await this.open();
+      const suspects = steps.map(({ port }) => port);
+      const culprits = await findCulprits(tool, suspects, this.options);
+      if (culprits.length === 0) throw this.rules === rules ? damage(error) : error;
+      const before = new Map(steps.map((step) => [step.port.key, step.before]));
+      for (const { port, error: reason } of culprits) {
+        rules.change(port.key, before.get(port.key));
+        failures.push(failureOf(port, reason));
+      }
+      await writer.compareAndWrite(rules, new Saved(await tool.save()), written);
+    }
+  }
+}
+
+const emptyReport: ApplyReport = {
+  transactions: 0,
+  elementsAdded: 0,
+  elementsDeleted: 0,
+  kernelMs: 0,
+  failures: [],
+};
+
+function failureOf({ name, key }: ServicePort, error: Error): ProgrammingFailure {
+  return { servicePort: name, key, error };
+}
+
+/** A change that can't be made although its rules are fine: the chains that it builds on are not there. */
+function damage(error: IptablesError): TableDamagedError {
+  return new TableDamagedError(
+    `our rules were changed by another program; comparing all of them: ${error.message}`,
+    { cause: error },
+  );
+}

@@ -1,0 +1,48 @@
+/**
+ * The input of iptables-restore --noflush: one section per table. A chain that is declared is emptied and filled with what
+ * follows; all others stay as they are. Within a table everything happens in one step.
+ */
+import type { ChainChange, TableChange } from './chain-store.js';
+import type { Jump } from './layout.js';
+import type { TableName } from './names.js';
+
+export interface Section extends TableChange {
+  readonly table: TableName;
+  /** Rules for the head of the kernel's chains, in this order: the last one comes to stand first. */
+  readonly inserted?: readonly Jump[];
+  /** Rules for the end of chains that are shared with others, and not declared. */
+  readonly appended?: readonly ChainChange[];
+}
+
+export function restoreInput(sections: readonly Section[]): string {
+  const lines: string[] = [];
+  for (const { table, written, deleted, inserted = [], appended = [] } of sections) {
+    lines.push(`*${table}`);
+    for (const { name } of written) lines.push(`:${name} - [0:0]`);
+    for (const name of deleted) lines.push(`:${name} - [0:0]`);
+    for (const { name, rules } of [...written, ...appended])
+      for (const rule of rules) lines.push(`-A ${name} ${rule}`);
+    for (const { chain, rule } of inserted) lines.push(`-I ${chain} ${rule}`);
+    // They can go only when nothing leads to them any longer.
+    for (const name of deleted) lines.push(`-X ${name}`);
+    lines.push('COMMIT');
+  }
+  return lines.length === 0 ? '' : `${lines.join('\n')}\n`;
+}
+
+/** Chains, those to which another leads before it. Whoever writes them one by one never leads a packet into the void. */
+export function childrenFirst(changes: readonly ChainChange[]): ChainChange[] {
+  const byName = new Map(changes.map((change) => [change.name, change]));
+  const ordered: ChainChange[] = [];
+  const visit = (change: ChainChange): void => {
+    if (!byName.delete(change.name)) return;
+    for (const rule of change.rules) {
+      const target = /-[gj] (\S+)$/.exec(rule)?.[1];
+      const child = target === undefined ? undefined : byName.get(target);
+      if (child !== undefined) visit(child);
+    }
+    ordered.push(change);
+  };
+  for (const change of changes) visit(change);
+  return ordered;
+}

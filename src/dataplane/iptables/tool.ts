@@ -1,0 +1,262 @@
+/**
+ * The programs iptables-save and iptables-restore (and their ip6tables twins): this mode's way into the kernel, so that its
+ * rules and those of everybody else who uses the same tool fit together. There are two kinds, which do not see each
+ * other's rules: `legacy` writes x_tables, `nf_tables` translates. The one in PATH decides, as it does for everybody else
+ * on the node.
+ */
+import { spawn } from 'node:child_process';
+import { performance } from 'node:perf_hooks';
+import type { IPFamily } from '../../model/types.js';
+import { IptablesError } from './errors.js';
+import { canaryTables } from './layout.js';
+import { chains, type TableName } from './names.js';
+
+export type ToolKind = 'legacy' | 'nf_tables';
+
+export interface ToolOptions {
+  readonly family: IPFamily;
+  /** Seconds to wait for the lock of the legacy kind (`-w`). Default 5. */
+  readonly lockSeconds?: number;
+  /** Milliseconds after which a run is ended. Default two minutes: a million rules take the legacy tool half of one. */
+  readonly timeoutMs?: number;
+  /** Folders that are searched; default that of the environment. */
+  readonly path?: string;
+}
+
+interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const defaultLockSeconds = 5;
+const defaultTimeoutMs = 120_000;
+const maxErrorText = 2000;
+/** Notifications come a little later than the runs that cause them. */
+const rememberedRuns = 64;
+
+/** Since 1.6.2 (2018): `-w` of iptables-restore with seconds, MASQUERADE --random-fully. */
+const modern = [1, 6, 2] as const;
+
+export class IptablesTool {
+  private readonly recentPids: number[] = [];
+  /** Milliseconds spent in runs. */
+  spentMs = 0;
+
+  private constructor(
+    private readonly options: ToolOptions,
+    readonly kind: ToolKind,
+    /** As printed: '1.8.9'. */
+    readonly version: string,
+    private readonly isModern: boolean,
+  ) {}
+
+  /**
+   * Asks the program what it is.
+   * @throws IptablesError IPTABLES_MISSING
+   */
+  static async open(options: ToolOptions): Promise<IptablesTool> {
+    const name = `${commandOf(options.family)}-restore`;
+    const { stdout, stderr } = await run(name, ['--version'], '', options);
+    const version = /v(\d+(?:\.\d+)+)/.exec(stdout)?.[1];
+    if (version === undefined)
+      throw new IptablesError(
+        'IPTABLES_MISSING',
+        `${name} --version says no version: ${brief(stdout + stderr)}`,
+      );
+    const kind = stdout.includes('nf_tables') ? 'nf_tables' : 'legacy';
+    return new IptablesTool(options, kind, version, isAtLeast(version, modern));
+  }
+
+  /** `iptables-restore 1.8.9 (nf_tables)` */
+  get description(): string {
+    return `${this.restoreName} ${this.version} (${this.kind})`;
+  }
+
+  /** Whether a change that the kernel reports for this netlink port was made here: the kernel names ports after processes. */
+  isOwnRun(portId: number): boolean {
+    return this.recentPids.includes(portId);
+  }
+
+  get hasRandomFully(): boolean {
+    return this.isModern;
+  }
+
+  get family(): IPFamily {
+    return this.options.family;
+  }
+
+  /** Everything that the kernel holds, as iptables-save prints it. */
+  async save(table?: TableName): Promise<string> {
+    const name = `${commandOf(this.options.family)}-save`;
+    const outcome = await this.run(name, table === undefined ? [] : ['-t', table], '');
+    if (outcome.status !== 0) throw this.failure(name, outcome, '');
+    return outcome.stdout;
+  }
+
+  /**
+   * Makes the changes of `input`, table by table; each table changes in one step or not at all.
+   * @throws IptablesError
+   */
+  async restore(input: string): Promise<void> {
+    const outcome = await this.run(this.restoreName, [...this.waitFlags, '--noflush'], input);
+    if (outcome.status !== 0) throw this.failure(this.restoreName, outcome, input);
+  }
+
+  /** The rules of one chain; cheap with the nf_tables kind, which need not read the others. */
+  async listChain(table: TableName, chain: string): Promise<readonly string[]> {
+    const name = commandOf(this.options.family);
+    const outcome = await this.run(name, [...this.waitFlags, '-t', table, '-S', chain], '');
+    if (outcome.status === 1) return [];
+    if (outcome.status !== 0) throw this.failure(name, outcome, '');
+    const start = `-A ${chain} `;
+    return outcome.stdout
+      .split('\n')
+      .filter((line) => line.startsWith(start))
+      .map((line) => line.slice(start.length));
+  }
+
+  /**
+   * Whether the canary is where it was put.
+   * @throws IptablesError when that can't be told
+   */
+  async hasCanary(): Promise<boolean> {
+    const [table = 'mangle'] = canaryTables;
+    const name = commandOf(this.options.family);
+    const outcome = await this.run(name, [...this.waitFlags, '-S', chains.canary, '-t', table], '');
+    if (outcome.status === 0) return true;
+    if (outcome.status === 1) return false;
+    throw this.failure(name, outcome, '');
+  }
+
+  private get restoreName(): string {
+    return `${commandOf(this.options.family)}-restore`;
+  }
+
+  private get waitFlags(): string[] {
+    return this.isModern ? ['-w', String(this.options.lockSeconds ?? defaultLockSeconds)] : [];
+  }
+
+  private async run(name: string, args: readonly string[], input: string): Promise<Outcome> {
+    const start = performance.now();
+    try {
+      return await run(name, args, input, this.options, (pid) => {
+        this.recentPids.push(pid);
+        if (this.recentPids.length > rememberedRuns) this.recentPids.shift();
+      });
+    } finally {
+      this.spentMs += performance.now() - start;
+    }
+  }
+
+  private failure(name: string, { status, stderr, stdout }: Outcome, input: string): IptablesError {
+    const said = brief(stderr === '' ? stdout : stderr);
+    if (/xtables lock|Can't lock/.test(stderr)) {
+      return new IptablesError(
+        'IPTABLES_LOCKED',
+        `another program has held the xtables lock (/run/xtables.lock) for more than ${this.options.lockSeconds ?? defaultLockSeconds} s: find it with 'lslocks'; it is tried again`,
+      );
+    }
+    if (/must be root|Permission denied/.test(stderr)) {
+      return new IptablesError(
+        'IPTABLES_PERMISSION',
+        `not permitted to run ${name}: run as root, or give the container the capabilities NET_ADMIN and NET_RAW (${said})`,
+      );
+    }
+    if (/do you need to insmod|Table does not exist|Protocol not supported/.test(stderr)) {
+      return new IptablesError(
+        'IPTABLES_KERNEL',
+        `the kernel lacks what ${name} (${this.kind}) needs: load its modules, or install the other kind of iptables (${said})`,
+      );
+    }
+    const line = /line:? (\d+)/.exec(stderr)?.[1];
+    const text = line === undefined ? undefined : input.split('\n')[Number(line) - 1];
+    const where = text === undefined || text === 'COMMIT' ? '' : `, in '${text}'`;
+    return new IptablesError(
+      'IPTABLES_REFUSED',
+      `${name} ended with status ${status ?? 'none'}: ${said}${where}`,
+    );
+  }
+}
+
+function commandOf(family: IPFamily): 'iptables' | 'ip6tables' {
+  return family === 'IPv4' ? 'iptables' : 'ip6tables';
+}
+
+function isAtLeast(version: string, least: readonly number[]): boolean {
+  const parts = version.split('.').map(Number);
+  for (const [at, wanted] of least.entries()) {
+    const part = parts[at] ?? 0;
+    if (part !== wanted) return part > wanted;
+  }
+  return true;
+}
+
+/** One line, for people. */
+function brief(text: string): string {
+  const hint = /^Try `|^Perhaps iptables or your kernel/;
+  return text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '' && !hint.test(line))
+    .join('; ')
+    .slice(0, maxErrorText);
+}
+
+function run(
+  name: string,
+  args: readonly string[],
+  input: string,
+  options: ToolOptions,
+  onStart?: (pid: number) => void,
+): Promise<Outcome> {
+  const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
+  return new Promise((resolve, reject) => {
+    const child = spawn(name, args, {
+      stdio: 'pipe',
+      env: options.path === undefined ? process.env : { ...process.env, PATH: options.path },
+    });
+    const { pid } = child;
+    if (pid !== undefined) onStart?.(pid);
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      child.kill('SIGKILL');
+    }, timeoutMs);
+    const output = { stdout: new Array<Buffer>(), stderr: new Array<Buffer>() };
+    child.stdout.on('data', (chunk: Buffer) => output.stdout.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => output.stderr.push(chunk));
+    child.on('error', (error: NodeJS.ErrnoException) => {
+      clearTimeout(timer);
+      reject(
+        new IptablesError(
+          'IPTABLES_MISSING',
+          error.code === 'ENOENT'
+            ? `${name} is not in PATH: install the package iptables, or use --proxy-mode nftables`
+            : `cannot run ${name}: ${error.message}`,
+          { cause: error },
+        ),
+      );
+    });
+    child.on('close', (status) => {
+      clearTimeout(timer);
+      if (timedOut) {
+        reject(
+          new IptablesError(
+            'IPTABLES_TIMEOUT',
+            `${name} did not end within ${timeoutMs / 1000} s and was ended: look for a machine under load, or very many rules of others`,
+          ),
+        );
+        return;
+      }
+      resolve({
+        status,
+        stdout: Buffer.concat(output.stdout).toString(),
+        stderr: Buffer.concat(output.stderr).toString(),
+      });
+    });
+    // A program that ends before it has read everything says why on standard error.
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(input);
+  });
+}

@@ -1,0 +1,128 @@
+/**
+ * Watches for changes of our rules by others, where iptables is of the nf_tables kind and the kernel tells: somebody flushed
+ * a table, deleted a chain, took out the rule that leads to ours. (The legacy kind leaves no trace of a change; there the
+ * canary is looked at now and then.)
+ */
+import {
+  subscribeNftables,
+  type ChangeNotification,
+  type Notification,
+} from '../../netlink/nftables/index.js';
+import { NetlinkError } from '../../netlink/index.js';
+import type { Logger } from '../../log/logger.js';
+import type { IPFamily } from '../../model/types.js';
+import type { ApplyReport } from '../dataplane.js';
+import { ForeignChanges } from '../foreign-changes.js';
+import type { Watch } from '../watched.js';
+import type { IptablesFamily } from './family.js';
+import { canaryTables } from './layout.js';
+import { chains, isOwnVolatileChain, type TableName } from './names.js';
+
+/** Somebody who changes the kernel's own chains often makes us look at them this often. */
+const lookMs = 1000;
+
+/** Chains that nobody else has a reason to change. KUBE-FIREWALL and KUBE-MARK-MASQ are the kubelet's, too. */
+const own: ReadonlySet<string> = new Set([
+  chains.services,
+  chains.externalServices,
+  chains.nodePorts,
+  chains.postrouting,
+  chains.markMasquerade,
+  chains.forward,
+  chains.proxyFirewall,
+  chains.canary,
+]);
+
+export interface RuleWatchOptions {
+  readonly families: readonly IptablesFamily[];
+  readonly onForeignChange: (family: IPFamily) => void;
+  readonly log: Logger;
+}
+
+export class RuleWatch implements Watch {
+  private readonly subscription: ReturnType<typeof subscribeNftables>;
+  private readonly foreign: ForeignChanges;
+  private readonly looks = new Map<string, NodeJS.Timeout>();
+  private readonly touched = new Set<IPFamily>();
+  /** Large changes of our own that are under way. */
+  private deaf = 0;
+
+  /** undefined: the kernel has no nf_tables, so there is nothing to watch. */
+  static open(options: RuleWatchOptions): RuleWatch | undefined {
+    try {
+      return new RuleWatch(options);
+    } catch (error) {
+      if (error instanceof NetlinkError) return undefined;
+      throw error;
+    }
+  }
+
+  private constructor(private readonly options: RuleWatchOptions) {
+    this.foreign = new ForeignChanges(options.onForeignChange, options.log);
+    this.subscription = subscribeNftables({
+      onNotification: (notification) => {
+        this.take(notification);
+      },
+      onOverrun: () => {
+        this.foreign.noticed(
+          options.families.map(({ family }) => family),
+          'unknown, notifications were lost',
+        );
+      },
+      onError: (error) => {
+        options.log.error('Watching the rules failed; changes by others are seen within the hour', error);
+      },
+    });
+  }
+
+  async close(): Promise<void> {
+    this.foreign.close();
+    for (const timer of this.looks.values()) clearTimeout(timer);
+    await this.subscription.close();
+  }
+
+  /** What others do meanwhile is not told: afterwards the places are looked at where it would hurt most. */
+  async unwatched(family: IPFamily, work: () => Promise<ApplyReport>): Promise<ApplyReport> {
+    if (this.deaf++ === 0) this.subscription.pause();
+    try {
+      return await work();
+    } finally {
+      if (--this.deaf === 0) this.subscription.resume();
+      this.options.families.find((candidate) => candidate.family === family)?.checkJumps();
+    }
+  }
+
+  private take(notification: Notification): void {
+    const { families } = this.options;
+    if (families.some(({ tool }) => tool?.isOwnRun(notification.portId) === true)) return;
+    if (notification.kind === 'generation') {
+      const { processName } = notification.generation;
+      if (this.touched.size > 0) this.foreign.noticed([...this.touched], processName);
+      this.touched.clear();
+      return;
+    }
+    for (const family of families) {
+      if ((family.family === 'IPv4' ? 'ip' : 'ip6') === notification.family)
+        this.consider(family, notification);
+    }
+  }
+
+  private consider(family: IptablesFamily, { kind, action, table, name }: ChangeNotification): void {
+    const known = canaryTables.find((candidate) => candidate === table);
+    if (known === undefined || family.tool?.kind !== 'nf_tables') return;
+    if (kind === 'table' ? action === 'delete' : own.has(name) || isOwnVolatileChain(name))
+      this.touched.add(family.family);
+    // A rule that is gone may be the one that leads to ours.
+    else if (kind === 'rule' && action === 'delete') this.look(family, known, name);
+  }
+
+  private look(family: IptablesFamily, table: TableName, chain: string): void {
+    const id = `${family.family} ${table} ${chain}`;
+    if (this.looks.has(id)) return;
+    const timer = setTimeout(() => {
+      this.looks.delete(id);
+      family.checkChain(table, chain);
+    }, lookMs);
+    this.looks.set(id, timer);
+  }
+}

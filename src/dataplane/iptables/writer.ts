@@ -1,0 +1,156 @@
+/** Brings differences between what is wanted and what the kernel holds into the kernel, in an order that no packet notices. */
+import type { Logger } from '../../log/logger.js';
+import { isEmpty, type ChainChange } from './chain-store.js';
+import { IptablesError } from './errors.js';
+import { jumps, loopbackGuard, type IptablesOptions, type Jump } from './layout.js';
+import { chains, isOwnVolatileChain, type TableName } from './names.js';
+import { childrenFirst, restoreInput, type Section } from './restore-input.js';
+import type { RuleSet } from './rule-set.js';
+import { sameRule, type Saved } from './saved.js';
+import type { IptablesTool } from './tool.js';
+
+/**
+ * Chains of one run of the nf_tables kind: it looks up each among all that the run knows, one after the other (1.8.9: 24,000
+ * chains take it 60 s at once, and 8 s in parts).
+ */
+const chainsPerRun = 1000;
+
+export interface Written {
+  /** Sections that iptables-restore committed. */
+  transactions: number;
+  rulesWritten: Record<'nat' | 'filter' | 'mangle', number>;
+  rulesDeleted: number;
+}
+
+export function nothingWritten(): Written {
+  return { transactions: 0, rulesWritten: { nat: 0, filter: 0, mangle: 0 }, rulesDeleted: 0 };
+}
+
+export class RuleWriter {
+  constructor(
+    private readonly tool: IptablesTool,
+    private readonly options: IptablesOptions,
+    private readonly log: Logger,
+  ) {}
+
+  /**
+   * Writes what differs from what the kernel was left with.
+   * @throws IptablesError; what the kernel holds is then not known: compareAndWrite()
+   */
+  async writeChanges(rules: RuleSet, written: Written): Promise<void> {
+    const plan: Section[] = [];
+    const take = (table: TableName): void => {
+      const store = rules.store(table);
+      const difference = store.difference();
+      if (isEmpty(difference)) return;
+      written.rulesDeleted += store.kernelRules(difference);
+      store.commit(difference);
+      plan.push({ table, ...difference });
+    };
+    rules.renderFilter();
+    take('filter');
+    rules.renderNat();
+    take('nat');
+    rules.release();
+    rules.renderFilter();
+    take('filter');
+    await this.run(plan, written);
+  }
+
+  /**
+   * Writes what differs from what the kernel was found to hold, and the rules that lead to ours.
+   * @throws IptablesError
+   */
+  async compareAndWrite(rules: RuleSet, saved: Saved, written: Written): Promise<void> {
+    rules.release();
+    rules.renderNat();
+    rules.renderFilter();
+    const missing = jumps(this.options).filter((jump) => !hasJump(saved, jump));
+    const plan: Section[] = [];
+    for (const table of ['mangle', 'nat', 'filter'] as const) {
+      const store = rules.store(table);
+      store.compare(saved.table(table), isOwnVolatileChain);
+      const difference = store.difference();
+      const inserted = missing.filter((jump) => jump.table === table);
+      const guard = table === 'filter' ? this.guard(saved) : undefined;
+      const declared = guard?.isNew === true ? [guard.change] : [];
+      const appended = guard?.isNew === false ? [guard.change] : [];
+      written.rulesDeleted += store.kernelRules(difference);
+      store.commit(difference);
+      const section = {
+        table,
+        written: [...declared, ...difference.written],
+        deleted: difference.deleted,
+        inserted,
+        appended,
+      };
+      if (!isEmpty(section) || inserted.length > 0 || appended.length > 0) plan.push(section);
+    }
+    try {
+      await this.run(plan, written);
+    } catch (error) {
+      const leftovers = plan.flatMap(({ deleted }) => deleted);
+      if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED') || leftovers.length === 0)
+        throw error;
+      // A rule of somebody else may lead to one of them.
+      await this.run(
+        plan.map((section) => ({ ...section, deleted: [] })),
+        written,
+      );
+      this.log.warn('Chains that nobody needs any longer can not be deleted, and stay', {
+        family: this.options.family,
+        chains: leftovers.length,
+        problem: error.message,
+      });
+    }
+  }
+
+  /** KUBE-FIREWALL belongs to the kubelet, too: what it has put there stays. */
+  private guard(saved: Saved): { readonly isNew: boolean; readonly change: ChainChange } | undefined {
+    if (this.options.guardLoopback !== true) return undefined;
+    const found = saved.table('filter').get(chains.firewall);
+    if (found?.some((rule) => sameRule(rule, loopbackGuard)) === true) return undefined;
+    return { isNew: found === undefined, change: { name: chains.firewall, rules: [loopbackGuard] } };
+  }
+
+  private async run(plan: readonly Section[], written: Written): Promise<void> {
+    if (plan.length === 0) return;
+    for (const sections of this.tool.kind === 'legacy' ? [plan] : inParts(plan)) {
+      await this.tool.restore(restoreInput(sections));
+      for (const { table, written: changes, inserted = [], appended = [] } of sections) {
+        written.transactions++;
+        for (const { rules } of [...changes, ...appended]) written.rulesWritten[table] += rules.length;
+        written.rulesWritten[table] += inserted.length;
+      }
+    }
+  }
+}
+
+export function hasJump(saved: Saved, { table, chain, rule }: Jump): boolean {
+  return hasRule(saved.table(table).get(chain) ?? [], rule);
+}
+
+export function hasRule(found: readonly string[], rule: string): boolean {
+  const target = rule.slice(rule.lastIndexOf(' '));
+  return found.some((candidate) => candidate.endsWith(target) && sameRule(candidate, rule));
+}
+
+/** Runs of bounded size. Within a table chains come before those that lead to them, and what is deleted comes last. */
+function inParts(plan: readonly Section[]): Section[][] {
+  const chainCount = plan.reduce((sum, { written, deleted }) => sum + written.length + deleted.length, 0);
+  if (chainCount <= chainsPerRun) return [[...plan]];
+  const runs: Section[][] = [];
+  for (const section of plan) {
+    const { table, deleted, inserted = [], appended = [] } = section;
+    for (const written of slices(childrenFirst(section.written)))
+      runs.push([{ table, written, deleted: [] }]);
+    if (inserted.length + appended.length > 0)
+      runs.push([{ table, written: [], deleted: [], inserted, appended }]);
+    for (const part of slices(deleted)) runs.push([{ table, written: [], deleted: part }]);
+  }
+  return runs;
+}
+
+function* slices<T>(list: readonly T[]): Generator<readonly T[]> {
+  for (let from = 0; from < list.length; from += chainsPerRun) yield list.slice(from, from + chainsPerRun);
+}
