@@ -45,14 +45,17 @@ const chains: Readonly<Record<XtableName, ReadonlyMap<string, readonly RuleMode[
   ]),
 };
 
-/** Mode iptables names the chains of Services with these and a hash; KUBE-XLB- is that of versions before 1.24. */
+/**
+ * Mode iptables names the chains of Services with these and a hash (in table filter only ours, for its prefix trees);
+ * KUBE-XLB- is that of versions before 1.24.
+ */
 const servicePrefix = /^KUBE-(?:SVC|SVL|SEP|FW|EXT|XLB)-/;
 
 /** The modes that use a chain; none: it is not ours. */
 export function modesOfChain(table: XtableName, name: string): readonly RuleMode[] {
   const known = chains[table].get(name);
   if (known !== undefined) return known;
-  return table === 'nat' && servicePrefix.test(name) ? iptablesOnly : [];
+  return table !== 'mangle' && servicePrefix.test(name) ? iptablesOnly : [];
 }
 
 /** Which chains of a table are left over while `running` runs, or all of ours when nothing does. */

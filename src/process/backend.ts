@@ -1,9 +1,14 @@
 /** Opens the dataplanes of a mode, one per family, with what watches over them. */
 import type { ApplyReport, Dataplane, DataplaneOptions } from '../dataplane/dataplane.js';
+import { ensureCounters } from '../dataplane/iptables/counters.js';
+import { IptablesFamily } from '../dataplane/iptables/family.js';
+import { RuleWatch, WatchedFamily } from '../dataplane/iptables/watch.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
+import type { Running as Keeps } from '../leftovers/index.js';
 import type { Logger } from '../log/logger.js';
 import type { IPFamily } from '../model/types.js';
+import { systemFiles, sysctlPath } from '../system/index.js';
 import type { BuiltMode } from './mode.js';
 import { openNftables } from './preflight.js';
 
@@ -20,12 +25,14 @@ export interface BackendOptions {
 
 export interface Backend {
   readonly dataplanes: readonly Dataplane[];
+  /** What must stay when leftovers of other modes are removed. Known once all families are programmed. */
+  keeps(): Keeps;
   /** Ends the watching; what is in the kernel stays. Dataplanes are closed by themselves. */
   stopWatching(): Promise<void>;
 }
 
 export function openBackend(options: BackendOptions): Backend {
-  return openNftablesBackend(options);
+  return options.mode === 'iptables' ? openIptablesBackend(options) : openNftablesBackend(options);
 }
 
 function openNftablesBackend(options: BackendOptions): Backend {
@@ -47,9 +54,46 @@ function openNftablesBackend(options: BackendOptions): Backend {
   });
   return {
     dataplanes: programs.map(({ dataplane }) => new WatchedDataplane(dataplane, watch)),
+    keeps: () => ({ mode: 'nftables' }),
     stopWatching: async () => {
       await watch.close();
       observer.close();
     },
   };
+}
+
+function openIptablesBackend({ families, dataplaneOptions, onForeignChange, log }: BackendOptions): Backend {
+  const dropInvalid = !tcpIsLiberal();
+  const programs = families.map(
+    (family) =>
+      new IptablesFamily({
+        ...dataplaneOptions(family),
+        dropInvalid,
+        log: log.named('iptables'),
+        ensureCounters,
+        onDamage: () => {
+          onForeignChange(family);
+        },
+      }),
+  );
+  const watch = RuleWatch.open({ families: programs, onForeignChange, log: log.named('watch') });
+  return {
+    dataplanes: watch === undefined ? programs : programs.map((family) => new WatchedFamily(family, watch)),
+    keeps: () => ({
+      mode: 'iptables',
+      variant: programs.some(({ tool }) => tool?.kind === 'legacy') ? 'legacy' : 'nft',
+    }),
+    stopWatching: async () => {
+      await watch?.close();
+    },
+  };
+}
+
+/** Connection tracking takes TCP packets out of the window for valid: then it means no harm to call one invalid. */
+function tcpIsLiberal(): boolean {
+  try {
+    return systemFiles().read(sysctlPath('net/netfilter/nf_conntrack_tcp_be_liberal')) !== '0';
+  } catch {
+    return false;
+  }
 }

@@ -6,7 +6,7 @@ import type { Config, ProxyMode } from '../config/config.js';
 import { exitCodes, FatalError } from './exit-codes.js';
 
 /** Modes that are built. */
-export type BuiltMode = 'nftables';
+export type BuiltMode = 'nftables' | 'iptables';
 
 export interface ChosenMode {
   readonly mode: BuiltMode;
@@ -25,7 +25,8 @@ export function chooseMode(
   nftablesProblem: () => Error | undefined,
 ): ChosenMode {
   const { mode } = config;
-  if (mode === 'iptables' || mode === 'ipvs') throw notBuilt(mode);
+  if (mode === 'ipvs') throw notBuilt(mode);
+  if (mode === 'iptables') return { mode, automatic: false, reason: 'as configured' };
   const problem = nftablesProblem();
   if (mode === 'nftables') {
     if (problem !== undefined) throw problem;
@@ -45,6 +46,6 @@ export function chooseMode(
 function notBuilt(mode: ProxyMode): FatalError {
   return new FatalError(
     exitCodes.configuration,
-    `mode ${mode} is not built yet; use nftables, or leave it empty`,
+    `mode ${mode} is not built yet; use nftables or iptables, or leave it empty`,
   );
 }

@@ -238,7 +238,7 @@ export class Running {
   /** Of other modes, now that no moment without rules can come of it. */
   private removeLeftovers(): void {
     const log = this.options.log.named('leftovers');
-    for (const outcome of removeLeftovers({ mode: this.options.mode.mode }).outcomes) {
+    for (const outcome of removeLeftovers(this.backend.keeps()).outcomes) {
       const { kind, what } = outcome;
       if (kind === 'removed') log.info('Removed what another mode had left', { what });
       if (kind === 'kept') log.warn('Left what another mode had made', { what, why: outcome.why });
@@ -292,9 +292,17 @@ export class Running {
 
   private report(changes: ModelChanges): void {
     const { log } = this.options;
-    for (const { family, check } of changes.healthChecks) this.nodePortHealth.get(family)?.set(check);
-    for (const { family, service } of changes.healthChecksRemoved)
+    const admit = (family: IPFamily, service: string, port: number | undefined): void => {
+      this.dataplanes.find((dataplane) => dataplane.family === family)?.setHealthCheckPort?.(service, port);
+    };
+    for (const { family, check } of changes.healthChecks) {
+      this.nodePortHealth.get(family)?.set(check);
+      admit(family, check.service, check.port);
+    }
+    for (const { family, service } of changes.healthChecksRemoved) {
       this.nodePortHealth.get(family)?.remove(service);
+      admit(family, service, undefined);
+    }
     for (const { object, field, message } of changes.problems) {
       log.warn('A field of an object is left out, the rest is served', { object, field, problem: message });
     }

@@ -10,10 +10,9 @@ import {
 } from '../../netlink/nftables/index.js';
 import { NetlinkError } from '../../netlink/index.js';
 import type { Logger } from '../../log/logger.js';
-import type { IPFamily } from '../../model/types.js';
-import type { ApplyReport } from '../dataplane.js';
-import { ForeignChanges } from '../foreign-changes.js';
-import type { Watch } from '../watched.js';
+import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
+import type { ApplyReport, Dataplane } from '../dataplane.js';
+import { ForeignChanges } from './foreign-changes.js';
 import type { IptablesFamily } from './family.js';
 import { canaryTables } from './layout.js';
 import { chains, isOwnVolatileChain, type TableName } from './names.js';
@@ -39,7 +38,7 @@ export interface RuleWatchOptions {
   readonly log: Logger;
 }
 
-export class RuleWatch implements Watch {
+export class RuleWatch {
   private readonly subscription: ReturnType<typeof subscribeNftables>;
   private readonly foreign: ForeignChanges;
   private readonly looks = new Map<string, NodeJS.Timeout>();
@@ -82,13 +81,13 @@ export class RuleWatch implements Watch {
   }
 
   /** What others do meanwhile is not told: afterwards the places are looked at where it would hurt most. */
-  async unwatched(family: IPFamily, work: () => Promise<ApplyReport>): Promise<ApplyReport> {
+  async unwatched(family: IptablesFamily, work: () => Promise<ApplyReport>): Promise<ApplyReport> {
     if (this.deaf++ === 0) this.subscription.pause();
     try {
       return await work();
     } finally {
       if (--this.deaf === 0) this.subscription.resume();
-      this.options.families.find((candidate) => candidate.family === family)?.checkJumps();
+      family.checkJumps();
     }
   }
 
@@ -124,5 +123,49 @@ export class RuleWatch implements Watch {
       family.checkChain(table, chain);
     }, lookMs);
     this.looks.set(id, timer);
+  }
+}
+
+/** Changes of more service ports than this are made unwatched. */
+const largeChange = 200;
+
+/** A dataplane whose large changes the watch does not have to see: the kernel writes a notification for every rule. */
+export class WatchedFamily implements Dataplane {
+  readonly family: IPFamily;
+
+  constructor(
+    private readonly inner: IptablesFamily,
+    private readonly watch: RuleWatch,
+  ) {
+    this.family = inner.family;
+  }
+
+  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+    return this.watch.unwatched(this.inner, () => this.inner.adopt(wanted));
+  }
+
+  apply(changes: FamilyChanges): Promise<ApplyReport> {
+    if (changes.upserted.length + changes.removed.length <= largeChange) return this.inner.apply(changes);
+    return this.watch.unwatched(this.inner, () => this.inner.apply(changes));
+  }
+
+  setServiceCIDRs(): ApplyReport {
+    return this.inner.setServiceCIDRs();
+  }
+
+  setNodePortAddresses(...args: Parameters<Dataplane['setNodePortAddresses']>): ApplyReport {
+    return this.inner.setNodePortAddresses(...args);
+  }
+
+  setHealthCheckPort(service: string, port: number | undefined): void {
+    this.inner.setHealthCheckPort(service, port);
+  }
+
+  maintain(): ApplyReport {
+    return this.inner.maintain();
+  }
+
+  close(): void {
+    this.inner.close();
   }
 }

@@ -2,8 +2,8 @@
  * What to do when another program changed our rules: compare all of them (Dataplane.adopt), soon at first, later and later
  * when it happens again and again. Two programs that fight must not take the node with them.
  */
-import type { Logger } from '../log/logger.js';
-import type { IPFamily } from '../model/types.js';
+import type { Logger } from '../../log/logger.js';
+import type { IPFamily } from '../../model/types.js';
 
 const firstDelayMs = 20;
 const maxDelayMs = 60_000;
