@@ -139,20 +139,15 @@ export const durationOrNanoseconds: Kind<number> = {
         : new Refusal('must be a duration such as 5s, or a number of nanoseconds'),
 };
 
+/** Suffixes of Kubernetes' quantities. `K` is upstream's help's, whose parser knows only `k`. */
 const multiples: Readonly<Record<string, number>> = {
-  '': 1,
-  k: 1e3,
-  K: 1e3,
-  M: 1e6,
-  G: 1e9,
-  Ki: 2 ** 10,
-  Mi: 2 ** 20,
-  Gi: 2 ** 30,
+  ...{ '': 1, m: 1e-3, k: 1e3, K: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18 },
+  ...{ Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40, Pi: 2 ** 50, Ei: 2 ** 60 },
 };
 const MOST_BYTES = 2 ** 31;
 
 function bytesOf(given: string): number | undefined {
-  const match = /^(\d+|\d*\.\d+)([kKMG]i?|)$/.exec(given);
+  const match = /^(\d+\.?\d*(?:[eE][+-]?\d+(?![a-zA-Z]))?|\.\d+)(m|[kKMGTPE]i?|)$/.exec(given);
   const factor = multiples[match?.[2] ?? ''];
   if (match === null || factor === undefined) return undefined;
   return Math.min(Math.ceil(Number(match[1]) * factor), MOST_BYTES);
