@@ -137,6 +137,12 @@ describe('files that are no configuration', () => {
       `${header}logging:\n  options: []`,
       `${FILE}:4: logging.options: must have fields of its own`,
     ],
+    ['an alias of nothing', `${header}mode: *nope`, `${FILE}:3: *nope: there is no such anchor before it`],
+    [
+      'anchors in a circle',
+      `${header}featureGates: &a { x: *a }`,
+      `${FILE}:3: featureGates: the anchors in it can't be followed`,
+    ],
     ['a field that is a section', `${header}mode: { a: 1 }`, `${FILE}:3: mode: {"a":1}: must be text`],
   ];
   for (const [what, content, ...expected] of rows) {

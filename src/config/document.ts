@@ -130,10 +130,19 @@ class Reader {
     this.oddMembers(path, value);
     if (isNull(value)) return;
     const { kind } = fieldOf(path);
-    const data = this.plain(value, kind);
+    let data: unknown;
+    let shown: string;
+    try {
+      data = this.plain(value, kind);
+      shown = JSON.stringify(data);
+    } catch {
+      // Anchors in a circle, or by the million.
+      this.problems.push(`${this.at(value)}: ${path}: the anchors in it can't be followed`);
+      return;
+    }
     const parsed = kind.read(data);
     if (parsed instanceof Refusal) {
-      this.problems.push(`${this.at(value)}: ${path}: ${JSON.stringify(data)}: ${parsed.allowed}`);
+      this.problems.push(`${this.at(value)}: ${path}: ${shown}: ${parsed.allowed}`);
     } else this.values.set(path, parsed);
   }
 
@@ -165,6 +174,9 @@ class Reader {
     const found = new Map<string, Member>();
     for (const { key, value } of map.items) {
       const node = this.resolve(value);
+      if (isAlias(value) && node === undefined) {
+        this.problems.push(`${this.at(value)}: *${value.source}: there is no such anchor before it`);
+      }
       if (!isNode(key) || node === undefined) continue;
       const name = String(key.toJS(this.document));
       const before = found.get(name);
