@@ -28,7 +28,7 @@ export interface TableSize {
  * Measured on Linux 6.18 (docs/conntrack.md): to read and judge an entry costs as much as to walk past this many
  * entries or hash buckets.
  */
-const entryCost = 20;
+const entryCost = 40;
 /** Walks for TCP: its entries in question vanish by themselves before long. */
 const maxTcpWalks = 4;
 /** In a table of up to so many entries, all of one port number are read where the kernel can't tell addresses apart. */

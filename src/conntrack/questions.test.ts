@@ -1,0 +1,198 @@
+/** What is asked of the kernel, without one. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { AddressKind, Protocol, ServicePort } from '../model/types.js';
+import { formatAddress } from '../netlink/address.js';
+import { Lane } from './lane.js';
+import { affordableFilters, askAbout, doubt, type TableSize } from './questions.js';
+
+const numbers = { TCP: 6, UDP: 17, SCTP: 132 } as const;
+const lane = (protocol: Protocol): Lane =>
+  new Lane({ protocol, number: numbers[protocol], delayMs: 0, rest: 0, maxRestMs: 0, retireAfterMs: 0 });
+
+/** Addresses as 'ip:port', ':port' for a node port; endpoints by the last number of their address. */
+function port(protocol: Protocol, addresses: readonly string[], endpoints: readonly number[]): ServicePort {
+  const ip = (n: number): string => `10.61.0.${n}`;
+  return {
+    key: 'a/b:c',
+    name: 'a/b:c',
+    namespace: 'a',
+    serviceName: 'b',
+    family: 'IPv4',
+    protocol,
+    clusterIP: '10.96.0.1',
+    port: 53,
+    addresses: addresses.map((address) => {
+      const [to = '', number = ''] = address.split(':');
+      const kind: AddressKind = to === '' ? 'NodePort' : 'ExternalIP';
+      return {
+        kind,
+        ip: to,
+        port: Number(number),
+        scope: 'external',
+        policy: 'Cluster',
+        fallback: 'serve',
+        sourceRanges: undefined,
+      };
+    }),
+    clusterEndpoints: endpoints.map((n) => ({ ip: ip(n), port: 90, local: false, nodeUnknown: false })),
+    localEndpoints: [],
+    affinitySeconds: 0,
+    servingEndpoints: protocol === 'TCP' ? [] : endpoints.map((n) => `${ip(n)}:90`),
+  };
+}
+
+const X = '10.96.0.1:53';
+const Y = '203.0.113.1:53';
+
+test('what may be stale about a service port', () => {
+  const udp = (addresses: readonly string[], ...endpoints: readonly number[]): ServicePort =>
+    port('UDP', addresses, endpoints);
+  const cases: readonly (readonly [
+    name: string,
+    versions: readonly ServicePort[],
+    now: ServicePort,
+    came: readonly string[],
+    left: readonly number[],
+    gone: readonly string[],
+  ])[] = [
+    ['more endpoints', [udp([X], 1)], udp([X], 1, 2), [], [], []],
+    ['one less', [udp([X], 1, 2)], udp([X], 2), [], [1], []],
+    ['one that came and went', [udp([X], 1), udp([X], 1, 2)], udp([X], 1), [], [2], []],
+    ['one that went and came', [udp([X], 1, 2), udp([X], 1)], udp([X], 1, 2), [], [], []],
+    ['the last one', [udp([X], 1)], udp([X]), [], [1], []],
+    ['the first one', [udp([X])], udp([X], 1), [X], [], []],
+    ['none in between', [udp([X], 1), udp([X])], udp([X], 1), [X], [], []],
+    ['a new address', [udp([X], 1)], udp([X, Y], 1), [Y], [], []],
+    ['a new address, no endpoint', [udp([X])], udp([X, Y]), [Y], [], []],
+    ['an address less', [udp([X, Y], 1)], udp([X], 1), [], [], [Y]],
+    ['an address that was away', [udp([X, Y], 1), udp([X], 1)], udp([X, Y], 1), [Y], [], []],
+    ['a node port moves', [udp([X, ':31000'], 1)], udp([X, ':31001'], 1), [':31001'], [], [':31000']],
+  ];
+  for (const [name, versions, now, came, left, gone] of cases) {
+    const found = doubt(now, { versions: [...versions], everything: false });
+    assert.deepEqual(
+      {
+        came: found.came.map((address) => `${address.ip}:${address.port}`),
+        left: found.left,
+        gone: found.gone,
+      },
+      {
+        came,
+        left: left.map((n) => `10.61.0.${n}:90`),
+        gone: gone.map((address) => address.replace(':', ' ')),
+      },
+      name,
+    );
+  }
+  const { came } = doubt(udp([X, Y]), { versions: [], everything: true });
+  assert.equal(came.length, 2, 'nothing is known');
+});
+
+/** @returns filters as text */
+async function ask(
+  protocol: Protocol,
+  before: ServicePort | undefined,
+  now: ServicePort,
+  size: TableSize,
+  family: 'IPv4' | 'IPv6' = 'IPv4',
+): Promise<string[]> {
+  const of = lane(protocol);
+  if (before !== undefined) {
+    of.changed(before);
+    of.take();
+    of.done(0);
+  }
+  of.changed(now);
+  const { filters, whole } = await askAbout(family, of, of.take(), size);
+  return [
+    ...filters.map(({ originalDestination: to, replySource: from, unanswered }) => {
+      const end = (e: { readonly address?: Buffer; readonly port: number } | undefined): string =>
+        e === undefined ? '*' : `${e.address === undefined ? '*' : formatAddress(e.address)}:${e.port}`;
+      return `${end(to)} ${end(from)}${unanswered === true ? ' unanswered' : ''}`;
+    }),
+    ...(whole ? ['whole'] : []),
+  ];
+}
+
+const crowded: TableSize = { entries: 100_000, buckets: 100_000 };
+const many = Array.from({ length: 50 }, (_, i) => i + 1);
+
+test('few questions are asked one by one, many as one', async () => {
+  const two = ['10.96.0.1:53', ':31000'];
+  const udp = (addresses: readonly string[], endpoints: readonly number[]): ServicePort =>
+    port('UDP', addresses, endpoints);
+  const cases: readonly (readonly [ServicePort | undefined, ServicePort, readonly string[]])[] = [
+    [udp(two, [1, 2]), udp(two, [2]), ['* 10.61.0.1:90']],
+    [udp(two, many), udp(two, []), ['10.96.0.1:53 *', '*:31000 *']],
+    [undefined, udp(two, [1]), ['10.96.0.1:53 *', '*:31000 *']],
+    [udp(two, [1]), udp(two, [1, 2]), []],
+    [
+      undefined,
+      udp(
+        many.map((n) => `10.96.0.${n}:53`),
+        [1],
+      ),
+      ['* *', 'whole'],
+    ],
+  ];
+  for (const [before, now, expected] of cases)
+    assert.deepEqual(await ask('UDP', before, now, crowded), expected);
+  assert.deepEqual(
+    await ask('UDP', udp([X], many), udp([X], [1]), crowded, 'IPv6'),
+    ['*:53 *'],
+    'the kernel does not compare IPv6 addresses',
+  );
+});
+
+test('TCP: unanswered ones of the node, reset ones only of few endpoints', async () => {
+  const tcp = (...endpoints: readonly number[]): ServicePort => port('TCP', [X], endpoints);
+  const never = '* * unanswered';
+  assert.deepEqual(await ask('TCP', undefined, tcp(1), crowded), [never]);
+  assert.deepEqual(await ask('TCP', tcp(1, 2), tcp(2), crowded), ['* 10.61.0.1:90']);
+  assert.deepEqual(await ask('TCP', tcp(), tcp(2), crowded), [never]);
+  assert.deepEqual(await ask('TCP', tcp(...many), tcp(1), crowded), [never]);
+  assert.deepEqual(await ask('TCP', tcp(1), tcp(1, 2), crowded), []);
+  assert.deepEqual(await ask('TCP', tcp(1, 2), tcp(2), crowded, 'IPv6'), [never]);
+  const small: TableSize = { entries: 100, buckets: 100_000 };
+  assert.deepEqual(await ask('TCP', tcp(1, 2), tcp(2), small, 'IPv6'), ['* *:90']);
+});
+
+test('the price of reading decides how many questions are too many', () => {
+  const size = { entries: 700_000, buckets: 300_000 };
+  assert.equal(affordableFilters(size, 0), 1);
+  assert.equal(affordableFilters(size, 25_000), 2);
+  assert.equal(affordableFilters(size, 250_000), 11);
+  assert.equal(affordableFilters({ entries: 0, buckets: 0 }, 0), 1);
+});
+
+test('a lane that failed has everything under suspicion as before', () => {
+  const of = lane('UDP');
+  const versions = [[1], [1, 2], [2], [3]].map((endpoints) => port('UDP', [X], endpoints));
+  for (const version of versions.slice(0, 3)) of.changed(version);
+  const work = of.take();
+  for (const version of versions.slice(3)) of.changed(version);
+  assert.deepEqual(of.failed(work), { first: true, retryMs: 1000 });
+  assert.ok(!of.busy, 'waits for its next try');
+  const again = of.take();
+  assert.deepEqual(again.suspects.get('a/b:c'), { versions: versions.slice(0, 3), everything: true });
+  assert.deepEqual(of.failed(again), { first: false, retryMs: 2000 });
+  of.removed('a/b:c');
+  const { suspects, retired } = of.take();
+  assert.deepEqual([suspects.size, [...retired.keys()]], [0, ['10.96.0.1 53']]);
+  const endpoints = [...(retired.get('10.96.0.1 53')?.endpoints ?? [])];
+  assert.deepEqual(endpoints.sort(), ['10.61.0.1:90', '10.61.0.2:90', '10.61.0.3:90']);
+  assert.equal(of.done(0), true, 'recovered');
+  assert.equal(of.done(0), false);
+});
+
+test('very many versions: everything is looked at instead', () => {
+  const of = lane('UDP');
+  of.changed(port('UDP', [X], [1]));
+  of.take();
+  of.done(0);
+  for (let n = 2; n < 50; n++) of.changed(port('UDP', [X], [n]));
+  const suspect = of.take().suspects.get('a/b:c');
+  assert.equal(suspect?.everything, true);
+  assert.ok(suspect.versions.length <= 32);
+});
