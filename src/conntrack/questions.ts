@@ -34,7 +34,7 @@ const maxTcpWalks = 4;
 /** In a table of up to so many entries, all of one port number are read where the kernel can't tell addresses apart. */
 const smallTable = 20_000;
 /** Service ports looked at in one turn of the event loop. */
-const portsPerTurn = 1_000;
+const portsPerTurn = 500;
 
 /** How many filters are cheaper than reading all `matching` entries of a protocol. */
 export function affordableFilters(size: TableSize, matching: number): number {
@@ -53,6 +53,8 @@ interface Doubt {
 }
 
 export function doubt(now: ServicePort, { versions, everything }: Suspect): Doubt {
+  // At the start there are very many of them.
+  if (everything && versions.length === 0) return { came: now.addresses, left: [], gone: [] };
   const lists = versions.map((version) => [...endpointsOf(version)]);
   const here = new Set(endpointsOf(now));
   const left = new Set<string>();
