@@ -123,7 +123,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
       '--v=4',
     );
     children.push(proxy);
-    await proxy.waitFor('"Kernel state compared and completed" family="IPv6"', 20_000);
+    await proxy.waitFor(/"Kernel state compared and completed"[^\n]* family="IPv6"/, 20_000);
   };
   /** Does something and waits until kube-proxy tells that it has followed: both families. */
   const followed = async (line: string, change: () => void, withinMs = 5000): Promise<void> => {
@@ -285,7 +285,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
     flows.news();
     const before = ids();
     assert.equal(before.size, 8);
-    await followed('Kernel follows a change" family="FAMILY', () => {
+    await followed('Kernel follows a change".* family="FAMILY"', () => {
       endpoints({ A: { ready: false, serving: true, terminating: true }, B: ready });
     });
     await sleep(patiently(300));
@@ -337,7 +337,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
   });
 
   test('a connection attempt to a dead endpoint is continued with one that lives', async () => {
-    await followed('Kernel follows a change" family="FAMILY', () => {
+    await followed('Kernel follows a change".* family="FAMILY"', () => {
       endpoints({ D: ready });
     });
     const attempts = open(...four('tcp').map((flow) => `attempt-${flow}`));
@@ -373,7 +373,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
     first.child.process.kill('SIGUSR2');
     for (const flow of list) await first.child.waitFor(`${flow.split(' ')[0]} closed`);
     await followed(
-      'reconciled" family="FAMILY" protocol="TCP" deleted=2',
+      'reconciled".* family="FAMILY" protocol="TCP" deleted=2',
       () => {
         endpoints({ A: ready });
       },
