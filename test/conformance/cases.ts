@@ -114,6 +114,8 @@ const stepSchema = z.strictObject({
   api: z.enum(['withhold-slices', 'deliver-slices']).optional(),
   'alder-addresses': z.array(z.string()).optional(),
   'alder-rules': z.string().optional(),
+  /** From here on the host drops what nobody accepts. */
+  'alder-drops': z.enum(['forward', 'input']).optional(),
   'alder-shows': z.strictObject({ command: z.string(), matches: z.string() }).optional(),
   /** Takes the proxy's tables away and keeps them from it (true), or gives them back (false). */
   'lock-tables': z.boolean().optional(),

@@ -127,8 +127,7 @@ export class Lab {
   async tearDownProxy(): Promise<void> {
     if (this.#proxy === undefined) return;
     await this.#proxy.end('SIGTERM');
-    if (!['nftables', 'iptables'].includes(this.mode))
-      await this.#proxy.cleanUp(this.mode).catch(() => undefined);
+    if (this.mode !== 'nftables') await this.#proxy.cleanUp(this.mode).catch(() => undefined);
     await this.#source?.stop();
     this.#present.clear();
     await this.topology.exec('alder', 'nft', ['flush', 'ruleset']);

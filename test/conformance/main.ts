@@ -10,6 +10,7 @@ import type { Family } from './addresses.js';
 import type { Column, Test, TransportName } from './cases.js';
 import { CaseFileError, loadSections, needsApi, testsOf } from './cases.js';
 import { CommandError } from './commands.js';
+import { chooseIptables, iptablesKinds } from './iptables-kind.js';
 import { NotationError } from './notation.js';
 import { Report, selects } from './report.js';
 import { destroyLabs, runGroups } from './runner.js';
@@ -22,6 +23,7 @@ Runs the conformance cases against a kube-proxy-compatible command, in network n
 
   --program '<command line>'  the proxy, as a command line for the shell
   --mode MODE                 value for its --proxy-mode, may be empty (nftables)
+  --iptables nft|legacy       the kind of iptables that it finds (what PATH has)
   --cases LIST                sections and rows, as A,B,17,30-40 (all)
   --families LIST             v4,v6
   --protocols LIST            tcp,udp
@@ -56,6 +58,7 @@ function readOptions() {
     options: {
       program: { type: 'string', default: '' },
       mode: { type: 'string', default: 'nftables' },
+      iptables: { type: 'string' },
       cases: { type: 'string', default: '' },
       families: { type: 'string', default: 'v4,v6' },
       protocols: { type: 'string', default: 'tcp,udp' },
@@ -76,6 +79,7 @@ function readOptions() {
     ...values,
     families: someOf<Family>('families', values.families, ['v4', 'v6']),
     protocols: someOf<TransportName>('protocols', values.protocols, ['tcp', 'udp']),
+    iptables: values.iptables === undefined ? undefined : oneOf('iptables', values.iptables, iptablesKinds),
     source: oneOf('source', values.source, ['api', 'manifests']),
     expect: oneOf('expect', values.expect, ['better', 'upstream']),
   };
@@ -120,6 +124,7 @@ async function main(): Promise<number> {
   }
   const folder = options.logs ?? fs.mkdtempSync(path.join(os.tmpdir(), 'conformance-'));
   fs.mkdirSync(folder, { recursive: true });
+  if (options.iptables !== undefined) chooseIptables(options.iptables, path.resolve(folder));
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
       void destroyLabs().then(() => process.exit(130));

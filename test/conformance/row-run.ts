@@ -11,6 +11,7 @@ import {
   type Test,
 } from './cases.js';
 import { patchServices } from './cases.js';
+import { closeHook, type ClosedHook } from './host-policy.js';
 import type { Circumstances, Observation } from './judge.js';
 import { describe, judge, silence } from './judge.js';
 import type { Lab } from './lab.js';
@@ -73,6 +74,7 @@ export class RowRun {
   readonly #lab: Lab;
   readonly #test: Test;
   readonly #expectations: Expectations;
+  readonly #closed = new Set<ClosedHook>();
   #services: Map<string, ServiceSpec>;
   readonly #objects = new Map<string, KubeObject>();
   /** What a reader of the results should know although the test passed. */
@@ -118,6 +120,9 @@ export class RowRun {
     }
     const added = this.#test.steps.flatMap((step) => step['alder-addresses'] ?? []);
     await this.#lab.ownAddresses([...this.#test.alderAddresses, ...added], false);
+    for (const hook of this.#closed) {
+      await closeHook(this.#lab.topology, hook, this.#expectations.column, false);
+    }
     if (this.#test.steps.some((step) => step['alder-rules'] !== undefined)) {
       await this.#lab.topology.exec(
         'alder',
@@ -500,6 +505,11 @@ export class RowRun {
     if (step['alder-rules'] !== undefined) {
       await this.#lab.topology.exec('alder', 'nft', ['-f', '-'], step['alder-rules']);
       return;
+    }
+    if (step['alder-drops'] !== undefined) {
+      const hook = step['alder-drops'];
+      this.#closed.add(hook);
+      return closeHook(this.#lab.topology, hook, this.#expectations.column, true);
     }
     if (step['alder-shows'] !== undefined) return this.#alderShows(step['alder-shows']);
     if (step['lock-tables'] !== undefined) return this.#lab.lockTables(step['lock-tables']);

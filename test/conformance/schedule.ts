@@ -17,6 +17,7 @@ const exclusiveVerbs: readonly (keyof Step)[] = [
   'node',
   'service-cidrs',
   'alder-rules',
+  'alder-drops',
   'lock-tables',
   'obstruct',
   'alder-addresses',
