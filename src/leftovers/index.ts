@@ -21,28 +21,29 @@ export type Running =
 /**
  * Removes leftovers, once the running mode's own rules are in the kernel: there is no moment without rules then. Established
  * connections live on, because connection tracking remembers where they go; those of mode ipvs do not, because IPVS
- * does that itself. What fails is in the report and stops nothing else.
+ * does that itself. Large tables are removed in pieces, between which the event loop turns. Never rejects: what fails is in
+ * the report and stops nothing else.
  */
-export function removeLeftovers(running: Running): Report {
+export async function removeLeftovers(running: Running): Promise<Report> {
   const report = new Report();
   const keeps = 'variant' in running ? running : undefined;
   // The sets tell about virtual servers, and rules hold the sets.
-  if (running.mode !== 'ipvs') removeIpvs(report);
-  report.attempt('rules of nf_tables', () => {
+  if (running.mode !== 'ipvs') await removeIpvs(report);
+  await report.attempt('rules of nf_tables', async () => {
     const connection = openNftables();
     if (connection === undefined) {
       report.absent('nf_tables in this kernel');
       return;
     }
     try {
-      if (running.mode !== 'nftables') removeNftablesTables(connection, report);
-      removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
+      if (running.mode !== 'nftables') await removeNftablesTables(connection, report);
+      await removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
     } finally {
       connection.close();
     }
   });
-  removeLegacyRules(keeps?.variant === 'legacy' ? keeps.mode : undefined, report);
-  if (running.mode !== 'ipvs') removeSets(report);
+  await removeLegacyRules(keeps?.variant === 'legacy' ? keeps.mode : undefined, report);
+  if (running.mode !== 'ipvs') await removeSets(report);
   return report;
 }
 

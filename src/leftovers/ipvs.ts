@@ -15,15 +15,23 @@ import { ipvsInterface, nodePortSets, setNameIPv6 } from './names.js';
 import { count, type Report } from './report.js';
 
 /** Call it before the sets are destroyed: they tell which node ports are kube-proxy's. */
-export function removeIpvs(report: Report): void {
-  const route = RouteConnection.open();
-  try {
-    report.attempt('IPVS virtual servers', () => {
+export async function removeIpvs(report: Report): Promise<void> {
+  await report.attempt('IPVS virtual servers', () => {
+    withRoute((route) => {
       removeVirtualServers(route, report);
     });
-    report.attempt(`interface ${ipvsInterface}`, () => {
+  });
+  await report.attempt(`interface ${ipvsInterface}`, () => {
+    withRoute((route) => {
       removeInterface(route, report);
     });
+  });
+}
+
+function withRoute(use: (route: RouteConnection) => void): void {
+  const route = RouteConnection.open();
+  try {
+    use(route);
   } finally {
     route.close();
   }

@@ -26,10 +26,10 @@ export class UnsupportedMachineError extends Error {
 }
 
 /** @param running the mode whose chains stay; undefined: none */
-export function removeLegacyRules(running: RuleMode | undefined, report: Report): void {
+export async function removeLegacyRules(running: RuleMode | undefined, report: Report): Promise<void> {
   let tablesWithOurs = 0;
   for (const family of ['ip', 'ip6'] as const) {
-    report.attempt(`iptables (legacy) rules of family ${family}`, () => {
+    await report.attempt(`iptables (legacy) rules of family ${family}`, () => {
       const existing = existingTables(family);
       for (const table of xtables) {
         if (!existing.includes(table)) continue;

@@ -2,6 +2,7 @@
  * Rules of an iptables of the nf_tables kind: its tables are nftables tables `ip nat`, `ip6 filter` and so on, its
  * chains nftables chains, so they are found and removed over netlink, without the program iptables.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   Batch,
   NetlinkError,
@@ -14,24 +15,24 @@ import { planRemoval, type RemovalPlan } from './removal-plan.js';
 import { count, type Report } from './report.js';
 
 /** Somebody else may change rules between our reading and writing; how often that is taken. */
-const attempts = 5;
+const attempts = 20;
 /** Changes in one transaction, which holds up everybody else's: a few milliseconds. */
 const batchSize = 2000;
 
 /** @param running the mode whose chains stay; undefined: none */
-export function removeNftRules(
+export async function removeNftRules(
   connection: NftablesConnection,
   running: RuleMode | undefined,
   report: Report,
-): void {
+): Promise<void> {
   let tablesWithOurs = 0;
   const tables = new Set(connection.listTables().map(({ family, name }) => `${family ?? ''} ${name}`));
   for (const family of ['ip', 'ip6'] as const) {
     for (const table of xtables) {
       const what = `iptables (nf_tables) rules in table ${family} ${table}`;
-      report.attempt(what, () => {
+      await report.attempt(what, async () => {
         if (!tables.has(`${family} ${table}`)) return;
-        if (removeFromTable(connection, family, table, isLeftoverChain(table, running), report))
+        if (await removeFromTable(connection, family, table, isLeftoverChain(table, running), report))
           tablesWithOurs++;
       });
     }
@@ -40,13 +41,13 @@ export function removeNftRules(
 }
 
 /** @returns whether there was anything of ours */
-function removeFromTable(
+async function removeFromTable(
   connection: NftablesConnection,
   family: Family,
   table: XtableName,
   isOurs: (chain: string) => boolean,
   report: Report,
-): boolean {
+): Promise<boolean> {
   const where = `iptables (nf_tables) table ${family} ${table}`;
   for (let attempt = 1; ; attempt++) {
     const generation = connection.getGeneration().id;
@@ -60,7 +61,7 @@ function removeFromTable(
       if (changed && attempt < attempts) continue;
       throw error;
     }
-    const busy = removeChains(connection, family, table, plan.chains);
+    const busy = await removeChains(connection, family, table, plan.chains);
     const removed = plan.chains.length - busy.length;
     if (removed + plan.jumps.length > 0)
       report.removed(`${count(removed, 'chain')} and ${count(plan.jumps.length, 'jump')} from ${where}`);
@@ -103,31 +104,33 @@ function removeJumps(
 }
 
 /** @returns chains that could not be deleted because something unknown leads to them */
-function removeChains(
+async function removeChains(
   connection: NftablesConnection,
   family: Family,
   table: XtableName,
   chains: readonly string[],
-): string[] {
+): Promise<string[]> {
   // All rules first: the chains lead to each other.
-  inBatches(connection, family, table, chains, (batch, chain) => {
+  await inBatches(connection, family, table, chains, (batch, chain) => {
     batch.flushChain(chain);
   });
-  return inBatches(connection, family, table, chains, (batch, chain) => {
+  return await inBatches(connection, family, table, chains, (batch, chain) => {
     batch.deleteChain(chain);
   });
 }
 
 /** @returns what was refused because it is in use */
-function inBatches(
+async function inBatches(
   connection: NftablesConnection,
   family: Family,
   table: XtableName,
   chains: readonly string[],
   write: (batch: Batch, chain: string) => void,
-): string[] {
+): Promise<string[]> {
   const busy: string[] = [];
   for (let from = 0; from < chains.length; from += batchSize) {
+    // A proxy that is running answers its probes and programs its changes in between.
+    if (from > 0) await nextTurn();
     let part = chains.slice(from, from + batchSize);
     while (part.length > 0) {
       const batch = new Batch(family, table);

@@ -3,10 +3,10 @@ import { Batch, NetlinkError, type NftablesConnection } from '../netlink/index.j
 import { nftablesTable } from './names.js';
 import type { Report } from './report.js';
 
-export function removeNftablesTables(connection: NftablesConnection, report: Report): void {
+export async function removeNftablesTables(connection: NftablesConnection, report: Report): Promise<void> {
   for (const family of ['ip', 'ip6'] as const) {
     const what = `nftables table ${family} ${nftablesTable}`;
-    report.attempt(what, () => {
+    await report.attempt(what, () => {
       const batch = new Batch(family, nftablesTable);
       batch.deleteTable();
       try {

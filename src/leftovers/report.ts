@@ -28,9 +28,9 @@ export class Report {
   }
 
   /** Does one part of the work; its failure does not stop the others. */
-  attempt(what: string, work: () => void): void {
+  async attempt(what: string, work: () => void | Promise<void>): Promise<void> {
     try {
-      work();
+      await work();
     } catch (error) {
       this.failed(what, error);
     }

@@ -102,9 +102,9 @@ for (const kind of ['nft', 'legacy'] as const) {
       for (const family of families) assert.equal(save(family, kind), original.get(family));
     };
 
-    test('mode iptables is gone, everything else as it was, counters included', () => {
+    test('mode iptables is gone, everything else as it was, counters included', async () => {
       for (const family of families) restoreOurs(family, kind, 'iptables');
-      const report = removeLeftovers({ mode: 'nftables' });
+      const report = await removeLeftovers({ mode: 'nftables' });
       assertOnlyForeign();
       const name = kind === 'nft' ? 'nf_tables' : 'legacy';
       assert.deepEqual(
@@ -121,7 +121,7 @@ for (const kind of ['nft', 'legacy'] as const) {
         JSON.stringify(report.outcomes, (_, v: unknown) => String(v)),
       );
 
-      const again = removeLeftovers({ mode: 'nftables' });
+      const again = await removeLeftovers({ mode: 'nftables' });
       assert.deepEqual(
         again.outcomes.filter(({ kind: outcome }) => outcome !== 'absent'),
         [],
@@ -130,10 +130,10 @@ for (const kind of ['nft', 'legacy'] as const) {
       assertOnlyForeign();
     });
 
-    test('mode ipvs is gone, with its sets of both families', () => {
+    test('mode ipvs is gone, with its sets of both families', async () => {
       createSets();
       for (const family of families) restoreOurs(family, kind, 'ipvs');
-      assert.equal(removeLeftovers({ mode: 'nftables' }).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'nftables' })).complete, true);
       assertOnlyForeign();
       assert.deepEqual(
         sets().filter((name) => name !== 'OPERATORS-OWN'),
@@ -142,12 +142,12 @@ for (const kind of ['nft', 'legacy'] as const) {
       if (kind === 'nft') assert.deepEqual(sets(), ['OPERATORS-OWN']);
     });
 
-    test('while mode iptables runs, only what mode ipvs alone uses goes', () => {
+    test('while mode iptables runs, only what mode ipvs alone uses goes', async () => {
       createSets();
       for (const family of families) restoreOurs(family, kind, 'ipvs');
       // Its own rules take the place of those in the chains of both.
       for (const family of families) restoreOurs(family, kind, 'iptables');
-      assert.equal(removeLeftovers({ mode: 'iptables', variant: kind }).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'iptables', variant: kind })).complete, true);
       assert.deepEqual(
         sets().filter((name) => ownSets.includes(name)),
         [],
@@ -164,24 +164,24 @@ for (const kind of ['nft', 'legacy'] as const) {
       }
     });
 
-    test('while mode iptables runs, nothing of it goes', () => {
+    test('while mode iptables runs, nothing of it goes', async () => {
       for (const family of families) restoreOurs(family, kind, 'iptables');
       const running = families.map((family) => save(family, kind));
-      assert.equal(removeLeftovers({ mode: 'iptables', variant: kind }).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'iptables', variant: kind })).complete, true);
       assert.deepEqual(
         families.map((family) => save(family, kind)),
         running,
       );
       // What another kind of iptables has written is not what runs.
-      assert.equal(removeLeftovers({ mode: 'iptables', variant: other }).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'iptables', variant: other })).complete, true);
       assertOnlyForeign();
     });
 
-    test('while mode ipvs runs, only what mode iptables alone uses goes', () => {
+    test('while mode ipvs runs, only what mode iptables alone uses goes', async () => {
       createSets();
       for (const family of families) restoreOurs(family, kind, 'iptables');
       for (const family of families) restoreOurs(family, kind, 'ipvs');
-      assert.equal(removeLeftovers({ mode: 'ipvs', variant: kind }).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'ipvs', variant: kind })).complete, true);
       assert.deepEqual(
         sets().filter((name) => ownSets.includes(name)),
         ownSets,
@@ -199,11 +199,11 @@ for (const kind of ['nft', 'legacy'] as const) {
         ])
           assert.match(text, new RegExp(line));
       }
-      removeLeftovers({ mode: 'none' });
+      await removeLeftovers({ mode: 'none' });
       assertOnlyForeign();
     });
 
-    test("a chain that another program's rule uses stays, with what it leads to, and is told", () => {
+    test("a chain that another program's rule uses stays, with what it leads to, and is told", async () => {
       for (const family of families) {
         restoreOurs(family, kind, 'iptables');
         restore(
@@ -212,7 +212,7 @@ for (const kind of ['nft', 'legacy'] as const) {
           '*nat\n:HOSTPORTS - [0:0]\n-A HOSTPORTS -p tcp -m tcp --dport 9000 -j KUBE-EXT-NPX46M4PTMTKRN6Y\nCOMMIT\n',
         );
       }
-      const report = removeLeftovers({ mode: 'nftables' });
+      const report = await removeLeftovers({ mode: 'nftables' });
       assert.equal(report.complete, false);
       const kept = report.outcomes.filter((outcome) => outcome.kind === 'kept');
       assert.deepEqual(
@@ -237,7 +237,7 @@ for (const kind of ['nft', 'legacy'] as const) {
         run(program, '-t', 'nat', '-X', 'HOSTPORTS');
         restoreBuiltInCounters(family, kind);
       }
-      assert.equal(removeLeftovers({ mode: 'nftables' }).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'nftables' })).complete, true);
       assertOnlyForeign();
     });
   });

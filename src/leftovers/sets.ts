@@ -4,9 +4,9 @@ import { ownSets } from './names.js';
 import { count, type Report } from './report.js';
 
 /** Call it after the rules that match against them are gone. */
-export function removeSets(report: Report): void {
+export async function removeSets(report: Report): Promise<void> {
   const what = 'ipsets of kube-proxy';
-  report.attempt(what, () => {
+  await report.attempt(what, () => {
     const sets = IpsetConnection.openIfLoaded();
     if (sets === undefined) {
       report.absent(what);

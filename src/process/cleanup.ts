@@ -24,9 +24,9 @@ function line(outcome: Outcome): string {
  * @returns the exit code
  * @throws FatalError when the process may not program the kernel
  */
-export function cleanup(): number {
+export async function cleanup(): Promise<number> {
   requirePermission();
-  const report = removeLeftovers({ mode: 'none' });
+  const report = await removeLeftovers({ mode: 'none' });
   for (const outcome of report.outcomes) {
     const out = outcome.kind === 'removed' || outcome.kind === 'absent' ? process.stdout : process.stderr;
     out.write(`${line(outcome)}\n`);

@@ -37,7 +37,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     if (config.cleanup) {
       const { cleanup } = await import('./cleanup.js');
-      return cleanup();
+      return await cleanup();
     }
     const { runProxy } = await import('./run.js');
     return await runProxy(config, (read) => loadConfig(commandLine, read));

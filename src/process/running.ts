@@ -169,7 +169,7 @@ export class Running {
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
         void this.openHealthCheckPorts(family);
-        if (this.unserved.delete(family) && this.unserved.size === 0) this.removeLeftovers();
+        if (this.unserved.delete(family) && this.unserved.size === 0) void this.removeLeftovers();
       },
     });
     this.maintenance = setInterval(() => {
@@ -236,9 +236,10 @@ export class Running {
   }
 
   /** Of other modes, now that no moment without rules can come of it. */
-  private removeLeftovers(): void {
+  private async removeLeftovers(): Promise<void> {
     const log = this.options.log.named('leftovers');
-    for (const outcome of removeLeftovers(this.backend.keeps()).outcomes) {
+    const { outcomes } = await removeLeftovers(this.backend.keeps());
+    for (const outcome of outcomes) {
       const { kind, what } = outcome;
       if (kind === 'removed') log.info('Removed what another mode had left', { what });
       if (kind === 'kept') log.warn('Left what another mode had made', { what, why: outcome.why });
