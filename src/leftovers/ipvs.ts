@@ -4,7 +4,6 @@
  * that one of kube-proxy's sets names.
  */
 import {
-  describeKey,
   IpsetConnection,
   IpvsConnection,
   RouteConnection,
@@ -49,16 +48,10 @@ function removeVirtualServers(route: RouteConnection, report: Report): void {
     const ours = ipvs.listServices().filter(({ key }) => isOurs(key));
     for (const { key } of ours) ipvs.deleteService(key);
     if (ours.length === 0) report.absent(what);
-    else
-      report.removed(`${count(ours.length, 'IPVS virtual server')}, ${examples(ours.map(({ key }) => key))}`);
+    else report.removed(count(ours.length, 'IPVS virtual server'));
   } finally {
     ipvs.close();
   }
-}
-
-function examples(keys: readonly VirtualServerKey[]): string {
-  const [first] = keys;
-  return first === undefined ? '' : `${keys.length === 1 ? '' : 'for one '}${describeKey(first)}`;
 }
 
 export type NodePorts = Readonly<Record<Family, ReadonlySet<string>>>;

@@ -94,7 +94,7 @@ for (const program of ['iptables-legacy', 'ip6tables-legacy']) {
 
   test(`${program}: random tables`, { skip }, async () => {
     const random = new Random(20241121);
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < 15; round++) {
       const lines = randomTable(random);
       restore(lines.filter(({ ours }) => !ours));
       const expected = save();
