@@ -8,7 +8,9 @@ import { test } from 'node:test';
 import { enterNetworkNamespace } from '../netlink/testing/namespace.js';
 import { Random } from '../netlink/testing/random.js';
 import { removeLeftovers } from './index.js';
+import { useOwnXtablesLock } from './testing/own-lock.js';
 
+useOwnXtablesLock();
 const root = enterNetworkNamespace();
 const skip =
   root !== false

@@ -29,14 +29,15 @@ export class UnsupportedMachineError extends Error {
 export async function removeLegacyRules(running: RuleMode | undefined, report: Report): Promise<void> {
   let tablesWithOurs = 0;
   for (const family of ['ip', 'ip6'] as const) {
-    await report.attempt(`iptables (legacy) rules of family ${family}`, () => {
+    await report.attempt(`iptables (legacy) rules of family ${family}`, async () => {
       const existing = existingTables(family);
-      for (const table of xtables) {
-        if (!existing.includes(table)) continue;
-        if (!isSupportedMachine()) throw new UnsupportedMachineError();
-        const isOurs = isLeftoverChain(table, running);
-        if (withXtablesLock(() => removeFromTable(family, table, isOurs, report))) tablesWithOurs++;
-      }
+      const tables = xtables.filter((table) => existing.includes(table));
+      if (tables.length === 0) return;
+      if (!isSupportedMachine()) throw new UnsupportedMachineError();
+      await withXtablesLock(() => {
+        for (const table of tables)
+          if (removeFromTable(family, table, isLeftoverChain(table, running), report)) tablesWithOurs++;
+      });
     });
   }
   if (tablesWithOurs === 0) report.absent('iptables (legacy) chains');

@@ -4,8 +4,10 @@ import { spawnSync } from 'node:child_process';
 import { before, beforeEach, describe, test } from 'node:test';
 import { enterNetworkNamespace, run } from '../netlink/testing/namespace.js';
 import { removeLeftovers } from './index.js';
+import { useOwnXtablesLock } from './testing/own-lock.js';
 import { nodeRules } from './testing/upstream-rules.js';
 
+useOwnXtablesLock();
 const root = enterNetworkNamespace();
 const families = ['ip', 'ip6'] as const;
 type Family = (typeof families)[number];

@@ -2,11 +2,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import { describe, test } from 'node:test';
+import { useOwnXtablesLock } from '../../src/leftovers/testing/own-lock.js';
 import { nodeRules } from '../../src/leftovers/testing/upstream-rules.js';
 import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
 import { patiently } from '../patience.js';
 import { program } from './node.js';
 
+useOwnXtablesLock();
 const skip =
   enterNetworkNamespace() ||
   missingNft() ||

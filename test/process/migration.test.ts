@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { useOwnXtablesLock } from '../../src/leftovers/testing/own-lock.js';
 import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
 import {
   type Child,
@@ -18,6 +19,7 @@ import {
   start,
 } from './node.js';
 
+useOwnXtablesLock();
 const skip = enterNetworkNamespace() || missingNft();
 
 /** What upstream's mode iptables has for the Service of `manifest` (dataplane-iptables.md), and a rule of somebody else. */
@@ -81,11 +83,14 @@ describe('from mode iptables of upstream', { skip: skip || missingIptables() }, 
   const rules = (kind: string): string => run(`iptables-${kind}-save`);
 
   for (const kind of ['nft', 'legacy'] as const) {
-    test(`iptables-${kind}: established and new connections go on, its rules go, others' stay`, async () => {
+    test(`iptables-${kind}: established and new connections go on, its rules go, others' stay`, async (t) => {
       const loaded = spawnSync(`iptables-${kind}-restore`, ['--noflush'], { input: upstreamRules });
       assert.equal(loaded.status, 0, loaded.stderr.toString());
       const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
       const proxy = start(program, `--manifests=${folder}`, ...proxyArguments);
+      t.after(() => {
+        proxy.kill('SIGKILL');
+      });
       await proxy.waitFor('Removed what another mode had left');
       await new Promise((resolve) => setTimeout(resolve, 300));
       for (const child of traffic) await assertUnhurt(child);
