@@ -78,9 +78,9 @@ export class NodePortHealth {
     if (this.started) void this.openAll();
   }
 
-  /** Number of Services whose listeners are not all open. */
+  /** Number of Services with a listener that could not be opened. */
   get failed(): number {
-    return this.incomplete().length;
+    return this.incomplete().filter(({ reported }) => reported).length;
   }
 
   /** Opens what is not open yet. A port that is taken is reported, and tried again. */
@@ -89,7 +89,7 @@ export class NodePortHealth {
     clearTimeout(this.retry);
     await Promise.all(this.incomplete().map((entry) => this.open(entry)));
     clearTimeout(this.retry);
-    if (this.failed === 0) return;
+    if (this.incomplete().length === 0) return;
     this.retry = setTimeout(() => void this.openAll(), this.options.retryMs).unref();
   }
 

@@ -9,7 +9,7 @@ import type { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { Catalogue, exponentialBuckets, ipFamilies, linearBuckets } from './catalogue.js';
 import { defineComponentMetrics, type BuildInfo, type FeatureGate } from './component.js';
 import { defineConntrackMetrics, type ConntrackStats } from './conntrack.js';
-import { defineOwnMetrics, type ApiServerState, type OwnMetrics } from './own.js';
+import { defineOwnMetrics, type OwnMetrics, type OwnSources } from './own.js';
 import { defineProcessMetrics } from './process.js';
 import { defineRestClientMetrics, type RestClientMetrics } from './rest-client.js';
 
@@ -29,11 +29,9 @@ export interface ClusterCounts {
 export type AccountingObject = 'ct_state_invalid_dropped_pkts' | 'localhost_nps_accepted_pkts';
 
 /** Asked at every scrape. What can't be told is undefined, and missing from that scrape; they do not throw. */
-export interface MetricsSources {
+export interface MetricsSources extends OwnSources {
   readonly cluster?: () => ClusterCounts;
   readonly conntrack?: () => ConntrackStats | undefined;
-  /** How far each kind of object is followed; undefined: there is no API server (manifests). */
-  readonly apiServer?: () => ApiServerState | undefined;
   /** Packets counted by the object; undefined: the kernel has no such object. */
   readonly accounting?: (object: AccountingObject) => number | undefined;
 }

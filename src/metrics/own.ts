@@ -30,18 +30,32 @@ export interface OwnMetrics {
   readonly repairs: Counter<'ip_family'>;
   /** Seconds from noticing such a thing to the kernel's acknowledgement of the repair. */
   readonly repairDuration: Histogram<'ip_family'>;
+}
+
+export interface OwnSources {
+  /** How far each kind of object is followed; undefined: there is no API server (manifests). */
+  readonly apiServer?: () => ApiServerState | undefined;
   /** Health check node ports that are not open although they should be. */
-  readonly healthCheckPortsFailed: Gauge<'ip_family'>;
+  readonly healthCheckPorts?: (family: 'IPv4' | 'IPv6') => number;
 }
 
 export function defineOwnMetrics(
   catalogue: Catalogue,
-  { apiServer }: { readonly apiServer?: () => ApiServerState | undefined },
+  { apiServer, healthCheckPorts }: OwnSources,
 ): OwnMetrics {
   const labels = ['ip_family'] as const;
   const stability = undefined;
   const zero = ipFamilies;
   if (apiServer !== undefined) defineApiServerMetrics(catalogue, apiServer);
+  catalogue.gauge({
+    name: 'kubeproxyts_health_check_node_ports_failed',
+    help: 'Health check node ports of Services that could not be opened and are tried again',
+    labels,
+    stability,
+    collect: (metric) => {
+      for (const { ip_family } of ipFamilies) metric.set({ ip_family }, healthCheckPorts?.(ip_family) ?? 0);
+    },
+  });
   return {
     servicePortsRefused: catalogue.gauge({
       name: 'kubeproxyts_service_ports_refused',
@@ -77,13 +91,6 @@ export function defineOwnMetrics(
       labels,
       stability,
       buckets: exponentialBuckets(0.001, 2, 15),
-      zero,
-    }),
-    healthCheckPortsFailed: catalogue.gauge({
-      name: 'kubeproxyts_health_check_node_ports_failed',
-      help: 'Health check node ports of Services that could not be opened and are tried again',
-      labels,
-      stability,
       zero,
     }),
   };

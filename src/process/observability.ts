@@ -23,6 +23,7 @@ import {
 } from '../metrics/metrics.js';
 import { addRuntimeMetrics } from '../metrics/runtime.js';
 import { Slis } from '../metrics/slis.js';
+import type { IPFamily } from '../model/types.js';
 import { ConntrackStatsReader } from './conntrack-stats.js';
 import { exitCodes, FatalError } from './exit-codes.js';
 import type { ChosenMode } from './mode.js';
@@ -37,6 +38,8 @@ export interface Observed {
   readonly counts: () => ClusterCounts;
   /** undefined: it has not been asked yet. */
   readonly source: () => SourceHealth | undefined;
+  /** Health check node ports that are not open although they should be. */
+  readonly failedHealthCheckPorts: (family: IPFamily) => number;
 }
 
 type Settings = Pick<
@@ -134,6 +137,7 @@ export class Observability {
           return source === undefined ? undefined : apiServerState(source);
         },
         conntrack: () => this.conntrack.read(),
+        healthCheckPorts: (family) => this.observed?.failedHealthCheckPorts(family) ?? 0,
         ...(accounting === undefined ? {} : { accounting }),
       },
     });

@@ -46,7 +46,11 @@ export class Proxy {
         this.startWhenReady();
       },
     });
-    observability.observe({ counts: () => this.state.counts(), source: () => this.source?.health() });
+    observability.observe({
+      counts: () => this.state.counts(),
+      source: () => this.source?.health(),
+      failedHealthCheckPorts: (family) => this.running?.failedHealthCheckPorts(family) ?? 0,
+    });
   }
 
   /** Until end(), or until it has to be started over. The rules stay. @throws FatalError */

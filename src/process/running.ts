@@ -168,12 +168,12 @@ export class Running {
         reconciler?.removed(removed);
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
-        void this.openHealthCheckPorts(family);
+        void this.nodePortHealth.get(family)?.openAll();
         if (this.unserved.delete(family) && this.unserved.size === 0) void this.removeLeftovers();
       },
     });
     this.maintenance = setInterval(() => {
-      this.program('housekeeping', (dataplane) => dataplane.maintain());
+      this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
     }, maintenanceMs).unref();
     this.fullCheck = setInterval(() => {
       for (const { family } of this.dataplanes) this.loop.requestCheck(family);
@@ -198,6 +198,11 @@ export class Running {
     await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
     this.localAddresses.stop();
     for (const dataplane of this.dataplanes) dataplane.close();
+  }
+
+  /** Services whose health check node port is not open although it should be. */
+  failedHealthCheckPorts(family: IPFamily): number {
+    return this.nodePortHealth.get(family)?.failed ?? 0;
   }
 
   /** Compare all of the kernel's state, as after somebody changed it. */
@@ -256,12 +261,6 @@ export class Running {
     });
   }
 
-  private async openHealthCheckPorts(family: IPFamily): Promise<void> {
-    const ports = this.nodePortHealth.get(family);
-    await ports?.openAll();
-    this.options.metrics.healthCheckPortsFailed.set({ ip_family: family }, ports?.failed ?? 0);
-  }
-
   private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {
     const { config, log, record } = this.options;
     log.error(`A health check node port is not up; trying again every ${bindRetryMs / 1000} s`, error, {
@@ -278,14 +277,18 @@ export class Running {
   }
 
   /** A small change beside the service ports; should the kernel refuse it, the whole table is compared again. */
-  private program(what: string, write: (dataplane: Dataplane) => unknown): void {
-    const { log, metrics } = this.options;
+  private program(
+    what: string,
+    write: (dataplane: Dataplane) => unknown,
+    failures = this.options.metrics.syncFailures,
+  ): void {
+    const { log } = this.options;
     for (const dataplane of this.dataplanes) {
       try {
         write(dataplane);
       } catch (error) {
         log.error(`Failed to program ${what}`, error, { family: dataplane.family });
-        metrics.syncFailures.inc({ ip_family: dataplane.family });
+        failures.inc({ ip_family: dataplane.family });
         this.loop.requestAdoption(dataplane.family);
       }
     }
