@@ -1,5 +1,7 @@
 /** What has to be true before anything is programmed, each failure with its cure. */
 import { existsSync, readFileSync } from 'node:fs';
+import type { DataplaneOptions } from '../dataplane/dataplane.js';
+import { probeNftables } from '../dataplane/nftables/probe.js';
 import { NetlinkError } from '../netlink/index.js';
 import { NftablesConnection } from '../netlink/nftables/index.js';
 import type { IPFamily } from '../model/types.js';
@@ -67,12 +69,34 @@ export function checkKernelVersion(
   );
 }
 
-/** Why nf_tables can't be used here; undefined: it can. */
+/** Nothing that depends on the configuration: a mistake there is not the kernel's. */
+const probeOptions: DataplaneOptions = {
+  family: 'IPv4',
+  masqueradeMark: 0x4000,
+  masqueradeAll: false,
+  detector: undefined,
+  nodePortAddresses: 'all',
+};
+
+function lacking(refusal: NetlinkError): FatalError {
+  return new FatalError(
+    exitCodes.kernelUnsupported,
+    `the kernel has nf_tables but not all of it: ${refusal.message}: load its modules (modprobe nft_ct nft_nat nft_masq nft_numgen nft_fib_ipv4 nft_reject_ipv4), or install them`,
+    { cause: refusal },
+  );
+}
+
+/** Why nf_tables can't be used here, all that our rules need of it; undefined: it can. Changes nothing. */
 export function nftablesProblem(): Error | undefined {
   try {
     checkKernelVersion();
-    openNftables().close();
-    return undefined;
+    const connection = openNftables();
+    try {
+      const refusal = probeNftables(connection, probeOptions);
+      return refusal === undefined ? undefined : lacking(refusal);
+    } finally {
+      connection.close();
+    }
   } catch (error) {
     return error instanceof Error ? error : new Error(String(error));
   }
