@@ -40,7 +40,13 @@ export function chooseMode(
         'no mode is configured and the kernel has nf_tables; node ports answer on all addresses, as in mode iptables',
     };
   }
-  throw problem;
+  // Without the right to program the kernel no mode works.
+  if (!(problem instanceof FatalError && problem.exitCode === exitCodes.kernelUnsupported)) throw problem;
+  return {
+    mode: 'iptables',
+    automatic: true,
+    reason: `no mode is configured and nftables is not to be had: ${problem.message}`,
+  };
 }
 
 function notBuilt(mode: ProxyMode): FatalError {

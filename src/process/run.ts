@@ -129,7 +129,7 @@ class Process {
 
   /** Who comes from mode iptables without knowing should know the one thing that nftables can't do. */
   private warnOfDroppingChains(): void {
-    if (!this.mode.automatic) return;
+    if (!this.mode.automatic || this.mode.mode !== 'nftables') return;
     const connection = openNftables();
     try {
       for (const hook of ['forward', 'input'] as const) {

@@ -104,6 +104,48 @@ describe('from mode iptables of upstream', { skip: skip || missingIptables() }, 
       assert.equal(await cleanup.end(), 0, cleanup.output);
     });
   }
+
+  test('between our own modes, by a changed configuration file: back and forth without a lost packet', async () => {
+    const file = join(folder, 'config.conf');
+    const configure = (mode: string): void => {
+      const settings = { mode, clusterCIDR: '10.61.0.0/16', bindAddress: nodeIP };
+      writeFileSync(
+        file,
+        JSON.stringify({
+          apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+          kind: 'KubeProxyConfiguration',
+          ...settings,
+          // The folder is watched for manifests, too.
+          nodePortAddresses: [`${nodeIP}/32`],
+        }),
+      );
+    };
+    configure('nftables');
+    const proxy = start(
+      program,
+      `--manifests=${join(folder, 'pear.yaml')}`,
+      `--config=${file}`,
+      '--hostname-override=alder',
+      '--v=2',
+    );
+    try {
+      await proxy.waitFor(/"Kernel state compared and completed".* family="IPv6"/);
+      const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
+      for (const mode of ['iptables', 'nftables', 'iptables', 'nftables']) {
+        const seen = proxy.output.length;
+        configure(mode);
+        await proxy.waitFor(new RegExp(`^[^]{${String(seen)},}Removed what another mode had left`), 20_000);
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        const hasTable = run('nft', 'list', 'tables').includes('table ip kube-proxy');
+        assert.equal(hasTable, mode === 'nftables', mode);
+        assert.equal(/KUBE-SERVICES/.test(run('iptables-save')), mode === 'iptables', mode);
+      }
+      for (const child of traffic) await assertUnhurt(child);
+    } finally {
+      proxy.kill('SIGTERM');
+      assert.equal(await proxy.end(), 0);
+    }
+  });
 });
 
 async function assertUnhurt(traffic: Child): Promise<void> {
