@@ -75,7 +75,7 @@ export interface Metrics extends OwnMetrics {
   readonly restClient: RestClientMetrics;
 }
 
-/** Shown in iptables mode only (the first one in ipvs mode, too). */
+/** Shown in iptables mode only (the first one in ipvs mode, too); counting into them does no harm in others. */
 export interface IptablesMetrics {
   readonly restoreFailures: Counter<ByFamily>;
   readonly partialRestoreFailures: Counter<ByFamily>;

@@ -1,7 +1,7 @@
 /** Opens the dataplanes of a mode, one per family, with what watches over them. */
 import type { ApplyReport, Dataplane, DataplaneOptions } from '../dataplane/dataplane.js';
 import { ensureCounters } from '../dataplane/iptables/counters.js';
-import { IptablesFamily } from '../dataplane/iptables/family.js';
+import { IptablesFamily, type RuleStatistics } from '../dataplane/iptables/family.js';
 import { RuleWatch, WatchedFamily } from '../dataplane/iptables/watch.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
@@ -27,6 +27,8 @@ export interface Backend {
   readonly dataplanes: readonly Dataplane[];
   /** What must stay when leftovers of other modes are removed. Known once all families are programmed. */
   keeps(): Keeps;
+  /** Rules after the last sync and written by it, by table; undefined: the mode does not count them. */
+  ruleStatistics(family: IPFamily): RuleStatistics | undefined;
   /** Ends the watching; what is in the kernel stays. Dataplanes are closed by themselves. */
   stopWatching(): Promise<void>;
 }
@@ -55,6 +57,7 @@ function openNftablesBackend(options: BackendOptions): Backend {
   return {
     dataplanes: programs.map(({ dataplane }) => new WatchedDataplane(dataplane, watch)),
     keeps: () => ({ mode: 'nftables' }),
+    ruleStatistics: () => undefined,
     stopWatching: async () => {
       await watch.close();
       observer.close();
@@ -83,6 +86,7 @@ function openIptablesBackend({ families, dataplaneOptions, onForeignChange, log 
       mode: 'iptables',
       variant: programs.some(({ tool }) => tool?.kind === 'legacy') ? 'legacy' : 'nft',
     }),
+    ruleStatistics: (family) => programs.find((program) => program.family === family)?.statistics,
     stopWatching: async () => {
       await watch?.close();
     },

@@ -6,6 +6,7 @@ import type { RequestListener } from 'node:http';
 import type { Config, HostPort } from '../config/config.js';
 import { featureGates } from '../config/feature-gates.js';
 import { ConntrackPressure } from '../conntrack/pressure.js';
+import { readCounter } from '../dataplane/iptables/counters.js';
 import { Health } from '../health/health.js';
 import { KeptServer } from '../health/listen.js';
 import { healthServer } from '../http/health-server.js';
@@ -15,12 +16,7 @@ import type { ClusterEvent } from '../kube/events.js';
 import type { SourceHealth } from '../kube/health.js';
 import { errorText, type Logger } from '../log/logger.js';
 import type { BuildInfo } from '../metrics/component.js';
-import {
-  createMetrics,
-  type AccountingObject,
-  type ClusterCounts,
-  type Metrics,
-} from '../metrics/metrics.js';
+import { createMetrics, type ClusterCounts, type Metrics } from '../metrics/metrics.js';
 import { addRuntimeMetrics } from '../metrics/runtime.js';
 import { Slis } from '../metrics/slis.js';
 import type { IPFamily } from '../model/types.js';
@@ -80,7 +76,6 @@ export interface ObservabilityOptions {
   readonly configz?: () => string;
   /** Every flag with its value. */
   readonly flagz?: () => ReadonlyMap<string, string>;
-  readonly accounting?: (object: AccountingObject) => number | undefined;
 }
 
 /** A server could not be started, and the operator wants that to be the end. */
@@ -112,7 +107,7 @@ export class Observability {
   private observed: Observed | undefined;
 
   constructor(private readonly options: ObservabilityOptions) {
-    const { config, mode, log, accounting } = options;
+    const { config, mode, log } = options;
     this.conntrack = new ConntrackStatsReader(log.named('conntrack'));
     const pressure = new ConntrackPressure({
       read: () => this.conntrack.read(),
@@ -138,7 +133,7 @@ export class Observability {
         },
         conntrack: () => this.conntrack.read(),
         healthCheckPorts: (family) => this.observed?.failedHealthCheckPorts(family) ?? 0,
-        ...(accounting === undefined ? {} : { accounting }),
+        accounting: readCounter,
       },
     });
     addRuntimeMetrics(this.metrics.registry);

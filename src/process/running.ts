@@ -169,6 +169,7 @@ export class Running {
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
         void this.nodePortHealth.get(family)?.openAll();
+        this.countRules(family);
         if (this.unserved.delete(family) && this.unserved.size === 0) void this.removeLeftovers();
       },
     });
@@ -198,6 +199,16 @@ export class Running {
     await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
     this.localAddresses.stop();
     for (const dataplane of this.dataplanes) dataplane.close();
+  }
+
+  private countRules(family: IPFamily): void {
+    const statistics = this.backend.ruleStatistics(family);
+    if (statistics === undefined) return;
+    const { rules, rulesWritten } = this.options.metrics.iptables;
+    for (const table of ['filter', 'nat'] as const) {
+      rules.set({ ip_family: family, table }, statistics.rules[table]);
+      rulesWritten.set({ ip_family: family, table }, statistics.written[table]);
+    }
   }
 
   /** Services whose health check node port is not open although it should be. */

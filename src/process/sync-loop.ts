@@ -223,6 +223,7 @@ export class SyncLoop {
         ? await dataplane.adopt(ports)
         : await dataplane.apply({ family, upserted: ports, removed });
     } catch (error) {
+      if (!adopted) metrics.iptables.partialRestoreFailures.inc(labels);
       run.damagedSince ??= damagedSince;
       throw error;
     } finally {
