@@ -272,7 +272,9 @@ echo '{"kind":"ExecCredential","status":{"token":"'"$PREFIX"'-token"}}'
   chmodSync(script, 0o755);
   const user = execUser('./plugin', { env: [{ name: 'PREFIX', value: 'my' }] });
   const kubeconfig = write(root, 'config', config(user));
-  const credentials = await loadCredentials({ kubeconfig }, silentLogger);
+  const outcomes: string[] = [];
+  const onPlugin = (outcome: string): void => void outcomes.push(outcome);
+  const credentials = await loadCredentials({ kubeconfig, onPlugin }, silentLogger);
   const runs = async (): Promise<number> => {
     const { readFile } = await import('node:fs/promises');
     return (await readFile(path.join(root, 'runs'), 'utf8')).split('\n').length - 1;
@@ -284,13 +286,16 @@ echo '{"kind":"ExecCredential","status":{"token":"'"$PREFIX"'-token"}}'
   credentials.rejected();
   await credentials.headers();
   assert.equal(await runs(), 2);
+  assert.deepEqual(outcomes, ['no_error', 'no_error']);
 });
 
 test('an exec plugin that is missing or fails', async (t) => {
   const root = folder(t);
+  const outcomes: string[] = [];
+  const onPlugin = (outcome: string): void => void outcomes.push(outcome);
   const load = async (user: object): Promise<unknown> => {
     const kubeconfig = write(root, 'config', config(user));
-    return (await loadCredentials({ kubeconfig }, silentLogger)).headers();
+    return (await loadCredentials({ kubeconfig, onPlugin }, silentLogger)).headers();
   };
   await assert.rejects(load(execUser('no-such-plugin', { installHint: 'get it from the shelf' })), {
     code: 'KUBE_EXEC_PLUGIN',
@@ -302,4 +307,5 @@ test('an exec plugin that is missing or fails', async (t) => {
     code: 'KUBE_EXEC_PLUGIN',
     message: /"\.\/fails" of user u failed: no login/,
   });
+  assert.deepEqual(outcomes, ['plugin_not_found_error', 'plugin_execution_error']);
 });
