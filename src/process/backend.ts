@@ -7,6 +7,7 @@ import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
 import type { Running as Keeps } from '../leftovers/index.js';
 import type { Logger } from '../log/logger.js';
+import type { IptablesMetrics } from '../metrics/metrics.js';
 import type { IPFamily } from '../model/types.js';
 import { systemFiles, sysctlPath } from '../system/index.js';
 import type { BuiltMode } from './mode.js';
@@ -20,6 +21,7 @@ export interface BackendOptions {
   readonly onForeignChange: (family: IPFamily) => void;
   /** Another program touched some elements of ours; they were put right, so many seconds after it was noticed. */
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
+  readonly metrics: IptablesMetrics;
   readonly log: Logger;
 }
 
@@ -65,7 +67,8 @@ function openNftablesBackend(options: BackendOptions): Backend {
   };
 }
 
-function openIptablesBackend({ families, dataplaneOptions, onForeignChange, log }: BackendOptions): Backend {
+function openIptablesBackend(options: BackendOptions): Backend {
+  const { families, dataplaneOptions, onForeignChange, metrics, log } = options;
   const dropInvalid = !tcpIsLiberal();
   const programs = families.map(
     (family) =>
@@ -74,6 +77,15 @@ function openIptablesBackend({ families, dataplaneOptions, onForeignChange, log 
         dropInvalid,
         log: log.named('iptables'),
         ensureCounters,
+        onWritten: ({ rules, written }) => {
+          for (const table of ['nat', 'filter'] as const) {
+            metrics.rules.set({ table, ip_family: family }, rules[table]);
+            metrics.rulesWritten.set({ table, ip_family: family }, written[table]);
+          }
+        },
+        onPartialFailure: () => {
+          metrics.partialRestoreFailures.inc({ ip_family: family });
+        },
         onDamage: () => {
           onForeignChange(family);
         },

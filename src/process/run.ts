@@ -4,6 +4,7 @@
  */
 import { compareConfigs } from '../config/compare.js';
 import type { Config } from '../config/config.js';
+import { readCounter } from '../dataplane/iptables/counters.js';
 import { ConfigError } from '../config/errors.js';
 import { flagLines } from '../config/help.js';
 import type { ReadFile } from '../config/sources.js';
@@ -114,6 +115,7 @@ class Process {
         log.setVerbosity(verbosity);
       },
       configz: () => configz(this.config),
+      ...(mode.mode === 'iptables' ? { accounting: readCounter } : {}),
       flagz: () => new Map(Object.entries(this.config.flags)),
     });
     this.observability = observability;

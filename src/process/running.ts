@@ -97,6 +97,7 @@ export class Running {
     state.attach(this.model);
     this.backend = openBackend({
       mode: options.mode.mode,
+      metrics: metrics.iptables,
       families,
       dataplaneOptions: (family) => {
         // Before the question whether the guard is needed.

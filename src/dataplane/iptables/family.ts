@@ -2,7 +2,6 @@
  * iptables mode for one family: keeps tables nat and filter as the model wants them, by way of iptables-restore.
  * docs/iptables.md shows the layout; rule-set.ts is what is wanted, writer.ts brings it into the kernel.
  */
-import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { errorText, type Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
@@ -28,6 +27,9 @@ export interface IptablesFamilyOptions extends IptablesOptions {
   readonly tool?: Omit<ToolOptions, 'family'>;
   /** Makes these counters in the kernel where they are not. @returns those that are there now */
   readonly ensureCounters?: (names: readonly string[]) => ReadonlySet<string>;
+  /** Told after every change, and after a change of single service ports that failed. */
+  readonly onWritten?: (statistics: RuleStatistics) => void;
+  readonly onPartialFailure?: () => void;
   /** The kernel no longer holds what was left there, or it is not known what it holds: adopt() is due. */
   readonly onDamage: () => void;
 }
@@ -42,8 +44,6 @@ export interface RuleStatistics {
 
 /** Service ports between two turns of the event loop. */
 const portsPerTurn = 500;
-/** Without any sign of trouble everything is compared again after this long, as upstream does. */
-const compareMs = 60 * 60_000;
 
 /** What is open once the tool is. */
 interface Workshop {
@@ -70,7 +70,6 @@ export class IptablesFamily implements Dataplane {
   private written = nothingWritten();
   private queue: Promise<unknown> = Promise.resolve();
   private writeScheduled = false;
-  private comparedAt = performance.now();
   private closed = false;
 
   constructor(private readonly options: IptablesFamilyOptions) {
@@ -109,7 +108,6 @@ export class IptablesFamily implements Dataplane {
       );
       this.rules = rules;
       this.adopted = true;
-      this.comparedAt = performance.now();
     });
   }
 
@@ -126,7 +124,12 @@ export class IptablesFamily implements Dataplane {
       this.enterSettings(rules);
       // Until it is known what has gone in.
       this.adopted = false;
-      await this.writeOrIsolate(rules, steps, written, failures, () => writer.writeChanges(rules, written));
+      try {
+        await this.writeOrIsolate(rules, steps, written, failures, () => writer.writeChanges(rules, written));
+      } catch (error) {
+        this.options.onPartialFailure?.();
+        throw error;
+      }
       this.adopted = true;
     });
   }
@@ -151,9 +154,7 @@ export class IptablesFamily implements Dataplane {
   }
 
   maintain(): ApplyReport {
-    if (!this.adopted) return emptyReport;
-    if (performance.now() - this.comparedAt > compareMs) this.options.onDamage();
-    else if (this.tool?.kind === 'legacy') {
+    if (this.adopted && this.tool?.kind === 'legacy') {
       this.inBackground('look for the canary', async ({ tool }) => {
         if (!(await tool.hasCanary())) this.damaged();
       });
@@ -189,13 +190,18 @@ export class IptablesFamily implements Dataplane {
   /** One after the other: each sees what the one before has left. */
   private exclusively(
     work: (written: Written, failures: ProgrammingFailure[]) => Promise<void>,
+    isSync = true,
   ): Promise<ApplyReport> {
     const done = this.queue.then(async (): Promise<ApplyReport> => {
       const written = nothingWritten();
       const failures: ProgrammingFailure[] = [];
       const spent = this.tool?.spentMs ?? 0;
       await work(written, failures);
-      this.written = written;
+      // Looking after the rules is no sync.
+      if (isSync || written.transactions > 0) {
+        this.written = written;
+        this.options.onWritten?.(this.statistics);
+      }
       const { nat, filter, mangle } = written.rulesWritten;
       return {
         transactions: written.transactions,
@@ -213,7 +219,7 @@ export class IptablesFamily implements Dataplane {
     void this.exclusively(async (written) => {
       if (this.closed || !this.adopted) return;
       await work(await this.open(), written);
-    }).catch((error: unknown) => {
+    }, false).catch((error: unknown) => {
       this.options.log.warn(`Failed to ${what}; everything is compared`, {
         family: this.family,
         problem: errorText(error),
