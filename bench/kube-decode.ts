@@ -32,7 +32,7 @@ function makeBodies(store: Store, encoding: Encoding): Bodies {
   const [list, slices] = ['Service', 'EndpointSlice'].map((name) => {
     const kind = servedKinds.find((served) => served.kind === name);
     if (kind === undefined) throw new Error(name);
-    const body = Buffer.concat(encodeList(encoding, kind, store.list(kind), store.version, ''));
+    const body = Buffer.concat(encodeList(encoding, kind, store.list(kind), String(store.version), ''));
     const chunks: Buffer[] = [];
     for (let i = 0; i < body.length; i += chunkBytes)
       chunks.push(Buffer.from(body.subarray(i, i + chunkBytes)));

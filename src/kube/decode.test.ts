@@ -319,6 +319,42 @@ test('a broken object is reported by name and the others are delivered', () => {
   );
 });
 
+test('a JSON list whose items are null is empty, one without items is none', () => {
+  const head = '{"kind":"ServiceList","metadata":{"resourceVersion":"9"}';
+  assert.deepEqual(decodeList(services, 'json', Buffer.from(`${head},"items": null}`)), {
+    items: [],
+    broken: [],
+    meta: { version: '9', continueToken: '' },
+  });
+  for (const rest of ['}', ',"items":{}}', ',"items":7}', ',"items":true}']) {
+    assert.throws(() => decodeList(services, 'json', Buffer.from(head + rest)), /is not a ServiceList/);
+  }
+});
+
+for (const [type, name] of [
+  ['json', 'services-list.json'],
+  ['protobuf', 'services-list.pb'],
+] as const) {
+  test(`damage inside a string does not pass for a value, ${type}`, () => {
+    const body = Buffer.from(recording(name).body);
+    const clean = decodeList(services, type, body);
+    const key = clean.items[1]?.key ?? '';
+    const at = body.indexOf(clean.items[1]?.object.clusterIP ?? '');
+    assert.ok(at > 0);
+    body[at + 2] = 0xff;
+    if (type === 'json') {
+      assert.throws(() => decodeList(services, type, body), /not UTF-8/);
+    } else {
+      const { items, broken } = decodeList(services, type, body);
+      assert.equal(items.length, clean.items.length - 1);
+      assert.deepEqual(
+        broken.map((item) => item.key),
+        [key],
+      );
+    }
+  });
+}
+
 /** xorshift32: the same bytes in every run. */
 function randomSource(seed: number): (below: number) => number {
   let state = seed;

@@ -36,6 +36,10 @@ export interface ReflectorTimings {
   readonly streamingRetryMs: number;
   /** How often to ask again for a kind that the server does not have. */
   readonly absentRetryMs: number;
+  /** Objects that can't be read make us list again at most so often. */
+  readonly brokenRetryMs: number;
+  /** Retry-After is honoured up to this. */
+  readonly longestRetryAfterMs: number;
 }
 
 export const defaultReflectorTimings: ReflectorTimings = {
@@ -47,6 +51,8 @@ export const defaultReflectorTimings: ReflectorTimings = {
   listStallMs: 30_000,
   streamingRetryMs: 3_600_000,
   absentRetryMs: 300_000,
+  brokenRetryMs: 300_000,
+  longestRetryAfterMs: 120_000,
 };
 
 /** A failure that lasts is logged again after this time. */
@@ -144,6 +150,21 @@ interface Sweep {
   readonly seen: Set<string>;
   /** An object without a readable name was there: nothing can be said about what is gone. */
   nameless: boolean;
+  /** When to list again because of what could not be read, performance.now(); Infinity: no need. */
+  doubtAt: number;
+}
+
+function newSweep(): Sweep {
+  return { seen: new Set(), nameless: false, doubtAt: Infinity };
+}
+
+/** What was said is not believed before it was said once more: the next thing to do is a list of what is newest. */
+class Disbelief extends KubeError {
+  override readonly name = 'Disbelief';
+
+  constructor(message: string) {
+    super('KUBE_API_STATUS', message);
+  }
 }
 
 export class Reflector<T> {
@@ -161,6 +182,17 @@ export class Reflector<T> {
   #versionLost = false;
   /** The next thing to do is a watch, not a list. */
   #listed = false;
+  /** Something came by that could not be understood or ordered: a list is due at this time, performance.now(). */
+  #listDueAt = Infinity;
+  /** Sees to it that the open watch does not outlive that time. */
+  #shorten: (() => void) | undefined;
+  /** Objects that can't be read, by key, with their version: what is broken in itself is not asked for again. */
+  readonly #broken = new Map<string, string>();
+  #brokenListAt = -Infinity;
+  /** The list before this one said that everything is gone, and was not believed. */
+  #toldEmpty = false;
+  /** Watches in a row that brought nothing, not even a bookmark, until we gave them up. */
+  #muteWatches = 0;
   #synced = false;
   #watching = false;
   #lastError: KubeError | undefined;
@@ -214,13 +246,20 @@ export class Reflector<T> {
         // A streaming list is a watch already, and goes on as one.
         else if (!(await this.#streamingList())) await this.#list();
         this.#succeeded();
+        await sleep(this.#restAfterWatch(), signal);
       } catch (error) {
         if (this.#isStopped()) return;
         const wait = this.#failed(error);
         if (this.#listNeededAfter(error)) this.#listed = false;
         await sleep(wait, signal);
       }
+      if (performance.now() >= this.#listDueAt) this.#listed = false;
     }
+  }
+
+  /** A server that ends watches as soon as they have brought something is not asked again at once. */
+  #restAfterWatch(): number {
+    return Math.max(0, Math.min(1000, this.#timings.backoff.firstMs) - this.#livedMs);
   }
 
   #succeeded(): void {
@@ -236,6 +275,7 @@ export class Reflector<T> {
 
   #listNeededAfter(error: unknown): boolean {
     if (error instanceof StatusError) {
+      if (error.versionTooLarge) this.#forgetVersions();
       if (error.expired || error.versionTooLarge) {
         this.#versionLost = true;
         return true;
@@ -244,7 +284,20 @@ export class Reflector<T> {
       if ([401, 403, 429].includes(error.status.code) || error.status.code >= 500) return this.#stuck();
       return true;
     }
-    return this.#stuck();
+    if (error instanceof Disbelief) {
+      this.#versionLost = true;
+      return true;
+    }
+    // A database that was set back has nothing to say about versions that it does not know yet, and says nothing.
+    return this.#muteWatches >= 2 || this.#stuck();
+  }
+
+  /**
+   * The server's counter of versions went back: a version number may come a second time and mean something else, so
+   * nothing counts as known by its number.
+   */
+  #forgetVersions(): void {
+    for (const key of this.#known.keys()) this.#known.set(key, '');
   }
 
   /** The same place fails again and again: perhaps it is the place. */
@@ -271,6 +324,10 @@ export class Reflector<T> {
       this.#markAbsent(failure);
       return this.#timings.absentRetryMs * (1 + Math.random());
     }
+    if (failure instanceof Disbelief) {
+      this.#log.info(failure.message, { kind, version: this.#version });
+      return (this.#timings.backoff.firstMs / 4) * Math.random();
+    }
     if (failure instanceof StatusError && (failure.expired || failure.versionTooLarge)) {
       this.#log.info('The API server does not have our version, listing anew', {
         kind,
@@ -289,7 +346,11 @@ export class Reflector<T> {
       this.#log.info('The watch was cut, opening it again', { kind, err: failure.message });
       return (this.#timings.backoff.firstMs / 4) * Math.random();
     }
-    const retryAfter = failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0;
+    // Whoever asks for days of silence did not mean us.
+    const retryAfter = Math.min(
+      failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0,
+      this.#timings.longestRetryAfterMs,
+    );
     const wait = this.#backoff.next(retryAfter);
     const fields = { kind, code: failure.code, retryInSeconds: Math.round(wait / 100) / 10 };
     this.#complained = true;
@@ -337,7 +398,7 @@ export class Reflector<T> {
   }
 
   async #list(): Promise<void> {
-    const sweep: Sweep = { seen: new Set(), nameless: false };
+    const sweep: Sweep = newSweep();
     const version = this.#listVersion();
     try {
       let meta = await this.#page(
@@ -389,13 +450,40 @@ export class Reflector<T> {
     return decoder.end();
   }
 
-  /** The list is complete: what it did not show is gone, and a watch can continue from `version`. */
+  /**
+   * The list is complete: what it did not show is gone, and a watch can continue from `version`.
+   * @throws KubeError when it is not to be believed
+   */
   #listDone(sweep: Sweep, version: string): void {
+    if (version === '') {
+      throw new KubeError(
+        'KUBE_API_STATUS',
+        `${this.#options.client.server} sent a list of ${this.#resource.kind} objects without a version`,
+      );
+    }
+    if (isOlder(version, this.#version)) {
+      this.#forgetVersions();
+      this.#version = version;
+      throw new Disbelief('The API server went back to an earlier version; asking again for everything');
+    }
+    if (sweep.seen.size === 0 && !sweep.nameless && this.#known.size > 0 && !this.#toldEmpty) {
+      this.#toldEmpty = true;
+      throw new Disbelief(
+        `The API server says that all ${this.#resource.kind} objects are gone; asking once more before that is believed`,
+      );
+    }
+    this.#toldEmpty = false;
+    this.#muteWatches = 0;
     if (!sweep.nameless) {
       for (const key of [...this.#known.keys()]) {
         if (!sweep.seen.has(key)) this.#remove(key);
       }
+      for (const key of [...this.#broken.keys()]) {
+        if (!sweep.seen.has(key)) this.#broken.delete(key);
+      }
     }
+    this.#listDueAt = sweep.doubtAt;
+    this.#shorten?.();
     this.#version = version;
     this.#versionLost = false;
     this.#listed = true;
@@ -422,7 +510,7 @@ export class Reflector<T> {
           resourceVersionMatch: 'NotOlderThan',
           ...(version === '' || version === '0' ? {} : { resourceVersion: version }),
         },
-        { seen: new Set(), nameless: false },
+        newSweep(),
       );
       return true;
     } catch (error) {
@@ -456,6 +544,22 @@ export class Reflector<T> {
       expire(`the watch for ${this.#resource.kind} objects did not end at its time`),
       lengthMs + timings.watchGraceMs,
     );
+    let shortened: NodeJS.Timeout | undefined;
+    this.#shorten = () => {
+      clearTimeout(shortened);
+      if (this.#listDueAt === Infinity) return;
+      shortened = setTimeout(
+        () => {
+          limit.abort(
+            new Disbelief(
+              'Something from the API server could not be understood; asking again for everything',
+            ),
+          );
+        },
+        Math.max(0, this.#listDueAt - performance.now()),
+      );
+    };
+    this.#shorten();
     const initial =
       sweep === undefined
         ? undefined
@@ -480,6 +584,7 @@ export class Reflector<T> {
         this.#lastContact = Date.now();
         decoder.push(chunk, (event) => {
           events++;
+          this.#muteWatches = 0;
           initialEvents = this.#event(event, initialEvents);
         });
         if (initialEvents === undefined) {
@@ -495,11 +600,14 @@ export class Reflector<T> {
       decoder.end();
       this.#checkEnd(performance.now() - opened, events, initialEvents);
     } catch (error) {
-      if (limit.signal.aborted) throw limit.signal.reason;
-      throw error;
+      const cause: unknown = limit.signal.aborted ? limit.signal.reason : error;
+      if (events === 0 && cause instanceof KubeError && cause.code === 'KUBE_TIMEOUT') this.#muteWatches++;
+      throw cause;
     } finally {
       clearTimeout(deadline);
       clearTimeout(initial);
+      clearTimeout(shortened);
+      this.#shorten = undefined;
       this.#watching = false;
       this.#options.sink.flush();
       this.#livedMs = performance.now() - opened;
@@ -521,14 +629,14 @@ export class Reflector<T> {
     switch (event.type) {
       case 'ADDED':
       case 'MODIFIED':
-        sweep?.seen.add(event.item.key);
+        if (sweep !== undefined) sweep.seen.add(event.item.key);
+        else if (!this.#isNext(event.item, false)) return sweep;
         this.#put(event.item);
-        if (sweep === undefined) this.#version = event.item.version;
         return sweep;
       case 'DELETED':
-        sweep?.seen.delete(event.item.key);
+        if (sweep !== undefined) sweep.seen.delete(event.item.key);
+        else if (!this.#isNext(event.item, true)) return sweep;
         this.#remove(event.item.key);
-        if (sweep === undefined) this.#version = event.item.version;
         return sweep;
       case 'BOOKMARK':
         if (sweep !== undefined) {
@@ -536,26 +644,57 @@ export class Reflector<T> {
           this.#listDone(sweep, event.version);
           return undefined;
         }
-        if (event.version !== '') this.#version = event.version;
+        this.#advance(event.version);
         return undefined;
       case 'BROKEN':
         this.#skip(event.broken, sweep);
-        if (sweep === undefined && event.broken.version !== undefined) this.#version = event.broken.version;
+        if (sweep === undefined) this.#advance(event.broken.version ?? '');
         return sweep;
       case 'ERROR':
         throw this.#statusError(event.status.code, event.status, 'watch');
     }
   }
 
+  /**
+   * Whether an event of a running watch is news; then the watch would continue after it. Versions of one kind grow (Kubernetes API
+   * concepts, resource versions), so an event that does not is a repetition, or from another history.
+   */
+  #isNext({ key, version }: Decoded<T>, gone: boolean): boolean {
+    if (version !== this.#version && !isOlder(version, this.#version)) {
+      this.#advance(version);
+      return true;
+    }
+    const held = this.#known.get(key);
+    if (gone ? held !== undefined : held !== version) this.#listBy(this.#soon());
+    return false;
+  }
+
+  #advance(version: string): void {
+    if (version !== '' && !isOlder(version, this.#version)) this.#version = version;
+  }
+
+  /** What is held may not be what the server has: list again at that time, performance.now(). */
+  #listBy(time: number): void {
+    if (time >= this.#listDueAt) return;
+    this.#listDueAt = time;
+    this.#shorten?.();
+  }
+
+  #soon(): number {
+    return performance.now() + this.#backoff.next();
+  }
+
   // ---------------------------------------------------------------- objects
 
   #put(item: Decoded<T>): void {
+    this.#broken.delete(item.key);
     if (item.version !== '' && this.#known.get(item.key) === item.version) return;
     this.#known.set(item.key, item.version);
     this.#deliver(item.key, item.object);
   }
 
   #remove(key: string): void {
+    this.#broken.delete(key);
     if (this.#known.delete(key)) this.#deliver(key, undefined);
   }
 
@@ -567,15 +706,31 @@ export class Reflector<T> {
     }
   }
 
-  /** The last good state of a broken object stays. */
-  #skip(broken: BrokenObject, sweep: Sweep | undefined): void {
-    if (sweep !== undefined) {
-      if (broken.key === undefined) sweep.nameless = true;
-      else sweep.seen.add(broken.key);
+  /**
+   * The last good state of a broken object stays. It may have been broken on its way, so it is asked for once more; if it is
+   * broken in itself, that does not go on.
+   */
+  #skip({ key, version, error }: BrokenObject, sweep: Sweep | undefined): void {
+    let again = Infinity;
+    let news = true;
+    if (key === undefined) {
+      if (sweep !== undefined) sweep.nameless = true;
+      again = this.#soon();
+    } else {
+      sweep?.seen.add(key);
+      news = version === undefined || this.#broken.get(key) !== version;
+      if (news) {
+        again = Math.max(this.#soon(), this.#brokenListAt + this.#timings.brokenRetryMs);
+        this.#brokenListAt = again;
+      }
+      this.#broken.set(key, version ?? '');
     }
-    this.#log.error('An object from the API server can not be read and is skipped', broken.error, {
+    if (sweep === undefined) this.#listBy(again);
+    else sweep.doubtAt = Math.min(sweep.doubtAt, again);
+    if (!news) return;
+    this.#log.error('An object from the API server can not be read and is skipped', error, {
       kind: this.#resource.kind,
-      object: broken.key ?? '(name unreadable)',
+      object: key ?? '(name unreadable)',
     });
   }
 
@@ -686,7 +841,14 @@ function refusesStreaming(error: unknown): boolean {
   );
 }
 
+/** Versions are decimal numbers of any length; of anything else nothing is known. */
+function isOlder(version: string, than: string): boolean {
+  if (!/^\d+$/.test(version) || !/^\d+$/.test(than)) return false;
+  return version.length === than.length ? version < than : version.length < than.length;
+}
+
 function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms <= 0) return Promise.resolve();
   return new Promise((resolve) => {
     if (signal.aborted) {
       resolve();

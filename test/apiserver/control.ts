@@ -2,9 +2,11 @@
 import type http from 'node:http';
 import type http2 from 'node:http2';
 import { isObject } from './defaults.js';
+import type { Fault } from './faults.js';
 import { generateCluster } from './generate.js';
 import { loadFiles } from './files.js';
 import { servedKinds } from './resources.js';
+import { strike, type Strike } from './strikes.js';
 import { readAll, type ApiServer, type ProtobufSupport, type StreamingLists } from './server.js';
 
 type Request = http.IncomingMessage | http2.Http2ServerRequest;
@@ -71,8 +73,18 @@ export async function handleControl(
       case 'go-away':
         server.goAway();
         break;
-      case 'cut-bodies':
-        server.cutNextBodies(number('after', 1000), number('count', 1));
+      case 'arm':
+        // The fault is the body: JSON as in faults.ts.
+        server.faults.arm(JSON.parse((await readAll(request)).toString()) as Fault, {
+          count: number('count', 1),
+          match: query.get('match') ?? '',
+        });
+        break;
+      case 'strike':
+        strike(server, JSON.parse((await readAll(request)).toString()) as Strike);
+        break;
+      case 'heal':
+        server.heal();
         break;
       case 'garbage':
         server.garbage(query.get('kind') ?? 'Service');

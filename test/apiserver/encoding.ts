@@ -48,20 +48,24 @@ export function encodeOne(encoding: Encoding, object: StoredObject): Buffer {
     : envelope(apiVersionOf(object.kind), object.kind.kind, object.raw());
 }
 
-/** The pieces of a list body, in order. */
+/**
+ * The pieces of a list body, in order.
+ * @param version '' leaves it out
+ */
 export function encodeList(
   encoding: Encoding,
   kind: ServedKind,
   objects: readonly StoredObject[],
-  version: number,
+  version: string,
   continueToken: string,
+  listKind = `${kind.kind}List`,
 ): readonly Buffer[] {
   if (encoding === 'json') {
     const head = JSON.stringify({
-      kind: `${kind.kind}List`,
+      kind: listKind,
       apiVersion: apiVersionOf(kind),
       metadata: {
-        resourceVersion: String(version),
+        ...(version === '' ? {} : { resourceVersion: version }),
         ...(continueToken === '' ? {} : { continue: continueToken }),
       },
     });
@@ -74,13 +78,13 @@ export function encodeList(
     pieces.push(Buffer.from(']}'));
     return pieces;
   }
-  const items: Buffer[] = [listMetaField(String(version), continueToken)];
+  const items: Buffer[] = [listMetaField(version, continueToken)];
   for (const object of objects) {
     const raw = object.raw();
     items.push(itemHead(raw.length), raw);
   }
   const size = items.reduce((sum, piece) => sum + piece.length, 0);
-  return [envelopeHead(apiVersionOf(kind), `${kind.kind}List`, size), ...items];
+  return [envelopeHead(apiVersionOf(kind), listKind, size), ...items];
 }
 
 export function encodeEvent(encoding: Encoding, type: string, object: StoredObject): Buffer {
@@ -92,20 +96,57 @@ export function encodeEvent(encoding: Encoding, type: string, object: StoredObje
 export function encodeBookmark(
   encoding: Encoding,
   kind: ServedKind,
-  version: number,
+  version: string,
   initialEventsEnd: boolean,
 ): Buffer {
   const object = {
     kind: kind.kind,
     apiVersion: apiVersionOf(kind),
     metadata: {
-      resourceVersion: String(version),
+      ...(version === '' ? {} : { resourceVersion: version }),
       ...(initialEventsEnd ? { annotations: { 'k8s.io/initial-events-end': 'true' } } : {}),
     },
   };
   return encoding === 'json'
     ? Buffer.from(`${JSON.stringify({ type: 'BOOKMARK', object })}\n`)
     : watchFrame('BOOKMARK', envelope(object.apiVersion, kind.kind, encodeObject(kind.kind, object)));
+}
+
+/** Events that no server should send. */
+export type OddEvent =
+  | 'event-of-other-kind'
+  | 'event-of-unknown-type'
+  | 'event-without-name'
+  | 'deletion-of-unknown'
+  | 'bookmark-without-version';
+
+/** @param phantom an object that does not exist */
+export function encodeOddEvent(encoding: Encoding, what: OddEvent, phantom: StoredObject): Buffer {
+  const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'phantom', namespace: 'nowhere' } };
+  const nameless = { apiVersion: apiVersionOf(phantom.kind), kind: phantom.kind.kind, metadata: {} };
+  const loose = (object: typeof pod | typeof nameless): Buffer =>
+    encoding === 'json'
+      ? Buffer.from(`${JSON.stringify({ type: 'ADDED', object })}\n`)
+      : watchFrame(
+          'ADDED',
+          envelope(
+            object.apiVersion,
+            object.kind,
+            encodeObject(phantom.kind.kind, { metadata: object.metadata }),
+          ),
+        );
+  switch (what) {
+    case 'event-of-other-kind':
+      return loose(pod);
+    case 'event-without-name':
+      return loose(nameless);
+    case 'event-of-unknown-type':
+      return encodeEvent(encoding, 'RENAMED', phantom);
+    case 'deletion-of-unknown':
+      return encodeEvent(encoding, 'DELETED', phantom);
+    case 'bookmark-without-version':
+      return encodeBookmark(encoding, phantom.kind, '', false);
+  }
 }
 
 export function encodeErrorEvent(encoding: Encoding, status: StatusBody): Buffer {

@@ -9,6 +9,7 @@ import https from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
+import { faulty, type Output } from './body.js';
 import type { CertificateSet } from './certificates.js';
 import { handleControl } from './control.js';
 import {
@@ -20,9 +21,10 @@ import {
   type Encoding,
   type StatusBody,
 } from './encoding.js';
+import { Faults, isBodyFault, type Aim, type AnswerFault, type Fault } from './faults.js';
 import { discovery, targetOf, type Target } from './resources.js';
 import { selector, type Selector } from './selectors.js';
-import { Store } from './store.js';
+import { Store, StoredObject } from './store.js';
 import { Watch } from './watch.js';
 
 /**
@@ -57,19 +59,18 @@ export interface ApiServerOptions {
   readonly chunkBytes?: number;
 }
 
-/** Requests that are to fail. */
-export interface Failure {
-  readonly status: number;
-  /** How many requests; 1 when absent. */
-  readonly count?: number;
-  /** Only targets (path and query) that contain this. */
-  readonly match?: string;
-  readonly retryAfterSeconds?: number;
-  readonly message?: string;
-}
-
 type Request = http.IncomingMessage | http2.Http2ServerRequest;
 type Response = http.ServerResponse | http2.Http2ServerResponse;
+
+/** A read of a collection that is understood and allowed. */
+interface Asked {
+  readonly request: Request;
+  readonly response: Response;
+  readonly encoding: Encoding;
+  readonly target: Target;
+  readonly select: Selector;
+  readonly query: URLSearchParams;
+}
 
 export interface SeenRequest {
   readonly target: string;
@@ -96,6 +97,7 @@ const reasons: Readonly<Record<number, string>> = {
 
 export class ApiServer {
   readonly store = new Store();
+  port = 0;
   /** Settings that may be changed while it runs. */
   streamingLists: StreamingLists;
   protobuf: ProtobufSupport;
@@ -107,10 +109,13 @@ export class ApiServer {
   readonly #watches = new Set<Watch>();
   readonly #sessions = new Set<http2.ServerHttp2Session>();
   readonly #sockets = new Set<{ destroy(): void }>();
-  #failures: { failure: Failure; left: number }[] = [];
-  #cutBodies: { left: number; afterBytes: number } | undefined;
+  /** What goes wrong with the next requests. */
+  readonly faults = new Faults();
   #silent = false;
   #stalled = false;
+  #slamming = false;
+  #refusing: NodeJS.Timeout | undefined;
+  #slammingUntil: NodeJS.Timeout | undefined;
   #bookmarks: NodeJS.Timeout | undefined;
 
   /** Listening when the promise resolves. */
@@ -120,6 +125,7 @@ export class ApiServer {
       server.#server.once('error', reject);
       server.#server.listen(options.port ?? 0, options.host ?? '127.0.0.1', resolve);
     });
+    server.port = (server.#server.address() as AddressInfo).port;
     return server;
   }
 
@@ -164,6 +170,10 @@ export class ApiServer {
       }
     }
     this.#server.on('connection', (socket: NodeJS.Socket & { destroy(): void }) => {
+      if (this.#slamming) {
+        socket.destroy();
+        return;
+      }
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
@@ -171,10 +181,6 @@ export class ApiServer {
       this.bookmark();
     }, options.bookmarkMs ?? 60_000);
     this.#bookmarks.unref();
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
   }
 
   get url(): string {
@@ -189,6 +195,12 @@ export class ApiServer {
 
   async close(): Promise<void> {
     clearInterval(this.#bookmarks);
+    clearTimeout(this.#slammingUntil);
+    clearTimeout(this.#refusing);
+    if (!this.#server.listening) {
+      this.cutConnections();
+      return;
+    }
     const closed = new Promise<void>((resolve) => {
       this.#server.close(() => {
         resolve();
@@ -200,13 +212,13 @@ export class ApiServer {
 
   // ---------------------------------------------------------------- misbehaving
 
-  failNext(failure: Failure): void {
-    this.#failures.push({ failure, left: failure.count ?? 1 });
-  }
-
-  /** The next `count` list bodies break after so many bytes. */
-  cutNextBodies(afterBytes: number, count = 1): void {
-    this.#cutBodies = { left: count, afterBytes };
+  /** The next requests fail with a status: the fault that tests need most, in short. */
+  failNext(failure: Omit<Extract<Fault, { kind: 'status' }>, 'kind'> & Aim): void {
+    const { count, match, ...fault } = failure;
+    this.faults.arm(
+      { kind: 'status', ...fault },
+      { ...(count === undefined ? {} : { count }), ...(match === undefined ? {} : { match }) },
+    );
   }
 
   /** Requests are taken but never answered. */
@@ -239,7 +251,51 @@ export class ApiServer {
 
   /** Put bytes that are no event into all open watches of a kind. */
   garbage(kind: string, bytes: Buffer = Buffer.from('\xff\xff\xff\xffgarbage\n', 'latin1')): void {
-    for (const watch of this.#watches) if (watch.request.kind.kind === kind) watch.garbage(bytes);
+    for (const watch of this.#watches) if (watch.request.kind.kind === kind) watch.raw(bytes);
+  }
+
+  /** New connections are refused for a while; what is open goes on. */
+  refuseFor(ms: number): void {
+    const { port } = this;
+    clearTimeout(this.#refusing);
+    if (this.#server.listening) this.#server.close();
+    this.#refusing = setTimeout(() => {
+      this.#refusing = undefined;
+      this.#server.listen(port, this.#options.host ?? '127.0.0.1');
+    }, ms);
+  }
+
+  /** New connections are closed as soon as they are there, for a while. */
+  slamFor(ms: number): void {
+    this.#slamming = true;
+    clearTimeout(this.#slammingUntil);
+    this.#slammingUntil = setTimeout(() => {
+      this.#slamming = false;
+    }, ms).unref();
+  }
+
+  /** Go back to an earlier state of the store. Who watches is cut off: the server was down for that. */
+  restore(version: number): void {
+    this.store.restore(version);
+    this.cutConnections();
+  }
+
+  /** Serve with a new certificate of the same authority; connections are made anew. */
+  renewCertificate(set: CertificateSet | undefined = this.#options.tls): void {
+    if (set === undefined || this.#server instanceof http.Server) return;
+    const { serverKey: key, serverCertificate: cert } = set;
+    if ('setSecureContext' in this.#server) this.#server.setSecureContext({ key, cert });
+    this.cutConnections();
+  }
+
+  /** Everything is as it should be from now on. */
+  heal(): void {
+    this.faults.clear();
+    this.silence(false);
+    this.stall(false);
+    clearTimeout(this.#slammingUntil);
+    this.#slamming = false;
+    if (this.#refusing !== undefined) this.refuseFor(0);
   }
 
   /** Keep events and bookmarks back; watches that are opened meanwhile do the same. */
@@ -280,20 +336,10 @@ export class ApiServer {
 
     const watch = ['1', 'true'].includes(url.searchParams.get('watch') ?? '');
     const encoding = this.#negotiate(accept);
-    const failure = this.#failures.find(
-      ({ failure: { match } }) => match === undefined || target.includes(match),
-    );
-    if (failure !== undefined) {
-      if (--failure.left <= 0) this.#failures = this.#failures.filter((other) => other !== failure);
-      const { status, message, retryAfterSeconds } = failure.failure;
-      this.#status(response, encoding ?? 'json', {
-        code: status,
-        reason: reasons[status] ?? 'Unknown',
-        message: message ?? `failed on command with ${status}`,
-        ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
-      });
-      return;
-    }
+    const named = targetOf(url.pathname);
+    const isRead = request.method === 'GET' && named?.name === '';
+    const fault = this.faults.take({ target, what: !isRead ? 'other' : watch ? 'watch' : 'list' });
+    if (fault !== undefined && this.#answerWrongly(fault, request, response, encoding ?? 'json')) return;
     if (!this.#authenticated(request)) {
       this.#status(response, encoding ?? 'json', {
         code: 401,
@@ -315,7 +361,6 @@ export class ApiServer {
       });
       return;
     }
-    const named = targetOf(url.pathname);
     if (named === undefined) {
       this.#status(response, encoding, {
         code: 404,
@@ -342,8 +387,38 @@ export class ApiServer {
       this.#status(response, encoding, { code: 400, reason: 'BadRequest', message: String(error) });
       return;
     }
-    if (watch) this.#watch(request, response, encoding, named, select, url.searchParams);
-    else this.#list(request, response, encoding, named, select, url.searchParams);
+    const asked: Asked = { request, response, encoding, target: named, select, query: url.searchParams };
+    if (watch) this.#watch(asked, fault);
+    else this.#list(asked, fault);
+  }
+
+  /** @returns false for a fault of another kind, which is not an answer in itself */
+  #answerWrongly(fault: Fault, request: Request, response: Response, encoding: Encoding): boolean {
+    const wrong = fault as AnswerFault;
+    switch (wrong.kind) {
+      case 'status': {
+        const { status: code, message, retryAfterSeconds } = wrong;
+        this.#status(response, encoding, {
+          code,
+          reason: reasons[code] ?? 'Unknown',
+          message: message ?? `failed on command with ${code}`,
+          ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
+        });
+        return true;
+      }
+      case 'web-page':
+        this.#send(response, 200, wrong.contentType, [
+          Buffer.from('<!doctype html><html><head><title>Sign in</title></head><body>…</body></html>'),
+        ]);
+        return true;
+      case 'no-answer':
+        return true;
+      case 'hang-up':
+        breakOff(request, response);
+        return true;
+      default:
+        return false;
+    }
   }
 
   /** undefined: nothing that the client accepts can be sent. */
@@ -383,23 +458,11 @@ export class ApiServer {
     });
   }
 
-  #list(
-    request: Request,
-    response: Response,
-    encoding: Encoding,
-    target: Target,
-    select: Selector,
-    query: URLSearchParams,
-  ): void {
+  #list({ request, response, encoding, target, select, query }: Asked, fault: Fault | undefined): void {
+    const type = contentType(encoding, false);
     const wanted = Number(query.get('resourceVersion') ?? '');
     if (wanted > this.store.version) {
-      this.#status(response, encoding, {
-        code: 504,
-        reason: 'Timeout',
-        message: `Timeout: Too large resource version: ${wanted}, current: ${this.store.version}`,
-        cause: 'ResourceVersionTooLarge',
-        retryAfterSeconds: 1,
-      });
+      this.#status(response, encoding, tooLarge(wanted, this.store.version));
       return;
     }
     let version = this.store.version;
@@ -407,7 +470,7 @@ export class ApiServer {
     const token = query.get('continue') ?? '';
     if (token !== '') {
       const start = JSON.parse(Buffer.from(token, 'base64url').toString()) as { rv: number; after: string };
-      if (start.rv < this.store.compacted) {
+      if (start.rv < this.store.compacted || fault?.kind === 'expired-token') {
         this.#status(response, encoding, {
           code: 410,
           reason: 'Expired',
@@ -421,7 +484,7 @@ export class ApiServer {
       version = start.rv;
       after = start.after;
     }
-    const all = this.store.list(target.kind);
+    const all = fault?.kind === 'empty-list' ? [] : this.store.list(target.kind);
     const limit = Number(query.get('limit') ?? '0') || Infinity;
     let i = after === '' ? 0 : firstAfter(all, after);
     const page = [];
@@ -436,7 +499,17 @@ export class ApiServer {
       i < all.length && last !== undefined
         ? Buffer.from(JSON.stringify({ rv: version, after: last.key })).toString('base64url')
         : '';
-    let pieces = encodeList(encoding, target.kind, page, version, next);
+    if (fault?.kind === 'nameless-item') {
+      page.push(new StoredObject(target.kind, { metadata: { resourceVersion: String(version) } }, version));
+    }
+    let pieces = encodeList(
+      encoding,
+      target.kind,
+      page,
+      fault?.kind === 'list-without-version' ? '' : String(version),
+      next,
+      fault?.kind === 'other-kind' ? 'PodList' : undefined,
+    );
     const headers: Record<string, string> = {};
     const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
     if (
@@ -446,21 +519,17 @@ export class ApiServer {
       pieces = [gzipSync(Buffer.concat(pieces), { level: 1 })];
       headers['content-encoding'] = 'gzip';
     }
-    if (this.#cutBodies !== undefined && this.#cutBodies.left-- > 0) {
-      this.#sendAndBreak(response, contentType(encoding, false), headers, Buffer.concat(pieces));
+    if (!isBodyFault(fault)) {
+      this.#send(response, 200, type, pieces, headers);
       return;
     }
-    this.#send(response, 200, contentType(encoding, false), pieces, headers);
+    response.writeHead(200, { 'content-type': type, ...headers });
+    const output = faulty(this.#output(request, response), fault);
+    for (const piece of pieces) output.write(piece);
+    output.end();
   }
 
-  #watch(
-    request: Request,
-    response: Response,
-    encoding: Encoding,
-    target: Target,
-    select: Selector,
-    query: URLSearchParams,
-  ): void {
+  #watch({ request, response, encoding, target, select, query }: Asked, fault: Fault | undefined): void {
     const sendInitial = query.get('sendInitialEvents') === 'true';
     const asked = query.get('resourceVersion') ?? '';
     if (sendInitial && this.streamingLists === 'invalid') {
@@ -491,7 +560,15 @@ export class ApiServer {
       return;
     }
     const version = Number(asked);
-    if (!sendInitial && version > 0 && version < this.store.compacted) {
+    if (sendInitial && version > this.store.version) {
+      fail(tooLarge(version, this.store.version));
+      return;
+    }
+    if (fault?.kind === 'ends-at-once') {
+      response.end();
+      return;
+    }
+    if (fault?.kind === 'expired-start' || (!sendInitial && version > 0 && version < this.store.compacted)) {
       fail({
         code: 410,
         reason: 'Expired',
@@ -499,7 +576,9 @@ export class ApiServer {
       });
       return;
     }
-    const socket = request.socket;
+    const straight = this.#output(request, response);
+    const output = isBodyFault(fault) ? faulty(straight, fault) : straight;
+    const ignored = this.streamingLists === 'ignored' || fault?.kind === 'no-end-of-list';
     const watch = new Watch(
       this.store,
       {
@@ -509,21 +588,10 @@ export class ApiServer {
         encoding,
         bookmarks: query.get('allowWatchBookmarks') === 'true',
         initialEvents: sendInitial || version === 0,
-        markEnd: sendInitial && this.streamingLists !== 'ignored',
-        version,
+        end: !sendInitial || ignored ? 'silent' : fault?.kind === 'unmarked-end' ? 'unmarked' : 'marked',
+        version: sendInitial ? 0 : version,
       },
-      {
-        write: (bytes) => {
-          this.#writeBytes(response, bytes);
-        },
-        end: () => {
-          response.end();
-        },
-        destroy: () => {
-          if (response instanceof http.ServerResponse) socket.destroy();
-          else response.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
-        },
-      },
+      fault?.kind === 'echo' ? echo(output) : output,
     );
     if (this.#stalled) watch.stall(true);
     this.#watches.add(watch);
@@ -609,21 +677,18 @@ export class ApiServer {
     response.end();
   }
 
-  #sendAndBreak(
-    response: Response,
-    type: string,
-    headers: Readonly<Record<string, string>>,
-    body: Buffer,
-  ): void {
-    response.writeHead(200, { 'content-type': type, ...headers });
-    const part = body.subarray(0, this.#cutBodies?.afterBytes ?? 0);
-    const done = (): void => {
-      if (response instanceof http.ServerResponse) response.socket?.destroy();
-      else response.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+  #output(request: Request, response: Response): Output {
+    return {
+      write: (bytes) => {
+        this.#writeBytes(response, bytes);
+      },
+      end: () => {
+        response.end();
+      },
+      destroy: () => {
+        breakOff(request, response);
+      },
     };
-    (response as http.ServerResponse).write(part, () => {
-      setTimeout(done, 5);
-    });
   }
 
   #writeBytes(response: Response, bytes: Buffer): void {
@@ -636,6 +701,33 @@ export class ApiServer {
     }
     for (let i = 0; i < bytes.length; i += size) target.write(bytes.subarray(i, i + size));
   }
+}
+
+function tooLarge(wanted: number, current: number): StatusBody {
+  return {
+    code: 504,
+    reason: 'Timeout',
+    message: `Timeout: Too large resource version: ${wanted}, current: ${current}`,
+    cause: 'ResourceVersionTooLarge',
+    retryAfterSeconds: 1,
+  };
+}
+
+/** In HTTP/2 only the stream breaks. */
+function breakOff(request: Request, response: Response): void {
+  if (response instanceof http.ServerResponse) request.socket.destroy();
+  else response.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+}
+
+/** Says everything twice. */
+function echo(output: Output): Output {
+  return {
+    ...output,
+    write: (bytes) => {
+      output.write(bytes);
+      output.write(bytes);
+    },
+  };
 }
 
 export async function readAll(request: Request): Promise<Buffer> {

@@ -168,6 +168,23 @@ export class Store {
     return true;
   }
 
+  /**
+   * Go back to the state of an earlier version, as after the restoration of a backup: the counter goes back, too, and
+   * later versions will exist a second time. Not further than the log reaches.
+   */
+  restore(version: number): void {
+    for (let change = this.#log.at(-1); change !== undefined; change = this.#log.at(-1)) {
+      if (change.version <= version) break;
+      const { before, after } = change;
+      const objects = this.#kindMap(after.kind);
+      if (before === undefined) objects.delete(after.key);
+      else objects.set(after.key, before);
+      this.#sorted.delete(after.kind.kind);
+      this.#log.pop();
+    }
+    this.#version = Math.max(version, this.#compacted, this.#log.at(-1)?.version ?? 1);
+  }
+
   /** Forget the log: watches and continue tokens from before are expired. */
   compact(): void {
     this.#version++;

@@ -1,8 +1,16 @@
 /** One open watch of one client. */
-import { encodeBookmark, encodeErrorEvent, encodeEvent, type Encoding } from './encoding.js';
-import type { ServedKind } from './resources.js';
+import type { Output } from './body.js';
+import {
+  encodeBookmark,
+  encodeErrorEvent,
+  encodeEvent,
+  encodeOddEvent,
+  type Encoding,
+  type OddEvent,
+} from './encoding.js';
+import { apiVersionOf, type ServedKind } from './resources.js';
 import type { Selector } from './selectors.js';
-import type { Change, Store, StoredObject } from './store.js';
+import { StoredObject, type Change, type Store } from './store.js';
 
 export interface WatchRequest {
   readonly kind: ServedKind;
@@ -12,18 +20,10 @@ export interface WatchRequest {
   readonly bookmarks: boolean;
   /** Start with ADDED events for everything that exists … */
   readonly initialEvents: boolean;
-  /** … and say when that is done. */
-  readonly markEnd: boolean;
+  /** … and say when that is done: with the bookmark that means it, with one that does not, or not at all. */
+  readonly end: 'marked' | 'unmarked' | 'silent';
   /** Start after this version. */
   readonly version: number;
-}
-
-/** Where the bytes go; a thin view of a response. */
-export interface WatchOutput {
-  write(bytes: Buffer): void;
-  end(): void;
-  /** Break the connection. */
-  destroy(): void;
 }
 
 const batchBytes = 64 * 1024;
@@ -31,12 +31,14 @@ const batchBytes = 64 * 1024;
 export class Watch {
   readonly request: WatchRequest;
   readonly #store: Store;
-  readonly #output: WatchOutput;
+  readonly #output: Output;
   readonly #unsubscribe: () => void;
   #held: Buffer[] | undefined;
+  /** What was written last. */
+  #last: Buffer = Buffer.alloc(0);
   #closed = false;
 
-  constructor(store: Store, request: WatchRequest, output: WatchOutput) {
+  constructor(store: Store, request: WatchRequest, output: Output) {
     this.#store = store;
     this.request = request;
     this.#output = output;
@@ -62,8 +64,9 @@ export class Watch {
       size += event.length;
       if (size > batchBytes) send();
     }
-    if (this.request.markEnd) {
-      const mark = encodeBookmark(this.request.encoding, this.request.kind, this.#store.version, true);
+    const { end, encoding, kind } = this.request;
+    if (end !== 'silent') {
+      const mark = encodeBookmark(encoding, kind, String(this.#store.version), end === 'marked');
       batch.push(mark);
       size += mark.length;
     }
@@ -79,6 +82,8 @@ export class Watch {
 
   /** An object that enters or leaves the selection is added or deleted, as clients see it. */
   #change(change: Change): void {
+    // A client that knows a later version than there is (the database was set back) hears nothing until then.
+    if (change.version <= this.request.version) return;
     const was = change.before !== undefined && this.#matches(change.before);
     const is = !change.deleted && this.#matches(change.after);
     const type = is ? (was ? 'MODIFIED' : 'ADDED') : was ? 'DELETED' : undefined;
@@ -89,28 +94,66 @@ export class Watch {
     if (this.#closed) return;
     if (this.#held === undefined) this.#output.write(bytes);
     else this.#held.push(bytes);
+    this.#last = bytes;
   }
 
   bookmark(): void {
-    if (this.request.bookmarks) {
-      this.#write(encodeBookmark(this.request.encoding, this.request.kind, this.#store.version, false));
-    }
+    const { bookmarks, encoding, kind, version } = this.request;
+    if (!bookmarks || this.#store.version < version) return;
+    this.#write(encodeBookmark(encoding, kind, String(this.#store.version), false));
   }
 
   expire(): void {
+    this.fail(410);
+  }
+
+  /** Ends with an ERROR event. */
+  fail(status: number): void {
     this.#write(
       encodeErrorEvent(this.request.encoding, {
-        code: 410,
-        reason: 'Expired',
-        message: `too old resource version: ${this.request.version} (${this.#store.version})`,
+        code: status,
+        reason: status === 410 ? 'Expired' : 'InternalError',
+        message:
+          status === 410
+            ? `too old resource version: ${this.request.version} (${this.#store.version})`
+            : 'the watch failed on command',
       }),
     );
     this.end();
   }
 
-  /** Bytes that are no event. */
-  garbage(bytes: Buffer): void {
-    this.#write(bytes);
+  /** Bytes that may or may not be an event. */
+  raw(bytes: Buffer): void {
+    if (!this.#closed) this.#output.write(bytes);
+  }
+
+  /** The first half of an event that is none, and the end of the connection. */
+  half(): void {
+    const whole = encodeOddEvent(this.request.encoding, 'deletion-of-unknown', this.#phantom());
+    this.raw(whole.subarray(0, whole.length >> 1));
+    setTimeout(() => {
+      this.cut();
+    }, 5);
+  }
+
+  repeat(): void {
+    this.raw(this.#last);
+  }
+
+  odd(what: OddEvent): void {
+    this.raw(encodeOddEvent(this.request.encoding, what, this.#phantom()));
+  }
+
+  /** An object that nobody has ever seen. */
+  #phantom(): StoredObject {
+    const { kind } = this.request;
+    const metadata = { name: 'phantom', ...(kind.namespaced ? { namespace: 'nowhere' } : {}) };
+    const version = this.#store.version;
+    return new StoredObject(
+      kind,
+      { apiVersion: apiVersionOf(kind), metadata: { ...metadata, resourceVersion: String(version) } },
+      version,
+    );
   }
 
   /** Keep everything back, or let it go. */

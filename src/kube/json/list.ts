@@ -6,6 +6,7 @@
  * A scanner that knows no more than strings and brackets finds where an item ends; JSON.parse then reads that item.
  * So the tree of the whole list never exists.
  */
+import { isUtf8 } from 'node:buffer';
 import { maxObjectBytes, type ListDecoder, type ListHandler, type ListMeta } from '../decoded.js';
 import { BrokenObjectError, GarbageError } from '../errors.js';
 import type { StringTable } from '../strings.js';
@@ -88,6 +89,8 @@ export class JsonListDecoder<T> implements ListDecoder {
           if (this.#depth === 1) this.#expectKey = true;
           break;
         default:
+          // `"items": null` is how some programs write an empty list.
+          if (this.#depth === 1 && this.#key === 'items' && byte === 0x6e) this.#sawItems = true;
           if ((this.#depth === 0 || (this.#inItems && this.#depth === 2)) && !isSpace(byte)) {
             this.#unexpected(byte, i);
           }
@@ -190,8 +193,13 @@ export class JsonListDecoder<T> implements ListDecoder {
   /** The captured bytes up to and including `last`. */
   #parse(buffer: Buffer, last: number): unknown {
     this.#capture = 'none';
+    const bytes = buffer.subarray(this.#captureStart, last + 1);
+    // Damage inside a string would otherwise pass for a value.
+    if (!isUtf8(bytes)) {
+      throw new GarbageError('a part of the list is not UTF-8', this.#offset + this.#captureStart);
+    }
     try {
-      return JSON.parse(buffer.toString('utf8', this.#captureStart, last + 1));
+      return JSON.parse(bytes.toString());
     } catch (error) {
       throw new GarbageError('a part of the list is not JSON', this.#offset + this.#captureStart, {
         cause: error,

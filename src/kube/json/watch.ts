@@ -1,4 +1,5 @@
 /** A watch stream in JSON: one event per line, {"type": …, "object": …}. */
+import { isUtf8 } from 'node:buffer';
 import { maxObjectBytes, type WatchDecoder, type WatchEvent } from '../decoded.js';
 import { BrokenObjectError, GarbageError } from '../errors.js';
 import { Inbox } from '../inbox.js';
@@ -36,7 +37,10 @@ export class JsonWatchDecoder<T> implements WatchDecoder<T> {
     for (;;) {
       const end = buffer.indexOf(lineFeed, position);
       if (end < 0) break;
-      const line = buffer.toString('utf8', position, end);
+      const bytes = buffer.subarray(position, end);
+      // Damage inside a string would otherwise pass for a value.
+      if (!isUtf8(bytes)) this.#garbage('a watch event that is not UTF-8', position);
+      const line = bytes.toString();
       if (line.trim() !== '') deliver(this.#event(line, position));
       position = end + 1;
     }

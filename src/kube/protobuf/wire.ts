@@ -9,6 +9,7 @@
  *     }
  *     reader.close(outer);
  */
+import { isUtf8 } from 'node:buffer';
 import { BrokenObjectError } from '../errors.js';
 import type { StringTable } from '../strings.js';
 
@@ -97,7 +98,7 @@ export class ProtoReader {
     const length = this.#length();
     const start = this.position;
     this.position += length;
-    return length === 0 ? '' : this.bytes.toString('utf8', start, this.position);
+    return length === 0 ? '' : this.#checked(this.bytes.toString('utf8', start, this.position), start);
   }
 
   /** A string that is probably repeated elsewhere (a namespace, a node name). */
@@ -105,7 +106,15 @@ export class ProtoReader {
     const length = this.#length();
     const start = this.position;
     this.position += length;
-    return this.strings.fromBytes(this.bytes, start, this.position);
+    return this.#checked(this.strings.fromBytes(this.bytes, start, this.position), start);
+  }
+
+  /** Damage inside a string would otherwise pass for a value. */
+  #checked(text: string, start: number): string {
+    if (text.includes('\ufffd') && !isUtf8(this.bytes.subarray(start, this.position))) {
+      this.fail('text that is not UTF-8');
+    }
+    return text;
   }
 
   /** Enter a nested message. Give the result to close(). */
