@@ -339,9 +339,12 @@ for (const [type, name] of [
     const body = Buffer.from(recording(name).body);
     const clean = decodeList(services, type, body);
     const key = clean.items[1]?.key ?? '';
-    const at = body.indexOf(clean.items[1]?.object.clusterIP ?? '');
+    const ip = clean.items[1]?.object.clusterIP ?? '';
+    // In protobuf with its tag (field 3) and length, so that it is this string and no other.
+    const sought = type === 'json' ? `"${ip}"` : `\x1a${String.fromCharCode(ip.length)}${ip}`;
+    const at = body.indexOf(sought);
     assert.ok(at > 0);
-    body[at + 2] = 0xff;
+    body[at + sought.length - 2] = 0xff;
     if (type === 'json') {
       assert.throws(() => decodeList(services, type, body), /not UTF-8/);
     } else {

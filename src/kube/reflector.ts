@@ -145,6 +145,15 @@ class StatusError extends KubeError {
   }
 }
 
+/** The server does not know streaming lists, though it may not say so: plain ones are taken instead. */
+class NoStreamingList extends KubeError {
+  override readonly name = 'NoStreamingList';
+
+  constructor(message: string) {
+    super('KUBE_TIMEOUT', message);
+  }
+}
+
 /** What a list found: needed to tell at its end what is gone. */
 interface Sweep {
   readonly seen: Set<string>;
@@ -466,10 +475,11 @@ export class Reflector<T> {
       this.#version = version;
       throw new Disbelief('The API server went back to an earlier version; asking again for everything');
     }
-    if (sweep.seen.size === 0 && !sweep.nameless && this.#known.size > 0 && !this.#toldEmpty) {
+    // Also at the start: the kernel may still hold what an earlier process was told.
+    if (sweep.seen.size === 0 && !this.#toldEmpty) {
       this.#toldEmpty = true;
       throw new Disbelief(
-        `The API server says that all ${this.#resource.kind} objects are gone; asking once more before that is believed`,
+        'The API server says that there is nothing; asking once more before that is believed',
       );
     }
     this.#toldEmpty = false;
@@ -537,13 +547,11 @@ export class Reflector<T> {
     const lengthMs = Math.round(timings.watchMinMs * (1 + Math.random()));
     // Our own limits, each with its reason; the client only knows that the request is over.
     const limit = new AbortController();
-    const expire = (reason: string) => (): void => {
-      limit.abort(new KubeError('KUBE_TIMEOUT', `${reason} (API server ${this.#options.client.server})`));
-    };
-    const deadline = setTimeout(
-      expire(`the watch for ${this.#resource.kind} objects did not end at its time`),
-      lengthMs + timings.watchGraceMs,
-    );
+    const { server } = this.#options.client;
+    const deadline = setTimeout(() => {
+      const what = `the watch for ${this.#resource.kind} objects did not end at its time`;
+      limit.abort(new KubeError('KUBE_TIMEOUT', `${what} (API server ${server})`));
+    }, lengthMs + timings.watchGraceMs);
     let shortened: NodeJS.Timeout | undefined;
     this.#shorten = () => {
       clearTimeout(shortened);
@@ -563,7 +571,9 @@ export class Reflector<T> {
     const initial =
       sweep === undefined
         ? undefined
-        : setTimeout(expire('the initial events stopped coming'), timings.initialEventsStallMs);
+        : setTimeout(() => {
+            limit.abort(new NoStreamingList(`the initial events stopped coming (API server ${server})`));
+          }, timings.initialEventsStallMs);
     const opened = performance.now();
     let events = 0;
     let initialEvents = sweep;
@@ -582,6 +592,7 @@ export class Reflector<T> {
       if (this.#watching) this.#lastError = undefined;
       for await (const chunk of response.body) {
         this.#lastContact = Date.now();
+        const before = sweep?.seen.size;
         decoder.push(chunk, (event) => {
           events++;
           this.#muteWatches = 0;
@@ -593,7 +604,8 @@ export class Reflector<T> {
           this.#currentAt = Date.now();
           this.#succeeded();
           this.#options.sink.flush();
-        } else {
+        } else if (sweep?.seen.size !== before) {
+          // Changes of what is known already are not initial events.
           initial?.refresh();
         }
       }
@@ -640,7 +652,9 @@ export class Reflector<T> {
         return sweep;
       case 'BOOKMARK':
         if (sweep !== undefined) {
-          if (!event.initialEventsEnd) return sweep;
+          // Until the one that ends them there is none, where there are streaming lists.
+          if (!event.initialEventsEnd)
+            throw new NoStreamingList('a bookmark came before the initial events ended');
           this.#listDone(sweep, event.version);
           return undefined;
         }
@@ -834,11 +848,7 @@ async function readSome(response: ApiResponse): Promise<Buffer> {
  */
 function refusesStreaming(error: unknown): boolean {
   if (error instanceof StatusError) return [400, 405, 422, 500].includes(error.status.code);
-  return (
-    error instanceof KubeError &&
-    error.code === 'KUBE_TIMEOUT' &&
-    error.message.startsWith('the initial events')
-  );
+  return error instanceof NoStreamingList;
 }
 
 /** Versions are decimal numbers of any length; of anything else nothing is known. */

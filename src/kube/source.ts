@@ -2,7 +2,7 @@
 import type { Logger } from '../log/logger.js';
 import type { ApiCredentials } from './credentials.js';
 import { sourceHealth, type SourceHealth } from './health.js';
-import { ApiClient, type ClientObserver, type ClientTimeouts } from './http/client.js';
+import { ApiClient, type ApiClientOptions, type ClientObserver, type ClientTimeouts } from './http/client.js';
 import type { RateLimit } from './http/rate-limit.js';
 import { KubeError } from './errors.js';
 import { EventRecorder, type ClusterEvent } from './events.js';
@@ -51,6 +51,8 @@ export interface ApiSourceOptions {
   readonly rereadMs?: number;
   /** Told of requests, for metrics. */
   readonly observer?: ClientObserver;
+  /** How connections are made; over the network when absent. */
+  readonly dial?: NonNullable<ApiClientOptions['dial']>;
   readonly timeouts?: Partial<ClientTimeouts>;
   readonly timings?: Partial<ReflectorTimings>;
 }
@@ -70,13 +72,14 @@ export class ApiServerSource {
   readonly #events: EventRecorder;
 
   constructor(options: ApiSourceOptions, sink: ClusterSink, log: Logger) {
-    const { rateLimit, rereadMs, observer, timeouts } = options;
+    const { rateLimit, rereadMs, observer, dial, timeouts } = options;
     const client = new ApiClient(options.connection, {
       userAgent: options.userAgent ?? 'kube-proxy-ts',
       ...(timeouts === undefined ? {} : { timeouts }),
       ...(rateLimit === undefined ? {} : { rateLimit }),
       ...(rereadMs === undefined ? {} : { rereadMs }),
       ...(observer === undefined ? {} : { observer }),
+      ...(dial === undefined ? {} : { dial }),
     });
     this.#client = client;
     this.#events = new EventRecorder(client, options.nodeName, log);

@@ -21,6 +21,7 @@ import {
   type Encoding,
   type StatusBody,
 } from './encoding.js';
+import { memorySockets, type MemorySocket } from './wire.js';
 import { Faults, isBodyFault, type Aim, type AnswerFault, type Fault } from './faults.js';
 import { discovery, targetOf, type Target } from './resources.js';
 import { selector, type Selector } from './selectors.js';
@@ -45,7 +46,7 @@ export interface ApiServerOptions {
   readonly protobuf?: ProtobufSupport;
   /** Serve https with these. */
   readonly tls?: CertificateSet;
-  /** With tls: offer HTTP/2 (true when absent). */
+  /** With tls: offer HTTP/2 (true when absent). Without: speak nothing else (false when absent). */
   readonly http2?: boolean;
   /** Accepted bearer tokens; when neither this nor clientCertificates is given, everybody is let in. */
   readonly tokens?: readonly string[];
@@ -105,7 +106,7 @@ export class ApiServer {
   /** Every API request, oldest first. */
   readonly requests: SeenRequest[] = [];
   readonly #options: ApiServerOptions;
-  readonly #server: http.Server | http2.Http2SecureServer;
+  readonly #server: http.Server | http2.Http2Server | http2.Http2SecureServer;
   readonly #watches = new Set<Watch>();
   readonly #sessions = new Set<http2.ServerHttp2Session>();
   readonly #sockets = new Set<{ destroy(): void }>();
@@ -117,6 +118,11 @@ export class ApiServer {
   #refusing: NodeJS.Timeout | undefined;
   #slammingUntil: NodeJS.Timeout | undefined;
   #bookmarks: NodeJS.Timeout | undefined;
+
+  /** Without a network: clients come through connect(). */
+  static inMemory(options: ApiServerOptions = {}): ApiServer {
+    return new ApiServer(options);
+  }
 
   /** Listening when the promise resolves. */
   static async start(options: ApiServerOptions = {}): Promise<ApiServer> {
@@ -149,7 +155,13 @@ export class ApiServer {
     };
     const { tls } = options;
     if (tls === undefined) {
-      this.#server = http.createServer(handler);
+      if (options.http2 === true) {
+        const server = http2.createServer(handler);
+        this.#keepSessions(server);
+        this.#server = server;
+      } else {
+        this.#server = http.createServer(handler);
+      }
     } else {
       const secure = {
         key: tls.serverKey,
@@ -162,10 +174,7 @@ export class ApiServer {
         this.#server = https.createServer(secure, handler);
       } else {
         const server = http2.createSecureServer({ ...secure, allowHTTP1: true }, handler);
-        server.on('session', (session) => {
-          this.#sessions.add(session);
-          session.once('close', () => this.#sessions.delete(session));
-        });
+        this.#keepSessions(server);
         this.#server = server;
       }
     }
@@ -181,6 +190,31 @@ export class ApiServer {
       this.bookmark();
     }, options.bookmarkMs ?? 60_000);
     this.#bookmarks.unref();
+  }
+
+  #keepSessions(server: http2.Http2Server | http2.Http2SecureServer): void {
+    server.on('session', (session) => {
+      this.#sessions.add(session);
+      session.once('close', () => this.#sessions.delete(session));
+    });
+  }
+
+  /**
+   * The client's end of a new connection, without a network.
+   * @throws Error with code ECONNREFUSED while connections are refused
+   */
+  connect(): MemorySocket {
+    if (this.#refusing !== undefined) {
+      throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+    }
+    const [client, server] = memorySockets();
+    this.#server.emit('connection', server);
+    return client;
+  }
+
+  /** What connect() yields speaks this. */
+  get protocol(): 'h2' | 'http/1.1' {
+    return this.#options.http2 === true ? 'h2' : 'http/1.1';
   }
 
   get url(): string {
@@ -246,7 +280,7 @@ export class ApiServer {
 
   /** Ask HTTP/2 clients to move to a new connection; what is open goes on. */
   goAway(): void {
-    for (const session of this.#sessions) session.goaway();
+    for (const session of this.#sessions) if (!session.destroyed) session.goaway();
   }
 
   /** Put bytes that are no event into all open watches of a kind. */
@@ -261,7 +295,7 @@ export class ApiServer {
     if (this.#server.listening) this.#server.close();
     this.#refusing = setTimeout(() => {
       this.#refusing = undefined;
-      this.#server.listen(port, this.#options.host ?? '127.0.0.1');
+      if (port !== 0) this.#server.listen(port, this.#options.host ?? '127.0.0.1');
     }, ms);
   }
 

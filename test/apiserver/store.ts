@@ -168,6 +168,11 @@ export class Store {
     return true;
   }
 
+  /** As if so much else had been written: versions go on from there. */
+  advance(versions: number): void {
+    this.#version += versions;
+  }
+
   /**
    * Go back to the state of an earlier version, as after the restoration of a backup: the counter goes back, too, and
    * later versions will exist a second time. Not further than the log reaches.

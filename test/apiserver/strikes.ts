@@ -23,8 +23,8 @@ export type Strike =
   | { readonly kind: 'deletion-of-unknown' | 'bookmark-without-version' }
   /** Events and bookmarks are held back for so long; what is opened meanwhile is held back, too. */
   | { readonly kind: 'hold-back'; readonly ms: number }
-  /** The database is set back to what it was some versions ago, version counter included. */
-  | { readonly kind: 'restore'; readonly versions: number }
+  /** The database is set back to what it was at a version, the counter of versions included. */
+  | { readonly kind: 'restore'; readonly version: number }
   /** The server's certificate is renewed, and all connections are made anew. */
   | { readonly kind: 'new-certificate' };
 
@@ -58,7 +58,7 @@ export function strike(server: ApiServer, what: Strike): void {
       }, what.ms).unref();
       return;
     case 'restore':
-      server.restore(server.store.version - what.versions);
+      server.restore(what.version);
       return;
     case 'new-certificate':
       server.renewCertificate();

@@ -11,7 +11,7 @@ import tls from 'node:tls';
 import zlib from 'node:zlib';
 import type { ApiCredentials, TlsMaterial } from '../credentials.js';
 import { KubeError } from '../errors.js';
-import { dial } from './dial.js';
+import { dial, type Dialled, type DialOptions } from './dial.js';
 import { connectFailure, lostConnection } from './failures.js';
 import { noRateLimit, RateLimiter, type RateLimit } from './rate-limit.js';
 
@@ -62,6 +62,8 @@ export interface ApiClientOptions {
   /** Certificates are looked at anew after this time; 60000 ms when absent. */
   readonly rereadMs?: number;
   readonly observer?: ClientObserver;
+  /** How connections are made; over the network when absent. */
+  readonly dial?: (options: DialOptions) => Promise<Dialled>;
 }
 
 export interface ApiRequest {
@@ -113,6 +115,7 @@ export class ApiClient {
   readonly #limiter: RateLimiter;
   readonly #rereadMs: number;
   readonly #observer: ClientObserver | undefined;
+  readonly #dialWith: (options: DialOptions) => Promise<Dialled>;
   /** Path in front of every request: the server URL may have one. */
   readonly #prefix: string;
   #session: Promise<http2.ClientHttp2Session | 'http/1.1'> | undefined;
@@ -130,6 +133,7 @@ export class ApiClient {
     this.#limiter = new RateLimiter(options.rateLimit ?? noRateLimit);
     this.#rereadMs = options.rereadMs ?? defaultRereadMs;
     this.#observer = options.observer;
+    this.#dialWith = options.dial ?? dial;
     this.#prefix = credentials.server.pathname.replace(/\/+$/, '');
   }
 
@@ -227,15 +231,14 @@ export class ApiClient {
   /** Settle which protocol is spoken; for HTTP/2 that yields the connection itself. */
   async #connect(): Promise<http2.ClientHttp2Session | 'http/1.1'> {
     this.#agent ??= new SocketAgent(() => this.#dial());
-    if (this.credentials.server.protocol === 'http:') return 'http/1.1';
     const { socket, protocol } = await this.#dial();
     if (protocol === 'h2') return this.#openSession(socket);
     this.#agent.spare(socket);
     return 'http/1.1';
   }
 
-  async #dial(): Promise<{ socket: net.Socket; protocol: 'h2' | 'http/1.1' }> {
-    return dial({
+  async #dial(): Promise<Dialled> {
+    return this.#dialWith({
       server: this.credentials.server,
       proxy: this.credentials.proxy,
       tls: async () => {
@@ -273,7 +276,8 @@ export class ApiClient {
       maxSessionMemory: 64,
     });
     session.once('connect', () => {
-      session.setLocalWindowSize(connectionWindow);
+      // It may have been destroyed before this is told.
+      if (!session.destroyed) session.setLocalWindowSize(connectionWindow);
     });
     // No more requests on a connection that is ending; those under way go on.
     const forget = (): void => {

@@ -1,0 +1,100 @@
+/** A connection without a network: what is written at one end is read at the other. */
+import { Duplex } from 'node:stream';
+
+/** Pieces that have been handed over at all ends together: tells whether anything is going on. */
+export const traffic = { pieces: 0 };
+
+/** As much of a net.Socket as HTTP needs. */
+export class MemorySocket extends Duplex {
+  peer: MemorySocket | undefined;
+  bytesRead = 0;
+  readonly encrypted = false;
+  readonly remoteAddress = '192.0.2.200';
+  /** The peer waits for us to read. */
+  #waiting: (() => void) | undefined;
+
+  constructor() {
+    super({ allowHalfOpen: false });
+    this.on('error', () => undefined);
+  }
+
+  override _read(): void {
+    const go = this.#waiting;
+    this.#waiting = undefined;
+    go?.();
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    const { peer } = this;
+    if (peer === undefined || peer.destroyed) {
+      done();
+      return;
+    }
+    // Both ends must not share memory.
+    const bytes = Buffer.from(chunk);
+    soon(() => {
+      if (peer.destroyed) {
+        done();
+        return;
+      }
+      traffic.pieces++;
+      peer.bytesRead += bytes.length;
+      if (peer.push(bytes)) done();
+      else peer.#waiting = done;
+    });
+  }
+
+  override _final(done: () => void): void {
+    const { peer } = this;
+    soon(() => {
+      traffic.pieces++;
+      peer?.push(null);
+      done();
+    });
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    const { peer } = this;
+    this.#waiting?.();
+    this.#waiting = undefined;
+    if (peer !== undefined && !peer.destroyed) {
+      soon(() => {
+        traffic.pieces++;
+        peer.destroy(Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }));
+      });
+    }
+    done(error);
+  }
+
+  destroySoon(): void {
+    this.end(() => this.destroy());
+  }
+  setTimeout(): this {
+    return this;
+  }
+  setNoDelay(): this {
+    return this;
+  }
+  setKeepAlive(): this {
+    return this;
+  }
+  ref(): this {
+    return this;
+  }
+  unref(): this {
+    return this;
+  }
+}
+
+/** Later, but before anything that waits for the clock. */
+function soon(work: () => void): void {
+  process.nextTick(work);
+}
+
+/** Both ends of a new connection. */
+export function memorySockets(): readonly [MemorySocket, MemorySocket] {
+  const ends = [new MemorySocket(), new MemorySocket()] as const;
+  ends[0].peer = ends[1];
+  ends[1].peer = ends[0];
+  return ends;
+}
