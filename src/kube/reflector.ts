@@ -284,7 +284,10 @@ export class Reflector<T> {
 
   #listNeededAfter(error: unknown): boolean {
     if (error instanceof StatusError) {
-      if (error.versionTooLarge) this.#forgetVersions();
+      if (error.versionTooLarge) {
+        this.#forgetVersions();
+        this.#version = '';
+      }
       if (error.expired || error.versionTooLarge) {
         this.#versionLost = true;
         return true;
@@ -567,7 +570,8 @@ export class Reflector<T> {
         Math.max(0, this.#listDueAt - performance.now()),
       );
     };
-    this.#shorten();
+    // A list that is due is not cut short by itself; afterwards it says when the next one is.
+    if (sweep === undefined) this.#shorten();
     const initial =
       sweep === undefined
         ? undefined

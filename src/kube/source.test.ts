@@ -11,10 +11,11 @@ import { Relay } from '../../test/apiserver/relay.js';
 import { ApiServer, type ApiServerOptions } from '../../test/apiserver/server.js';
 import { servedKinds } from '../../test/apiserver/resources.js';
 import type { LogFields, Logger } from '../log/logger.js';
-import { loadCredentials, type ApiCredentials } from './credentials.js';
+import { loadCredentials, type ApiCredentials, type TlsMaterial } from './credentials.js';
 import { KubeError } from './errors.js';
 import type { ClusterSink, EndpointSlice, Node, ResourceKind, Service, ServiceCIDR } from './objects.js';
 import { ApiServerSource, type ApiSourceOptions } from './source.js';
+import { userAgent } from './user-agent.js';
 
 class Recorder implements ClusterSink {
   /** 'service a/b 10.96.0.1', 'service a/b gone', 'synced Service', 'flush'. */
@@ -839,4 +840,291 @@ test('a sink that fails for one object does not lose the others', async (t) => {
   await until('the list', () => recorder.syncedKinds.size === 1, recorder);
   assert.deepEqual(recorder.take(), ['service a/two 10.96.0.2', 'synced Service']);
   assert.match(recorder.errors()[0] ?? '', /could not be taken over: not this one/);
+});
+
+// ---------------------------------------------------------------- answers that can't be true
+
+test('an empty list is believed when it is said twice', async (t) => {
+  for (const mistakes of [1, 0]) {
+    const { server, recorder } = await setup(t, { streamingLists: 'invalid' });
+    if (mistakes === 0) for (const name of ['one', 'two']) server.store.delete(serviceKind, `a/${name}`);
+    else server.faults.arm({ kind: 'empty-list' }, { match: '/services' });
+    server.compact(true);
+    const asked = listRequests(server).length;
+    await until('two more lists', () => listRequests(server).length === asked + 2, recorder);
+    await until('the watch', () => server.watches.length === 1, recorder);
+    assert.equal(recorder.services.size, mistakes === 0 ? 0 : 2);
+    assert.doesNotMatch(
+      listRequests(server).at(-1) ?? '',
+      /resourceVersion/,
+      'the newest state, not a cached one',
+    );
+    assert.equal(recorder.lines.filter(({ message }) => message.includes('there is nothing')).length, 1);
+  }
+});
+
+test('an empty list at the very start is asked about, too', async (t) => {
+  const server = await serve(t, { streamingLists: 'invalid' });
+  server.store.put(service('one', '10.96.0.1'));
+  server.faults.arm({ kind: 'empty-list' });
+  const { recorder, source } = await connect(t, server.url);
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+  assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'synced Service']);
+});
+
+test('a list that does not say its version is no list: a watch could not continue it', async (t) => {
+  for (const contentType of ['json', 'protobuf'] as const) {
+    const server = await serve(t, { streamingLists: 'invalid' });
+    server.store.put(service('one', '10.96.0.1'));
+    server.faults.arm({ kind: 'list-without-version' }, { count: 2 });
+    const { recorder, source } = await connect(t, server.url, { contentType });
+    source.start();
+    await until('the list', () => watching(source), recorder);
+    assert.equal(listRequests(server).length, 3);
+    assert.match(recorder.errors()[0] ?? '', /a list of Service objects without a version/);
+  }
+});
+
+test('an item without a name: nothing is taken for gone, and the list is asked for again', async (t) => {
+  for (const contentType of ['json', 'protobuf'] as const) {
+    const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' }, { contentType });
+    server.faults.arm({ kind: 'nameless-item' }, { match: '/services' });
+    const asked = listRequests(server).length;
+    server.compact(true);
+    await until(
+      'two more lists',
+      () => listRequests(server).length === asked + 2 && watching(source),
+      recorder,
+    );
+    assert.deepEqual(recorder.take(), [], 'a/two was there all the time');
+  }
+});
+
+test('a database that was set back: the same version number means something else', async (t) => {
+  const { server, recorder, source } = await setup(
+    t,
+    { streamingLists: 'invalid' },
+    { timings: { watchStallMs: 60 } },
+  );
+  server.store.backup(0);
+  const { version } = server.store.put(service('one', '10.96.0.7'));
+  for (let i = 0; i < 5; i++) server.store.put(service('two', `10.96.1.${i}`));
+  await until('the changes', () => recorder.services.get('a/two')?.clusterIP === '10.96.1.4', recorder);
+  server.restore();
+  assert.equal(server.store.put(service('one', '10.96.0.8')).version, version);
+  await until('the truth', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.8', recorder);
+  await until('the watch', () => watching(source), recorder);
+  assert.equal(recorder.services.get('a/two')?.clusterIP, '10.96.0.2');
+});
+
+test('a server that knows nothing of our version and says nothing is asked for a list', async (t) => {
+  const { server, recorder, source } = await setup(
+    t,
+    { streamingLists: 'invalid' },
+    { timings: { watchStallMs: 60 } },
+  );
+  server.store.backup();
+  server.store.put(service('one', '10.96.0.7'));
+  await until('the change', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.7', recorder);
+  server.restore();
+  await until('the state before', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.1', recorder);
+  await until('the watch', () => watching(source), recorder);
+  // Two watches that bring nothing, a list that the server can't answer, and one that it can.
+  assert.equal(listRequests(server).length, 3);
+});
+
+test('events that come again change nothing, and one out of order leads to a list', async (t) => {
+  const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' });
+  const watch = server.watches[0];
+  assert.ok(watch !== undefined);
+  server.store.put(service('one', '10.96.0.3'));
+  watch.repeat();
+  server.store.put(service('two', '10.96.0.4'));
+  server.store.put(service('one', '10.96.0.5'));
+  await until('the changes', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.5', recorder);
+  assert.deepEqual(recorder.take(), [
+    'service a/one 10.96.0.3',
+    'service a/two 10.96.0.4',
+    'service a/one 10.96.0.5',
+  ]);
+  const asked = listRequests(server).length;
+  // The first of these is an older state of service one.
+  watch.repeat();
+  await until('a list', () => listRequests(server).length > asked && watching(source), recorder);
+  assert.deepEqual(recorder.take(), []);
+});
+
+test('Retry-After is not taken literally when it would silence us for a day', async (t) => {
+  const server = await serve(t, { streamingLists: 'invalid' });
+  server.store.put(service('one', '10.96.0.1'));
+  server.failNext({ status: 429, match: 'limit=', retryAfterSeconds: 86_400 });
+  const { recorder, source } = await connect(t, server.url, { timings: { longestRetryAfterMs: 50 } });
+  source.start();
+  await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+});
+
+test('watches that end as soon as they have brought something are not opened in a loop', async (t) => {
+  const { server, recorder } = await setup(
+    t,
+    {},
+    { timings: { backoff: { ...quickBackoff, firstMs: 100 } } },
+  );
+  const timer = setInterval(() => {
+    server.bookmark();
+    server.endWatches();
+  }, 1);
+  t.after(() => {
+    clearInterval(timer);
+  });
+  const before = watchRequests(server);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const opened = watchRequests(server) - before;
+  assert.ok(opened >= 2 && opened <= 6, `${opened} watches in half a second`);
+  assert.deepEqual(recorder.errors(), []);
+});
+
+// ---------------------------------------------------------------- how we ask
+
+test('the headers: who we are, and what we accept', async (t) => {
+  const cases: readonly (readonly [string, string, string])[] = [
+    ['', 'application/vnd.kubernetes.protobuf;stream=watch,application/json', '2 kinds of answers'],
+    ['application/json', 'application/json', 'JSON only'],
+    [
+      'application/json, application/vnd.kubernetes.protobuf',
+      'application/json,application/vnd.kubernetes.protobuf;stream=watch',
+      'JSON first',
+    ],
+    [
+      'application/cbor,*/*',
+      'application/vnd.kubernetes.protobuf;stream=watch,application/json',
+      'a wildcard',
+    ],
+  ];
+  for (const [acceptContentTypes, accept, what] of cases) {
+    const server = await serve(t);
+    server.store.put(service('one', '10.96.0.1'));
+    const { recorder, source } = await connect(t, server.url, {
+      acceptContentTypes,
+      userAgent: userAgent('1.2.3'),
+    });
+    source.start();
+    await until('the list', () => recorder.syncedKinds.size === 1, recorder);
+    const request = server.requests[0];
+    assert.ok(request !== undefined);
+    assert.equal(request.accept, accept, what);
+    assert.match(request.userAgent, /^kube-proxy\/v1\.\d+\.\d+ \(linux\/\w+\) kube-proxy-ts\/1\.2\.3$/);
+  }
+});
+
+test('content types that can not be read are refused at the start', async (t) => {
+  await assert.rejects(
+    connect(t, 'http://127.0.0.1:1', { acceptContentTypes: 'application/cbor' }),
+    /acceptContentTypes "application\/cbor" holds nothing that can be read/,
+  );
+});
+
+test('a server that refuses protobuf when nothing else is accepted is an error', async (t) => {
+  const server = await serve(t, { protobuf: 'refused' });
+  const { recorder, source } = await connect(t, server.url, {
+    acceptContentTypes: 'application/vnd.kubernetes.protobuf',
+  });
+  source.start();
+  await until('the failure', () => source.status().Service?.lastError !== undefined, recorder);
+  assert.match(source.status().Service?.lastError?.message ?? '', /answered 406/);
+});
+
+test('requests wait for their turn; the pages of a list are one request, and all of it is told', async (t) => {
+  const server = await serve(t, { streamingLists: 'invalid' });
+  for (let i = 0; i < 9; i++) server.store.put(service(`s${i}`, `10.96.0.${i + 1}`));
+  const answered: (number | undefined)[] = [];
+  const waits: number[] = [];
+  let bytes = 0;
+  const { recorder, source } = await connect(t, server.url, {
+    pageSize: 3,
+    rateLimit: { qps: 20, burst: 1 },
+    observer: {
+      waited: ({ seconds }) => waits.push(seconds),
+      answered: ({ status }) => answered.push(status),
+      received: (body) => (bytes += body.bytes),
+      retried: () => undefined,
+    },
+  });
+  const started = performance.now();
+  source.start();
+  await until('the watch', () => watching(source), recorder);
+  assert.deepEqual(answered, [422, 200, 200, 200, 200], 'refused, three pages, the watch');
+  assert.equal(waits.length, 3);
+  assert.ok(performance.now() - started >= 95, 'two of the three waited 50 ms');
+  assert.ok(bytes > 500 && bytes < 10_000, `${bytes} bytes of lists`);
+});
+
+for (const version of ['2', '1.1'] as const) {
+  test(`renewed certificates are used for new connections, and nothing is cut, HTTP/${version}`, async (t) => {
+    const server = await serve(t, { tls: certificates(), http2: version === '2' });
+    server.store.put(service('one', '10.96.0.1'));
+    const relay = await Relay.start(server.port);
+    t.after(() => relay.close());
+    const { authority, clientCertificate, clientKey } = certificates();
+    let material: TlsMaterial = { ca: Buffer.from(authority), cert: clientCertificate, key: clientKey };
+    const { recorder, source } = await connect(
+      t,
+      '',
+      { rereadMs: 0 },
+      credentialsFor(server, {
+        server: new URL(`https://127.0.0.1:${relay.port}`),
+        tls: () => Promise.resolve(material),
+      }),
+    );
+    source.start();
+    await until('the watch', () => watching(source), recorder);
+    const renew = async (next: TlsMaterial): Promise<number> => {
+      const before = relay.connections;
+      material = next;
+      const watches = watchRequests(server);
+      server.endWatches();
+      await until('the next watch', () => watching(source) && watchRequests(server) > watches, recorder);
+      return relay.connections - before;
+    };
+    assert.equal(await renew({ ...material }), 0, 'the same again');
+    const other = makeCertificates();
+    assert.equal(await renew({ ...material, cert: other.clientCertificate }), 0, 'half of a renewal');
+    assert.equal(
+      await renew({ ...material, cert: other.clientCertificate, key: other.clientKey }),
+      1,
+      'a new certificate with its key',
+    );
+    assert.equal(
+      await renew({ ...material, ca: Buffer.from(`${authority}${other.authority}`) }),
+      1,
+      'a second authority',
+    );
+    assert.deepEqual(recorder.errors(), []);
+  });
+}
+
+test('the authority changes on both sides: trouble until ours has followed, and no longer', async (t) => {
+  const before = certificates();
+  const after = makeCertificates();
+  const server = await serve(t, { tls: before });
+  server.store.put(service('one', '10.96.0.1'));
+  let ca = before.authority;
+  const { recorder, source } = await connect(
+    t,
+    '',
+    {},
+    credentialsFor(server, { tls: () => Promise.resolve({ ca: Buffer.from(ca) }) }),
+  );
+  source.start();
+  await until('the watch', () => watching(source), recorder);
+  server.renewCertificate(after);
+  await until(
+    'the failure',
+    () => source.status().Service?.lastError?.code === 'KUBE_TLS_UNTRUSTED',
+    recorder,
+  );
+  assert.equal(source.health().kinds.Service?.synced, true);
+  ca = after.authority;
+  await until('the watch', () => watching(source), recorder);
+  assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'synced Service']);
 });

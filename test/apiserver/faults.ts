@@ -38,7 +38,7 @@ export type ListFault =
   | { readonly kind: 'list-without-version' }
   /** Of other objects than those that were asked for. */
   | { readonly kind: 'other-kind' }
-  /** One more item, without a name. */
+  /** An item has lost its name, and everything else. */
   | { readonly kind: 'nameless-item' }
   /** Status 410 for the next page. */
   | { readonly kind: 'expired-token' };

@@ -78,6 +78,7 @@ export interface SeenRequest {
   readonly accept: string;
   readonly httpVersion: string;
   readonly authorization: string;
+  readonly userAgent: string;
 }
 
 const reasons: Readonly<Record<number, string>> = {
@@ -201,13 +202,14 @@ export class ApiServer {
 
   /**
    * The client's end of a new connection, without a network.
+   * @param latencyMs how long each piece is on its way, by the clock of setTimeout
    * @throws Error with code ECONNREFUSED while connections are refused
    */
-  connect(): MemorySocket {
+  connect(latencyMs = 0): MemorySocket {
     if (this.#refusing !== undefined) {
       throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
     }
-    const [client, server] = memorySockets();
+    const [client, server] = memorySockets(latencyMs);
     this.#server.emit('connection', server);
     return client;
   }
@@ -308,10 +310,9 @@ export class ApiServer {
     }, ms).unref();
   }
 
-  /** Go back to an earlier state of the store. Who watches is cut off: the server was down for that. */
-  restore(version: number): void {
-    this.store.restore(version);
-    this.cutConnections();
+  /** Go back to the backup. Who watches is cut off: the server was down for that. */
+  restore(): void {
+    if (this.store.restore()) this.cutConnections();
   }
 
   /** Serve with a new certificate of the same authority; connections are made anew. */
@@ -364,6 +365,7 @@ export class ApiServer {
       accept,
       httpVersion: request.httpVersion,
       authorization: request.headers.authorization ?? '',
+      userAgent: request.headers['user-agent'] ?? '',
     });
     if (this.requests.length > 10_000) this.requests.splice(0, 5_000);
     if (this.#silent) return;
@@ -534,6 +536,8 @@ export class ApiServer {
         ? Buffer.from(JSON.stringify({ rv: version, after: last.key })).toString('base64url')
         : '';
     if (fault?.kind === 'nameless-item') {
+      // In the place of another one, as if its name had been lost.
+      page.pop();
       page.push(new StoredObject(target.kind, { metadata: { resourceVersion: String(version) } }, version));
     }
     let pieces = encodeList(

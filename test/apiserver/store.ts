@@ -65,6 +65,13 @@ export interface Change {
   readonly deleted: boolean;
 }
 
+interface Backup {
+  readonly version: number;
+  readonly compacted: number;
+  readonly objects: ReadonlyMap<string, ReadonlyMap<string, StoredObject>>;
+  readonly log: readonly Change[];
+}
+
 export class Store {
   #version = 1;
   /** Watches can start after this version. */
@@ -72,6 +79,7 @@ export class Store {
   readonly #objects = new Map<string, Map<string, StoredObject>>();
   readonly #sorted = new Map<string, readonly StoredObject[]>();
   #log: Change[] = [];
+  #backup: Backup | undefined;
   readonly #listeners = new Set<(change: Change) => void>();
 
   get version(): number {
@@ -168,26 +176,31 @@ export class Store {
     return true;
   }
 
-  /** As if so much else had been written: versions go on from there. */
-  advance(versions: number): void {
-    this.#version += versions;
+  /**
+   * Put a copy away, for restore().
+   * @param written so many versions later it goes on: much is written before a backup is needed
+   */
+  backup(written = 1_000_000): void {
+    this.#backup = {
+      version: this.#version,
+      compacted: this.#compacted,
+      objects: new Map([...this.#objects].map(([kind, objects]) => [kind, new Map(objects)])),
+      log: [...this.#log],
+    };
+    this.#version += written;
   }
 
-  /**
-   * Go back to the state of an earlier version, as after the restoration of a backup: the counter goes back, too, and
-   * later versions will exist a second time. Not further than the log reaches.
-   */
-  restore(version: number): void {
-    for (let change = this.#log.at(-1); change !== undefined; change = this.#log.at(-1)) {
-      if (change.version <= version) break;
-      const { before, after } = change;
-      const objects = this.#kindMap(after.kind);
-      if (before === undefined) objects.delete(after.key);
-      else objects.set(after.key, before);
-      this.#sorted.delete(after.kind.kind);
-      this.#log.pop();
-    }
-    this.#version = Math.max(version, this.#compacted, this.#log.at(-1)?.version ?? 1);
+  /** Go back to the state of the backup, the counter of versions included. @returns false when there is none */
+  restore(): boolean {
+    if (this.#backup === undefined) return false;
+    const { version, compacted, objects, log } = this.#backup;
+    this.#version = version;
+    this.#compacted = compacted;
+    this.#log = [...log];
+    this.#sorted.clear();
+    this.#objects.clear();
+    for (const [kind, held] of objects) this.#objects.set(kind, new Map(held));
+    return true;
   }
 
   /** Forget the log: watches and continue tokens from before are expired. */

@@ -17,14 +17,16 @@ export type Strike =
   | { readonly kind: 'huge-frame' }
   /** The beginning of an event, and then the end of the connection. */
   | { readonly kind: 'half-event' }
-  /** What was sent last is sent again. */
+  /** The last few things that were sent are sent again. */
   | { readonly kind: 'repeat' }
   | { readonly kind: 'event-of-other-kind' | 'event-of-unknown-type' | 'event-without-name' }
   | { readonly kind: 'deletion-of-unknown' | 'bookmark-without-version' }
   /** Events and bookmarks are held back for so long; what is opened meanwhile is held back, too. */
   | { readonly kind: 'hold-back'; readonly ms: number }
-  /** The database is set back to what it was at a version, the counter of versions included. */
-  | { readonly kind: 'restore'; readonly version: number }
+  /** A copy of the database is put away … */
+  | { readonly kind: 'backup' }
+  /** … and the database set back to it, the counter of versions included. */
+  | { readonly kind: 'restore' }
   /** The server's certificate is renewed, and all connections are made anew. */
   | { readonly kind: 'new-certificate' };
 
@@ -57,8 +59,11 @@ export function strike(server: ApiServer, what: Strike): void {
         server.stall(false);
       }, what.ms).unref();
       return;
+    case 'backup':
+      server.store.backup();
+      return;
     case 'restore':
-      server.restore(what.version);
+      server.restore();
       return;
     case 'new-certificate':
       server.renewCertificate();

@@ -34,8 +34,8 @@ export class Watch {
   readonly #output: Output;
   readonly #unsubscribe: () => void;
   #held: Buffer[] | undefined;
-  /** What was written last. */
-  #last: Buffer = Buffer.alloc(0);
+  /** What was written last, oldest first. */
+  #last: Buffer[] = [];
   #closed = false;
 
   constructor(store: Store, request: WatchRequest, output: Output) {
@@ -94,7 +94,7 @@ export class Watch {
     if (this.#closed) return;
     if (this.#held === undefined) this.#output.write(bytes);
     else this.#held.push(bytes);
-    this.#last = bytes;
+    this.#last = [...this.#last.slice(-3), bytes];
   }
 
   bookmark(): void {
@@ -137,7 +137,7 @@ export class Watch {
   }
 
   repeat(): void {
-    this.raw(this.#last);
+    for (const bytes of this.#last) this.raw(bytes);
   }
 
   odd(what: OddEvent): void {

@@ -13,7 +13,8 @@ export class MemorySocket extends Duplex {
   /** The peer waits for us to read. */
   #waiting: (() => void) | undefined;
 
-  constructor() {
+  /** @param latencyMs how long a piece is on its way */
+  constructor(private readonly latencyMs: number) {
     super({ allowHalfOpen: false });
     this.on('error', () => undefined);
   }
@@ -32,7 +33,7 @@ export class MemorySocket extends Duplex {
     }
     // Both ends must not share memory.
     const bytes = Buffer.from(chunk);
-    soon(() => {
+    this.soon(() => {
       if (peer.destroyed) {
         done();
         return;
@@ -46,7 +47,7 @@ export class MemorySocket extends Duplex {
 
   override _final(done: () => void): void {
     const { peer } = this;
-    soon(() => {
+    this.soon(() => {
       traffic.pieces++;
       peer?.push(null);
       done();
@@ -58,12 +59,17 @@ export class MemorySocket extends Duplex {
     this.#waiting?.();
     this.#waiting = undefined;
     if (peer !== undefined && !peer.destroyed) {
-      soon(() => {
+      this.soon(() => {
         traffic.pieces++;
         peer.destroy(Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }));
       });
     }
     done(error);
+  }
+
+  private soon(work: () => void): void {
+    if (this.latencyMs > 0) setTimeout(work, this.latencyMs);
+    else process.nextTick(work);
   }
 
   destroySoon(): void {
@@ -86,14 +92,9 @@ export class MemorySocket extends Duplex {
   }
 }
 
-/** Later, but before anything that waits for the clock. */
-function soon(work: () => void): void {
-  process.nextTick(work);
-}
-
 /** Both ends of a new connection. */
-export function memorySockets(): readonly [MemorySocket, MemorySocket] {
-  const ends = [new MemorySocket(), new MemorySocket()] as const;
+export function memorySockets(latencyMs = 0): readonly [MemorySocket, MemorySocket] {
+  const ends = [new MemorySocket(latencyMs), new MemorySocket(latencyMs)] as const;
   ends[0].peer = ends[1];
   ends[1].peer = ends[0];
   return ends;

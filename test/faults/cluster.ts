@@ -37,8 +37,10 @@ const cidrKind = kindOf('ServiceCIDR');
 const passing = 6;
 
 export class Cluster {
-  /** What was true of an object at some time, by kind and key: no sink may ever see anything else. */
-  private readonly history = new Map<string, Set<string>>();
+  /** What was true of an object, oldest first, by kind and key: no sink may ever see anything else. */
+  private readonly history = new Map<string, string[]>();
+  /** Grows when the past comes back. */
+  epoch = 0;
 
   constructor(
     private readonly server: ApiServer,
@@ -101,9 +103,12 @@ export class Cluster {
     }
   }
 
-  /** Whether an object looked like this at some time. */
-  wasTrue(kind: string, key: string, mark: string): boolean {
-    return this.history.get(`${kind} ${key}`)?.has(mark) === true;
+  /**
+   * When an object last looked like this, as a number that grows with every change of it.
+   * @returns -1 when it never did
+   */
+  lastTrue(kind: string, key: string, mark: string): number {
+    return this.history.get(`${kind} ${key}`)?.lastIndexOf(mark) ?? -1;
   }
 
   private lastingEndpoints(i: number): string[] {
@@ -152,9 +157,9 @@ export class Cluster {
 
   private note(kind: string, key: string, mark: string): void {
     const id = `${kind} ${key}`;
-    let marks = this.history.get(id);
-    if (marks === undefined) this.history.set(id, (marks = new Set()));
-    marks.add(mark);
+    const marks = this.history.get(id);
+    if (marks === undefined) this.history.set(id, [mark]);
+    else marks.push(mark);
   }
 }
 

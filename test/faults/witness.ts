@@ -1,6 +1,6 @@
 /**
  * Stands where the program stands, between a source and a dataplane, with the program's own state and model, and looks at
- * everything that passes: what a source delivers was true at some time, and what lasts is never missing.
+ * everything that passes: what a source delivers was true, in that order, and what lasts is never missing.
  */
 import type {
   ClusterSink,
@@ -22,6 +22,9 @@ export class Witness implements ClusterSink {
   /** Everything that is needed has been listed once. */
   begun = false;
   private readonly state: ClusterState;
+  /** When what was delivered last was true, by kind and key. */
+  private readonly seen = new Map<string, number>();
+  private epoch = 0;
   private readonly model = new ServiceModel({
     nodeName,
     nodeIPs: { IPv4: '192.0.2.1' },
@@ -86,9 +89,17 @@ export class Witness implements ClusterSink {
     this.program(changes);
   }
 
+  /** An object is as it was at some time, and never again as it was before that. */
   private check(kind: ResourceKind, key: string, mark: string | undefined): void {
-    if (mark === undefined || this.cluster === undefined || this.cluster.wasTrue(kind, key, mark)) return;
-    this.violations.push(`${kind} ${key} never was ${mark}`);
+    const { cluster } = this;
+    if (mark === undefined || cluster === undefined) return;
+    if (this.epoch !== cluster.epoch) this.seen.clear();
+    this.epoch = cluster.epoch;
+    const id = `${kind} ${key}`;
+    const at = cluster.lastTrue(kind, key, mark);
+    if (at < 0) this.violations.push(`${id} never was ${mark}`);
+    if (at < (this.seen.get(id) ?? 0)) this.violations.push(`${id} went back to ${mark}`);
+    this.seen.set(id, at);
   }
 
   service(key: string, object: Service | undefined): void {

@@ -1,0 +1,110 @@
+/**
+ * Sequences of faults with the kernel behind them: after every transaction the table is read and compared with what the
+ * model wants, and what lasts has to be in it; in the end a fresh process finds nothing to write.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { NftablesFamily } from '../../src/dataplane/nftables/family.js';
+import { readLines, wantedLines } from '../../src/dataplane/nftables/testing/table-text.js';
+import type { ModelChanges, ServicePort } from '../../src/model/types.js';
+import { NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { Random } from '../../src/netlink/testing/random.js';
+import { lasting } from './cluster.js';
+import { runSequence } from './sequence.js';
+import { inMemory } from './settings.js';
+
+const skip = enterNetworkNamespace();
+const first = 2001;
+const count = 20;
+
+/** The IPv4 half of a node, programmed change by change. */
+class Kernel {
+  readonly problems: string[] = [];
+  transactions = 0;
+  private readonly eye = NftablesConnection.open();
+  private readonly ports = new Map<string, ServicePort>();
+  private dataplane = this.open();
+  private adopted = false;
+  private work: Promise<void> = Promise.resolve();
+
+  private open(): NftablesFamily {
+    return new NftablesFamily(NftablesConnection.open(), {
+      family: 'IPv4',
+      masqueradeMark: 0x4000,
+      masqueradeAll: false,
+      detector: undefined,
+      nodePortAddresses: 'all',
+    });
+  }
+
+  take(changes: ModelChanges): void {
+    const own = changes.families.find(({ family }) => family === 'IPv4');
+    if (own === undefined) return;
+    this.work = this.work.then(async () => {
+      for (const key of own.removed) this.ports.delete(key);
+      for (const port of own.upserted) this.ports.set(port.key, port);
+      const report = this.adopted
+        ? await this.dataplane.apply(own)
+        : await this.dataplane.adopt(this.ports.values());
+      this.adopted = true;
+      this.transactions += report.transactions;
+      this.look();
+    });
+  }
+
+  private look(): void {
+    const lines = readLines(this.eye, 'IPv4');
+    const wanted = wantedLines(this.ports.values(), {});
+    if (lines.join('\n') !== wanted.join('\n')) {
+      this.problems.push(`the kernel holds\n${lines.join('\n')}\nand not\n${wanted.join('\n')}`);
+    }
+    for (const { clusterIP, port, endpoint } of lasting) {
+      const own = lines.filter((line) => line.startsWith(`${clusterIP} ${port}/TCP: `));
+      const serves =
+        own.some((line) => line.includes(': class ')) &&
+        own.some((line) => line.includes(`${endpoint} 9000`));
+      if (!serves) this.problems.push(`${clusterIP} is missing in the kernel: ${own.join('; ')}`);
+    }
+  }
+
+  /** A new process takes over: there must be nothing to do. */
+  async settle(): Promise<readonly string[]> {
+    await this.work;
+    this.dataplane.close();
+    this.dataplane = this.open();
+    const { elementsAdded, elementsDeleted } = await this.dataplane.adopt(this.ports.values());
+    if (elementsAdded + elementsDeleted > 0) {
+      this.problems.push(`a fresh start adds ${elementsAdded} and deletes ${elementsDeleted} elements`);
+    }
+    return this.problems;
+  }
+
+  close(): void {
+    this.dataplane.close();
+    this.eye.close();
+  }
+}
+
+test(`${count} sequences of faults, seen in the kernel`, { skip }, async () => {
+  let transactions = 0;
+  for (let seed = first; seed < first + count; seed++) {
+    const kernel = new Kernel();
+    try {
+      const outcome = await inMemory(new Random(~seed), (setting) =>
+        runSequence(seed, {
+          setting,
+          program: (changes) => {
+            kernel.take(changes);
+          },
+          settle: () => kernel.settle(),
+        }),
+      );
+      assert.deepEqual(outcome.violations, [], [`seed ${seed}`, ...outcome.story].join('\n'));
+      transactions += kernel.transactions;
+    } finally {
+      kernel.close();
+    }
+  }
+  assert.ok(transactions > 3 * count, `only ${transactions} transactions`);
+});
