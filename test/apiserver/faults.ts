@@ -85,6 +85,16 @@ function isOneOf<K extends string>(kinds: readonly K[], fault: Fault): fault is 
   return (kinds as readonly string[]).includes(fault.kind);
 }
 
+/** Whether only a plain list can have it. */
+export function isListFault(fault: Fault | undefined): fault is ListFault {
+  return fault !== undefined && isOneOf(listKinds, fault);
+}
+
+/** Whether only a streaming list can have it. */
+export function isStreamFault(fault: Fault | undefined): boolean {
+  return fault?.kind === 'no-end-of-list' || fault?.kind === 'unmarked-end';
+}
+
 export function isBodyFault(fault: Fault | undefined): fault is BodyFault {
   return fault !== undefined && isOneOf(bodyKinds, fault);
 }
@@ -92,9 +102,8 @@ export function isBodyFault(fault: Fault | undefined): fault is BodyFault {
 /** Whether a fault can happen to such a request. */
 function fits(fault: Fault, { target, what }: AskedFor): boolean {
   if (fault.kind === 'expired-token') return what === 'list' && target.includes('continue=');
-  if (isOneOf(listKinds, fault)) return what === 'list';
-  if (fault.kind === 'no-end-of-list' || fault.kind === 'unmarked-end')
-    return what === 'watch' && target.includes('sendInitialEvents');
+  if (isListFault(fault)) return what === 'list';
+  if (isStreamFault(fault)) return what === 'watch' && target.includes('sendInitialEvents');
   if (isOneOf(watchKinds, fault)) return what === 'watch';
   if (isBodyFault(fault)) return what !== 'other';
   return true;
@@ -115,6 +124,11 @@ export class Faults {
     if (found === undefined) return undefined;
     if (--found.left <= 0) this.#armed = this.#armed.filter((other) => other !== found);
     return found.fault;
+  }
+
+  /** Faults that still wait for a request. */
+  get armed(): number {
+    return this.#armed.length;
   }
 
   clear(): void {

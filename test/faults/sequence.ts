@@ -150,7 +150,7 @@ export async function runSequence(
 }
 
 /** The state as a start that nothing disturbs finds it. */
-async function freshPicture(server: ApiServer, setting: Setting): Promise<string> {
+export async function freshPicture(server: ApiServer, setting: Setting): Promise<string> {
   const witness = new Witness(undefined);
   const source = new ApiServerSource(
     {
