@@ -170,8 +170,9 @@ function internetChecksum(data: Buffer): number {
 }
 
 /**
- * An ACK of an existing connection with a random sequence number: outside the window but for one chance in 65,536.
- * Connection tracking calls such a segment INVALID unless nf_conntrack_tcp_be_liberal is on.
+ * A segment on an existing connection that begins and ends one at the same time (SYN and FIN): connection tracking calls
+ * it INVALID, always (net/netfilter/nf_conntrack_proto_tcp.c, tcp_valid_flags). A sequence number outside the window
+ * would not do: since Linux 6.1 one below it is ignored, not INVALID.
  */
 export function sendStraySegment(source: Endpoint, target: Endpoint): void {
   const segment = Buffer.alloc(20);
@@ -180,7 +181,7 @@ export function sendStraySegment(source: Endpoint, target: Endpoint): void {
   segment.writeUInt32BE(Math.floor(Math.random() * 2 ** 32), 4);
   segment.writeUInt32BE(Math.floor(Math.random() * 2 ** 32), 8);
   segment.writeUInt8(5 << 4, 12);
-  segment.writeUInt8(0x10, 13);
+  segment.writeUInt8(0x03, 13);
   segment.writeUInt16BE(1024, 14);
   const ends = Buffer.concat([addressBytes(source.address), addressBytes(target.address)]);
   const tail = Buffer.alloc(4);
