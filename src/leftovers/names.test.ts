@@ -20,7 +20,7 @@ test("chains of the kubelet, of upstream's other tables and of other programs ar
   ];
   for (const table of xtables)
     for (const name of foreign) assert.deepEqual(modesOfChain(table, name), [], `${table} ${name}`);
-  assert.deepEqual(modesOfChain('filter', 'KUBE-SVC-NPX46M4PTMTKRN6Y'), [], 'Services are in nat only');
+  assert.deepEqual(modesOfChain('mangle', 'KUBE-SVC-NPX46M4PTMTKRN6Y'), [], 'Services are in nat and filter');
   assert.deepEqual(modesOfChain('filter', 'KUBE-POSTROUTING'), []);
   assert.deepEqual(modesOfChain('mangle', 'KUBE-SERVICES'), []);
 });
