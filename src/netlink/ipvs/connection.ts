@@ -131,6 +131,28 @@ export class IpvsConnection {
     return services;
   }
 
+  /** undefined: there is no such virtual server. */
+  getService(key: VirtualServerKey, options: IpvsListOptions = {}): VirtualServer | undefined {
+    let service: VirtualServer | undefined;
+    try {
+      this.generic.execute(
+        this.request(CMD.GET_SERVICE, `read virtual server ${describeKey(key)}`, (writer) => {
+          encodeService(writer, key);
+        }),
+        (_command, attributes) => {
+          while (attributes.next()) {
+            if (attributes.type === IPVS_CMD_ATTR_SERVICE)
+              service = decodeService(attributes.nested(), options.counters);
+          }
+        },
+      );
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ESRCH') return undefined;
+      throw error;
+    }
+    return service;
+  }
+
   /** @throws NetlinkError ESRCH when there is no such virtual server */
   listDestinations(service: VirtualServerKey, options: IpvsListOptions = {}): RealServer[] {
     let servers: RealServer[] = [];

@@ -78,6 +78,9 @@ test('virtual servers come, change and go', { skip }, () => {
   ipvs.changeService(changed);
   assert.deepEqual(byText(ipvs.listServices()), byText([changed, ...servers.slice(1)].map(inForce)));
 
+  assert.deepEqual(ipvs.getService(first.key), inForce(changed));
+  assert.equal(ipvs.getService({ ...first.key, port: 1 }), undefined);
+
   for (const { key } of servers) assert.equal(ipvs.deleteService(key), true);
   assert.equal(ipvs.deleteService(first.key), false, 'gone already');
   assert.deepEqual(ipvs.listServices(), []);

@@ -1,0 +1,29 @@
+/** What the dataplane needs of the kernel beside nftables; a test can put something else in its place. */
+import type { Refusal } from '../../netlink/index.js';
+import type { IpvsCommand, RealServer, VirtualServer, VirtualServerKey } from '../../netlink/ipvs/index.js';
+
+/** IpvsConnection is one. */
+export interface IpvsKernel {
+  listServices(): VirtualServer[];
+  /** undefined: there is none. */
+  getService(key: VirtualServerKey): VirtualServer | undefined;
+  /** @throws NetlinkError ESRCH when there is no such virtual server */
+  listDestinations(service: VirtualServerKey): RealServer[];
+  executeAll(commands: Iterable<IpvsCommand>): Refusal[];
+  close(): void;
+}
+
+export interface AddressChange {
+  readonly do: 'add' | 'delete';
+  /** Canonical text. */
+  readonly ip: string;
+}
+
+/** The addresses of the service interface, of one family. */
+export interface ServiceInterface {
+  /** Makes the interface unless it is there. @returns its addresses, canonical text */
+  open(): readonly string[];
+  /** @returns those that the kernel refused, by index */
+  change(changes: readonly AddressChange[]): Refusal[];
+  close(): void;
+}
