@@ -78,6 +78,11 @@ export interface Dataplane {
   /** The node's addresses that serve node ports. No effect when the option was 'all'. */
   setNodePortAddresses(addresses: readonly string[]): ApplyReport;
   /**
+   * Addresses of this family on the interfaces of this node, for modes that have to name those that they mean. Not those on
+   * kube-ipvs0, which are addresses of Services.
+   */
+  setLocalAddresses?(addresses: readonly string[]): ApplyReport;
+  /**
    * Where load balancers ask for this node's health on behalf of a Service; undefined: no longer. For modes that let such
    * packets in, whatever the host's own rules say.
    * @param service 'namespace/name'

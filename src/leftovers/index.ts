@@ -6,7 +6,8 @@ import { NetlinkError, NftablesConnection } from '../netlink/index.js';
 import { removeIpvs } from './ipvs.js';
 import { removeLegacyRules } from './legacy-rules.js';
 import { removeNftRules } from './nft-rules.js';
-import { removeNftablesTables } from './nftables-tables.js';
+import { ipvsTable, nftablesTable } from './names.js';
+import { removeNftablesTable } from './nftables-tables.js';
 import { Report } from './report.js';
 import { removeSets } from './sets.js';
 
@@ -14,9 +15,10 @@ export type { Outcome, Report } from './report.js';
 
 /** What runs and therefore stays; 'none' leaves nothing. */
 export type Running =
-  | { readonly mode: 'none' | 'nftables' }
+  /** Mode ipvs is ours, which needs neither iptables nor ipset; what upstream's has there is left over. */
+  | { readonly mode: 'none' | 'nftables' | 'ipvs' }
   /** `variant`: the kind of iptables whose tables it writes. */
-  | { readonly mode: 'iptables' | 'ipvs'; readonly variant: 'nft' | 'legacy' };
+  | { readonly mode: 'iptables'; readonly variant: 'nft' | 'legacy' };
 
 /**
  * Removes leftovers, once the running mode's own rules are in the kernel: there is no moment without rules then. Established
@@ -36,14 +38,15 @@ export async function removeLeftovers(running: Running): Promise<Report> {
       return;
     }
     try {
-      if (running.mode !== 'nftables') await removeNftablesTables(connection, report);
+      if (running.mode !== 'nftables') await removeNftablesTable(connection, nftablesTable, report);
+      if (running.mode !== 'ipvs') await removeNftablesTable(connection, ipvsTable, report);
       await removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
     } finally {
       connection.close();
     }
   });
   await removeLegacyRules(keeps?.variant === 'legacy' ? keeps.mode : undefined, report);
-  if (running.mode !== 'ipvs') await removeSets(report);
+  await removeSets(report);
   return report;
 }
 

@@ -1,19 +1,23 @@
 /**
  * What mode ipvs leaves: virtual servers, and the interface that holds their addresses. Others use IPVS too (keepalived,
- * for one), so a virtual server counts as kube-proxy's only if its address is on that interface, or if it is a node port
- * that one of kube-proxy's sets names.
+ * for one), so a virtual server counts as kube-proxy's only if its address is on that interface, if it is a node port
+ * that one of upstream's sets names, or if our own tables name it, or its mark is one of ours.
  */
 import {
+  describeKey,
+  formatAddress,
   IpsetConnection,
   IpvsConnection,
+  NetlinkError,
+  NftablesConnection,
   RouteConnection,
   type Family,
   type VirtualServerKey,
 } from '../netlink/index.js';
-import { ipvsInterface, nodePortSets, setNameIPv6 } from './names.js';
+import { ipvsInterface, ipvsServices, ipvsTable, isIpvsMark, nodePortSets, setNameIPv6 } from './names.js';
 import { count, type Report } from './report.js';
 
-/** Call it before the sets are destroyed: they tell which node ports are kube-proxy's. */
+/** Call it before the sets and tables are removed: they tell which virtual servers are kube-proxy's. */
 export async function removeIpvs(report: Report): Promise<void> {
   await report.attempt('IPVS virtual servers', () => {
     withRoute((route) => {
@@ -44,7 +48,7 @@ function removeVirtualServers(route: RouteConnection, report: Report): void {
     return;
   }
   try {
-    const isOurs = ownership(route.listAddresses(), nodePorts());
+    const isOurs = ownership(route.listAddresses(), nodePorts(), tableServers());
     const ours = ipvs.listServices().filter(({ key }) => isOurs(key));
     for (const { key } of ours) ipvs.deleteService(key);
     if (ours.length === 0) report.absent(what);
@@ -60,16 +64,43 @@ export type NodePorts = Readonly<Record<Family, ReadonlySet<string>>>;
 export function ownership(
   addresses: readonly { readonly address: string; readonly interfaceName: string }[],
   nodePorts: NodePorts,
+  tableServers: ReadonlySet<string>,
 ): (key: VirtualServerKey) => boolean {
   const service = new Set<string>();
   const node = new Set<string>();
   for (const { address, interfaceName } of addresses)
     (interfaceName === ipvsInterface ? service : node).add(address);
   return (key) => {
-    if ('fwmark' in key) return false;
+    if ('fwmark' in key) return isIpvsMark(key.fwmark);
+    if (tableServers.has(describeKey(key))) return true;
     if (service.has(key.address)) return true;
     return node.has(key.address) && nodePorts[key.family].has(nodePortKey(key.protocol, key.port));
   };
+}
+
+/** Virtual servers that the tables of our mode ipvs name, as describeKey() does. */
+function tableServers(): ReadonlySet<string> {
+  const servers = new Set<string>();
+  const connection = NftablesConnection.open();
+  try {
+    for (const family of ['ip', 'ip6'] as const) {
+      try {
+        connection.listElements(family, ipvsTable, ipvsServices, (key) => {
+          // ip daddr . meta l4proto . th dport, each padded to four bytes
+          const end = key.length - 8;
+          const address = formatAddress(key.subarray(0, end));
+          const [protocol, port] = [key.readUInt8(end), key.readUInt16BE(end + 4)];
+          servers.add(describeKey({ family, protocol, address, port }));
+        });
+      } catch (error) {
+        // A kernel without nf_tables has none of it either.
+        if (!(error instanceof NetlinkError)) throw error;
+      }
+    }
+  } finally {
+    connection.close();
+  }
+  return servers;
 }
 
 export function nodePortKey(protocol: number, port: number): string {

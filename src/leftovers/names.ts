@@ -109,3 +109,13 @@ export const nodePortSets: readonly { readonly name: string; readonly protocol: 
 
 /** Tables of mode nftables. */
 export const nftablesTable = 'kube-proxy';
+
+/** Tables of our mode ipvs; upstream's has rules of iptables and ipsets instead. */
+export const ipvsTable = 'kube-proxy-ipvs';
+/** A set in them: every address and port that IPVS serves for us. */
+export const ipvsServices = 'service-ips';
+
+/** Marks of virtual servers of our mode ipvs. */
+export function isIpvsMark(mark: number): boolean {
+  return (mark & 0xfff0_0000) === 0x6b70_0000;
+}

@@ -1,13 +1,16 @@
-/** The tables of mode nftables. */
+/** The tables of modes nftables and ipvs. */
 import { Batch, NetlinkError, type NftablesConnection } from '../netlink/index.js';
-import { nftablesTable } from './names.js';
 import type { Report } from './report.js';
 
-export async function removeNftablesTables(connection: NftablesConnection, report: Report): Promise<void> {
+export async function removeNftablesTable(
+  connection: NftablesConnection,
+  table: string,
+  report: Report,
+): Promise<void> {
   for (const family of ['ip', 'ip6'] as const) {
-    const what = `nftables table ${family} ${nftablesTable}`;
+    const what = `nftables table ${family} ${table}`;
     await report.attempt(what, () => {
-      const batch = new Batch(family, nftablesTable);
+      const batch = new Batch(family, table);
       batch.deleteTable();
       try {
         connection.commit(batch);

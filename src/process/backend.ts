@@ -1,15 +1,21 @@
 /** Opens the dataplanes of a mode, one per family, with what watches over them. */
+import type { IpvsConfig } from '../config/config.js';
 import type { ApplyReport, Dataplane, DataplaneOptions } from '../dataplane/dataplane.js';
 import { ensureCounters } from '../dataplane/iptables/counters.js';
 import { IptablesFamily, type RuleStatistics } from '../dataplane/iptables/family.js';
 import { RuleWatch, WatchedFamily } from '../dataplane/iptables/watch.js';
+import { IpvsFamily } from '../dataplane/ipvs/family.js';
+import { KernelServiceInterface } from '../dataplane/ipvs/service-interface.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
 import type { Running as Keeps } from '../leftovers/index.js';
 import type { Logger } from '../log/logger.js';
 import type { IptablesMetrics } from '../metrics/metrics.js';
+import { parseCidr } from '../model/addresses.js';
 import type { IPFamily } from '../model/types.js';
+import { RouteConnection } from '../netlink/rtnetlink/index.js';
 import { systemFiles, sysctlPath } from '../system/index.js';
+import { openIpvs, schedulerOf } from './ipvs.js';
 import type { BuiltMode } from './mode.js';
 import { openNftables } from './preflight.js';
 
@@ -17,6 +23,10 @@ export interface BackendOptions {
   readonly mode: BuiltMode;
   readonly families: readonly IPFamily[];
   readonly dataplaneOptions: (family: IPFamily) => DataplaneOptions;
+  /** Mode ipvs only. */
+  readonly ipvs: IpvsConfig;
+  /** Addresses of this node's interfaces, without those of Services. */
+  readonly localAddresses: (family: IPFamily) => readonly string[];
   /** Another program changed what is ours: everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   /** Another program touched some elements of ours; they were put right, so many seconds after it was noticed. */
@@ -36,7 +46,35 @@ export interface Backend {
 }
 
 export function openBackend(options: BackendOptions): Backend {
-  return options.mode === 'iptables' ? openIptablesBackend(options) : openNftablesBackend(options);
+  switch (options.mode) {
+    case 'iptables':
+      return openIptablesBackend(options);
+    case 'ipvs':
+      return openIpvsBackend(options);
+    case 'nftables':
+      return openNftablesBackend(options);
+  }
+}
+
+function openIpvsBackend({ families, dataplaneOptions, ipvs, localAddresses }: BackendOptions): Backend {
+  const excluded = ipvs.excludeCIDRs.map(parseCidr).filter((cidr) => cidr !== undefined);
+  const dataplanes = families.map((family) => {
+    const side = {
+      nft: openNftables(),
+      ipvs: openIpvs(),
+      addresses: new KernelServiceInterface(RouteConnection.open(), family === 'IPv4' ? 'ip' : 'ip6'),
+    };
+    return new IpvsFamily(side, dataplaneOptions(family), {
+      scheduler: schedulerOf(ipvs),
+      excludeCIDRs: excluded.filter((cidr) => cidr.family === family).map(({ cidr }) => cidr),
+      localAddresses: localAddresses(family),
+    });
+  });
+  return {
+    dataplanes,
+    keeps: () => ({ mode: 'ipvs' }),
+    stopWatching: () => Promise.resolve(),
+  };
 }
 
 function openNftablesBackend(options: BackendOptions): Backend {

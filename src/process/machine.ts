@@ -7,6 +7,7 @@ import type { Logger } from '../log/logger.js';
 import { resolveNodePortAddresses } from '../model/nodeport-addresses.js';
 import type { NftablesConnection } from '../netlink/nftables/index.js';
 import { setOOMScore, tuneConntrack, type Tuning } from '../system/index.js';
+import { prepareIpvs } from './ipvs.js';
 import { allowRouteLocalnet } from './route-localnet.js';
 
 export class Machine {
@@ -20,6 +21,7 @@ export class Machine {
     this.tuning = tuneConntrack(config.conntrack, this.log.named('conntrack'));
     // Tries twice with a pause, which nothing waits for.
     void setOOMScore(config.oomScoreAdj, this.log);
+    if (config.mode === 'ipvs') prepareIpvs(config, this.log.named('ipvs'));
   }
 
   /** For `--init-only`: also what is otherwise made once the node's addresses are known. */

@@ -3,10 +3,8 @@
  * upstream's default, iptables, gives its users: node ports on all addresses, loopback included.
  */
 import type { Config, ProxyMode } from '../config/config.js';
-import { exitCodes, FatalError } from './exit-codes.js';
 
-/** Modes that are built. */
-export type BuiltMode = 'nftables' | 'iptables';
+export type BuiltMode = ProxyMode;
 
 export interface ChosenMode {
   readonly mode: BuiltMode;
@@ -18,17 +16,18 @@ export interface ChosenMode {
 
 /**
  * @param nftablesProblem why nf_tables can't be used here; undefined: it can
+ * @param ipvsProblem the same of IPVS
  * @throws FatalError when the mode asked for can't run
  */
 export function chooseMode(
   config: Pick<Config, 'mode'>,
   nftablesProblem: () => Error | undefined,
+  ipvsProblem: () => Error | undefined,
 ): ChosenMode {
   const { mode } = config;
-  if (mode === 'ipvs') throw notBuilt(mode);
   if (mode === 'iptables') return { mode, automatic: false, reason: 'as configured' };
-  const problem = nftablesProblem();
-  if (mode === 'nftables') {
+  const problem = mode === 'ipvs' ? ipvsProblem() : nftablesProblem();
+  if (mode === 'nftables' || mode === 'ipvs') {
     if (problem !== undefined) throw problem;
     return { mode, automatic: false, reason: 'as configured' };
   }
@@ -47,11 +46,4 @@ export function chooseMode(
     automatic: true,
     reason: `no mode is configured and nftables is not to be had: ${problem.message}`,
   };
-}
-
-function notBuilt(mode: ProxyMode): FatalError {
-  return new FatalError(
-    exitCodes.configuration,
-    `mode ${mode} is not built yet; use nftables or iptables, or leave it empty`,
-  );
 }

@@ -20,6 +20,9 @@ const nodeWaitMs = 30_000;
 /** How long pod CIDRs are waited for in mode NodeCIDR. */
 const podCIDRWaitMs = 5 * 60_000;
 
+const ipvsNote =
+  'Kubernetes has deprecated mode ipvs of kube-proxy and plans to remove it. kube-proxy-ts keeps it; mode nftables does more with less (docs/ipvs.md tells what changes).';
+
 /** One start of the program's inside, from the API server to the kernel. */
 export class Proxy {
   private readonly state: ClusterState;
@@ -179,6 +182,8 @@ export class Proxy {
     };
     const event = { type: 'Normal', action: 'StartKubeProxy', regarding } as const;
     record({ ...event, reason: 'Starting', note: '' });
+    if (this.mode.mode === 'ipvs')
+      record({ ...event, type: 'Warning', reason: 'IPVSDeprecation', note: ipvsNote });
     if (this.mode.automatic)
       record({ ...event, reason: 'ModeChosen', note: `mode ${this.mode.mode}: ${this.mode.reason}` });
   }

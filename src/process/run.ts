@@ -12,6 +12,7 @@ import { configz } from '../config/versioned.js';
 import { ConfigFileWatcher } from '../config/watch.js';
 import { createLogger, errorText, type RootLogger } from '../log/logger.js';
 import { exitCodes } from './exit-codes.js';
+import { ipvsProblem } from './ipvs.js';
 import { droppingChains, Machine } from './machine.js';
 import { chooseMode, type ChosenMode } from './mode.js';
 import { nftablesProblem, openNftables } from './preflight.js';
@@ -55,7 +56,7 @@ class Process {
     private readonly log: RootLogger,
   ) {
     this.machine = new Machine(log);
-    this.mode = chooseMode(config, nftablesProblem);
+    this.mode = chooseMode(config, nftablesProblem, () => ipvsProblem(config));
     log.info('Starting kube-proxy-ts', {
       version,
       node: config.nodeName,
@@ -175,7 +176,8 @@ class Process {
     let mode: ChosenMode;
     try {
       next = load();
-      mode = chooseMode(next, nftablesProblem);
+      const wanted = next;
+      mode = chooseMode(wanted, nftablesProblem, () => ipvsProblem(wanted));
     } catch (error) {
       const problems = error instanceof ConfigError ? error.problems : [errorText(error)];
       for (const problem of problems)

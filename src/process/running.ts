@@ -99,9 +99,12 @@ export class Running {
       mode: options.mode.mode,
       metrics: metrics.iptables,
       families,
+      ipvs: config.ipvs,
+      localAddresses: (family) => this.localAddresses.of(family),
       dataplaneOptions: (family) => {
-        // Before the question whether the guard is needed.
-        const localhostNodePorts = this.nodePorts.localhost(family);
+        // Before the question whether the guard is needed. IPVS does not see packets to loopback addresses.
+        const localhostNodePorts =
+          options.mode.mode === 'ipvs' ? undefined : this.nodePorts.localhost(family);
         return {
           family,
           masqueradeMark: 1 << config.masqueradeBit,
@@ -269,6 +272,7 @@ export class Running {
     this.program('node port addresses', (dataplane) => {
       const addresses = this.nodePorts.current(dataplane.family);
       this.nodePortHealth.get(dataplane.family)?.setAddresses(addresses);
+      dataplane.setLocalAddresses?.(this.localAddresses.of(dataplane.family));
       return addresses === 'all' ? undefined : dataplane.setNodePortAddresses(addresses);
     });
   }

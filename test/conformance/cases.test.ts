@@ -31,7 +31,7 @@ describe('the case files', () => {
       }
       for (const step of test.steps) {
         if (step.send !== undefined) parsePacket(step.send);
-        for (const column of ['nft', 'ipt', 'auto'] as const) {
+        for (const column of ['nft', 'ipt', 'auto', 'ipvs'] as const) {
           for (const standard of ['better', 'upstream'] as const) {
             const expected = expectationOf(step, { column, standard });
             if (step.stray === undefined && expected !== undefined)

@@ -61,7 +61,12 @@ const servicePatches = z.record(z.string(), z.record(z.string(), z.unknown()).nu
 
 const expectation = z.union([
   z.string(),
-  z.strictObject({ nft: z.string(), ipt: z.string(), auto: z.string().optional() }),
+  z.strictObject({
+    nft: z.string(),
+    ipt: z.string(),
+    auto: z.string().optional(),
+    ipvs: z.string().optional(),
+  }),
 ]);
 
 const plainAnswer = z.union([
@@ -76,7 +81,12 @@ const plainAnswer = z.union([
 
 const httpAnswer = z.union([
   plainAnswer,
-  z.strictObject({ nft: plainAnswer, ipt: plainAnswer, auto: plainAnswer.optional() }),
+  z.strictObject({
+    nft: plainAnswer,
+    ipt: plainAnswer,
+    auto: plainAnswer.optional(),
+    ipvs: plainAnswer.optional(),
+  }),
 ]);
 
 export type HttpExpectation = z.infer<typeof plainAnswer>;
@@ -168,7 +178,7 @@ const rowSchema = z.strictObject({
   families: z.array(z.enum(['v4', 'v6'])).optional(),
   protocols: z.array(z.enum(['tcp', 'udp'])).optional(),
   /** Columns of the table to which the row applies. */
-  modes: z.array(z.enum(['nft', 'ipt', 'auto'])).optional(),
+  modes: z.array(z.enum(['nft', 'ipt', 'auto', 'ipvs'])).optional(),
   /** Not together with other rows. */
   alone: z.boolean().optional(),
   'upstream-weak': z.boolean().optional(),
@@ -193,12 +203,15 @@ export interface Section {
   readonly rows: readonly Row[];
 }
 
-/** 'auto': no mode is configured, so nftables with the node ports of iptables; as 'nft' where nothing else is said. */
-export type Column = 'nft' | 'ipt' | 'auto';
+/**
+ * 'auto': no mode is configured, so nftables with the node ports of iptables. 'ipvs': mode ipvs of this program. Both are as
+ * 'nft' where nothing else is said.
+ */
+export type Column = 'nft' | 'ipt' | 'auto' | 'ipvs';
 
 /** What applies in a column. */
 export function inColumn<T>(
-  of: { readonly nft: T; readonly ipt: T; readonly auto?: T | undefined },
+  of: { readonly nft: T; readonly ipt: T; readonly auto?: T | undefined; readonly ipvs?: T | undefined },
   column: Column,
 ): T {
   return of[column] ?? of.nft;

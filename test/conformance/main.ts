@@ -88,6 +88,7 @@ function readOptions() {
 /** Which column of the cases a mode is held against. */
 function columnOf(mode: string): Column {
   if (mode === '') return 'auto';
+  if (mode === 'ipvs') return 'ipvs';
   return mode === 'nftables' || mode === 'ebpf' ? 'nft' : 'ipt';
 }
 

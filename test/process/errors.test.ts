@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { exitCodes } from '../../src/process/exit-codes.js';
 import { checkKernelVersion, explainNetlink } from '../../src/process/preflight.js';
 import { FatalError } from '../../src/process/exit-codes.js';
-import { NetlinkError } from '../../src/netlink/index.js';
+import { GenericConnection, NetlinkError } from '../../src/netlink/index.js';
 import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
 import { program, start } from './node.js';
 
@@ -23,6 +23,15 @@ const file = (name: string, content: string): string => {
   writeFileSync(path, content);
   return path;
 };
+
+function kernelHasIpvs(): boolean {
+  const generic = GenericConnection.open();
+  try {
+    return generic.resolveFamily('IPVS') !== undefined;
+  } finally {
+    generic.close();
+  }
+}
 
 /** Lines of the operator's kind: not the log. */
 function complaints(output: string): string[] {
@@ -82,12 +91,19 @@ const mistakes: readonly Mistake[] = [
     code: 'configuration',
     says: /--proxy-mode: "magic": must be nftables, iptables, ipvs/,
   },
-  {
-    name: 'mode of upstream that is not there yet',
-    args: ['--proxy-mode=ipvs'],
-    code: 'configuration',
-    says: /mode ipvs is not built yet; use nftables/,
-  },
+  kernelHasIpvs()
+    ? {
+        name: 'an IPVS scheduler that nobody knows',
+        args: ['--proxy-mode=ipvs', '--ipvs-scheduler=fair'],
+        code: 'configuration',
+        says: /there is no IPVS scheduler "fair"; Linux has rr, wrr, lc/,
+      }
+    : {
+        name: 'mode ipvs where the kernel has no IPVS',
+        args: ['--proxy-mode=ipvs'],
+        code: 'kernelUnsupported',
+        says: /the kernel has no IPVS: load it with 'modprobe ip_vs'/,
+      },
   {
     name: 'bad CIDR',
     args: ['--cluster-cidr=10.0.0.0'],
