@@ -5,37 +5,24 @@
  * A change is written in this order: rules, virtual servers, addresses. So a new address answers only when everything
  * behind it is there; what goes is refused first.
  */
-import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { cidrContains, isLoopback } from '../../model/addresses.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import { NetlinkError } from '../../netlink/index.js';
-import {
-  describeKey,
-  type IpvsCommand,
-  type VirtualServer,
-  type VirtualServerKey,
-} from '../../netlink/ipvs/index.js';
+import type { VirtualServerKey } from '../../netlink/ipvs/index.js';
 import { Batch, type NftablesConnection } from '../../netlink/nftables/index.js';
-import {
-  TableDamagedError,
-  type ApplyReport,
-  type Dataplane,
-  type DataplaneOptions,
-  type ProgrammingFailure,
-} from '../dataplane.js';
+import { TableDamagedError, type ApplyReport, type Dataplane, type DataplaneOptions } from '../dataplane.js';
 import { intervalElements } from '../nft/intervals.js';
 import { addressBytes } from '../nft/keys.js';
 import { nftFamily } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
+import { Draft } from './draft.js';
 import {
   commentOf,
   elementsOf,
   emptyFootprint,
   footprintOf,
   needsMark,
-  protocolOf,
-  serverId,
   type AddressPlan,
   type Element,
   type Footprint,
@@ -48,14 +35,9 @@ import { chainDefinitions, setDefinitions, tableComment } from './layout.js';
 import { isOurMark, Marks } from './marks.js';
 import { chains, sets, tableName } from './names.js';
 import { schedulerNamed } from './schedulers.js';
-import {
-  planServer,
-  settleServer,
-  stateInKernel,
-  type ServerChange,
-  type ServerState,
-} from './server-state.js';
+import { Tally } from './tally.js';
 import { bytes, Transaction } from './transaction.js';
+import { VirtualServers } from './virtual-servers.js';
 
 export interface IpvsOptions {
   /** As the kernel knows it. */
@@ -73,10 +55,6 @@ export interface IpvsKernelSide {
   readonly addresses: ServiceInterface;
 }
 
-/** Virtual servers in one transaction; between two, the event loop has its turn. Some 20 ms of the kernel's time. */
-const serversPerDraft = 2_000;
-const endpointsPerDraft = 10_000;
-
 /** IPv4 addresses of this kind are like any other to a node. */
 const linkLocal: Cidr = { ip: 'fe80::', prefixLength: 10 };
 
@@ -90,71 +68,6 @@ interface Step {
   readonly key: string;
   readonly name: string;
   readonly next: ServicePort | undefined;
-}
-
-class Tally {
-  transactions = 0;
-  elementsAdded = 0;
-  elementsDeleted = 0;
-  kernelMs = 0;
-  readonly failures: ProgrammingFailure[] = [];
-
-  /** Runs what waits for the kernel. */
-  timed<T>(work: () => T): T {
-    const start = performance.now();
-    try {
-      return work();
-    } finally {
-      this.kernelMs += performance.now() - start;
-    }
-  }
-
-  fail({ key, name }: { readonly key: string; readonly name: string }, error: unknown): void {
-    this.failures.push({
-      servicePort: name,
-      key,
-      error: error instanceof Error ? error : new Error(String(error)),
-    });
-  }
-}
-
-/** A part of a change on its way into the kernel. */
-class Draft {
-  /** By virtual server that may change: what stood for its address before. */
-  readonly before = new Map<string, AddressPlan | undefined>();
-  /** Virtual servers by mark that may change. */
-  readonly marks = new Set<string>();
-  /** Addresses that may come or go. */
-  readonly ips = new Set<string>();
-  readonly hairpins = new Set<string>();
-  endpoints = 0;
-  /** The rules are in the kernel. */
-  isCommitted = false;
-  private readonly undoSteps: (() => void)[] = [];
-  private readonly doneSteps: (() => void)[] = [];
-
-  get isFull(): boolean {
-    return this.before.size >= serversPerDraft || this.endpoints >= endpointsPerDraft;
-  }
-
-  /** Remembers how to take back a change of our own memory. */
-  onFailure(undo: () => void): void {
-    this.undoSteps.push(undo);
-  }
-
-  /** For when the rules are in the kernel. */
-  onSuccess(work: () => void): void {
-    this.doneSteps.push(work);
-  }
-
-  rollBack(): void {
-    while (this.undoSteps.length > 0) this.undoSteps.pop()?.();
-  }
-
-  done(): void {
-    this.isCommitted = true;
-    for (const work of this.doneSteps) work();
-  }
 }
 
 export class IpvsFamily implements Dataplane {
@@ -175,17 +88,14 @@ export class IpvsFamily implements Dataplane {
   private serviceCIDRs: readonly Cidr[] = [];
 
   // What the kernel holds, as far as we know.
-  private readonly servers = new Map<string, ServerState>();
-  /** Ids of virtual servers that drain endpoints. */
-  private readonly draining = new Set<string>();
+  private readonly servers: VirtualServers;
   private readonly hairpins = new Set<string>();
   private readonly boundElements = new Set<string>();
   private readonly bound = new Set<string>();
   /** The table is being compared: what is in it and right is not written again. */
   private kernel: KernelFilter | undefined;
-  /** While it is being compared: virtual servers whose elements were, and those whose endpoints were not read yet. */
+  /** Virtual servers whose elements were compared. */
   private readonly compared = new Set<string>();
-  private readonly unread = new Map<string, VirtualServer>();
   private baseWritten = false;
   private adopted = false;
 
@@ -197,6 +107,12 @@ export class IpvsFamily implements Dataplane {
     this.family = options.family;
     this.nft = nftFamily(options.family);
     this.localAddresses = new Set(ipvs.localAddresses);
+    this.servers = new VirtualServers(side.ipvs, {
+      family: this.nft,
+      wanted: (id) => this.planFor(id)?.server ?? this.byMark.get(id),
+      isExcluded: (key) => this.isExcluded(key),
+      isServiceAddress: (ip) => this.bound.has(ip),
+    });
     this.context = {
       scheduler: ipvs.scheduler,
       traits: schedulerNamed(ipvs.scheduler),
@@ -255,16 +171,15 @@ export class IpvsFamily implements Dataplane {
   maintain(): ApplyReport {
     const tally = new Tally();
     if (!this.adopted) return tally;
-    this.verify();
-    const draft = new Draft();
-    this.settle([...this.draining], draft, tally);
-    this.releaseAddresses(draft, tally);
+    this.servers.verify();
+    this.verifyAddresses();
+    this.releaseAddresses(this.servers.settle(undefined, tally), tally);
     return tally;
   }
 
   close(): void {
     this.side.nft.close();
-    this.side.ipvs.close();
+    this.servers.close();
     this.side.addresses.close();
   }
 
@@ -340,24 +255,24 @@ export class IpvsFamily implements Dataplane {
     const mark = this.markFor(draft, before, next);
     const now = next === undefined ? emptyFootprint : footprintOf(next, mark, this.context);
     this.moveClaims(draft, this.services, key, old.services, now.services, (ip, by) => {
-      this.count(draft, this.addressUse, ip, by);
+      draft.count(this.addressUse, ip, by);
     });
     for (const plans of [old.services, now.services])
       for (const { address } of plans.values()) draft.ips.add(address.ip);
     this.moveClaims(draft, this.nodePorts, key, old.nodePorts, now.nodePorts);
     for (const server of [old.byMark, now.byMark]) if (server !== undefined) draft.marks.add(server.id);
     if (old.byMark !== undefined && old.byMark.id !== now.byMark?.id)
-      this.note(draft, this.byMark, old.byMark.id, undefined);
-    if (now.byMark !== undefined) this.note(draft, this.byMark, now.byMark.id, now.byMark);
+      draft.note(this.byMark, old.byMark.id, undefined);
+    if (now.byMark !== undefined) draft.note(this.byMark, now.byMark.id, now.byMark);
     for (const hairpin of now.hairpins) {
-      if (!old.hairpins.has(hairpin)) this.count(draft, this.hairpinUse, hairpin, 1);
+      if (!old.hairpins.has(hairpin)) draft.count(this.hairpinUse, hairpin, 1);
       draft.hairpins.add(hairpin);
     }
     for (const hairpin of old.hairpins) {
-      if (!now.hairpins.has(hairpin)) this.count(draft, this.hairpinUse, hairpin, -1);
+      if (!now.hairpins.has(hairpin)) draft.count(this.hairpinUse, hairpin, -1);
       draft.hairpins.add(hairpin);
     }
-    this.note(draft, this.ports, key, next === undefined ? undefined : { port: next, mark, footprint: now });
+    draft.note(this.ports, key, next === undefined ? undefined : { port: next, mark, footprint: now });
     draft.endpoints += (now.services.size + now.nodePorts.size) * (next?.clusterEndpoints.length ?? 0);
   }
 
@@ -402,13 +317,13 @@ export class IpvsFamily implements Dataplane {
       this.touch(draft, id);
       // An address that has moved on to another service port meanwhile is that one's.
       if (now.has(id) || claims.get(id)?.server.owner.key !== key) continue;
-      this.note(draft, claims, id, undefined);
+      draft.note(claims, id, undefined);
       onUse?.(plan.address.ip, -1);
     }
     for (const [id, plan] of now) {
       this.touch(draft, id);
       if (!claims.has(id)) onUse?.(plan.address.ip, 1);
-      this.note(draft, claims, id, plan);
+      draft.note(claims, id, plan);
     }
   }
 
@@ -427,23 +342,8 @@ export class IpvsFamily implements Dataplane {
     return this.services.get(id) ?? this.nodePorts.get(id);
   }
 
-  private wantedServer(id: string): WantedServer | undefined {
-    return this.planFor(id)?.server ?? this.byMark.get(id);
-  }
-
-  private note<T>(draft: Draft, map: Map<string, T>, key: string, value: T | undefined): void {
-    const before = map.get(key);
-    draft.onFailure(() => {
-      if (before === undefined) map.delete(key);
-      else map.set(key, before);
-    });
-    if (value === undefined) map.delete(key);
-    else map.set(key, value);
-  }
-
-  private count(draft: Draft, uses: Map<string, number>, key: string, by: 1 | -1): void {
-    const after = (uses.get(key) ?? 0) + by;
-    this.note(draft, uses, key, after === 0 ? undefined : after);
+  private isExcluded(key: VirtualServerKey): boolean {
+    return 'address' in key && this.ipvs.excludeCIDRs.some((cidr) => cidrContains(cidr, key.address));
   }
 
   private selectNodePortAddresses(selection: DataplaneOptions['nodePortAddresses']): readonly string[] {
@@ -511,9 +411,9 @@ export class IpvsFamily implements Dataplane {
     }
     this.commit(tx, tally);
     draft.done();
-    this.writeServers([...draft.before.keys(), ...draft.marks], draft, tally);
-    this.bindAddresses(draft, tally);
-    this.releaseAddresses(draft, tally);
+    this.servers.write([...draft.before.keys(), ...draft.marks], tally);
+    this.bindAddresses(draft.ips, tally);
+    this.releaseAddresses(draft.ips, tally);
   }
 
   private writeElements(
@@ -581,163 +481,23 @@ export class IpvsFamily implements Dataplane {
       tx.batch.addElement(sets.serviceCIDRs, bytes(key), undefined, { intervalEnd: end });
   }
 
-  // ---- virtual servers
-
-  private writeServers(ids: readonly string[], draft: Draft, tally: Tally): void {
-    const changes: { readonly id: string; readonly change: ServerChange }[] = [];
-    const drained: string[] = [];
-    for (const id of ids) {
-      const unread = this.unread.get(id);
-      if (unread !== undefined) {
-        tally.timed(() => {
-          this.readServer(id, unread);
-        });
-        this.unread.delete(id);
-      }
-      const change = this.planFromMemory(id);
-      if (change.commands.length === 0) this.setServer(id, change.next);
-      else changes.push({ id, change });
-      if (change.drains) drained.push(id);
-    }
-    const refused = this.execute(changes, tally);
-    for (const [id, error] of refused) this.repair(id, error, tally);
-    this.settle(drained, draft, tally);
-  }
-
-  private planFromMemory(id: string): ServerChange {
-    const current = this.servers.get(id);
-    const wanted = this.wantedServer(id);
-    if (wanted === undefined && current !== undefined && this.isExcluded(current.key))
-      return { commands: [], next: undefined, drains: false };
-    return planServer(current, wanted);
-  }
-
-  /** @returns ids of which a command was refused, with the first reason */
-  private execute(
-    changes: readonly { readonly id: string; readonly change: ServerChange }[],
-    tally: Tally,
-  ): ReadonlyMap<string, NetlinkError> {
-    const refused = new Map<string, NetlinkError>();
-    const commands: IpvsCommand[] = [];
-    const ends: number[] = [];
-    for (const { change } of changes) {
-      commands.push(...change.commands);
-      ends.push(commands.length);
-    }
-    if (commands.length === 0) return refused;
-    const refusals = tally.timed(() => this.side.ipvs.executeAll(commands));
-    let at = 0;
-    for (const { index, error } of refusals) {
-      while (index >= (ends[at] ?? Infinity)) at++;
-      const id = changes[at]?.id;
-      if (id !== undefined && !refused.has(id)) refused.set(id, error);
-    }
-    tally.transactions++;
-    for (const command of commands) {
-      if (command.do.startsWith('delete')) tally.elementsDeleted++;
-      else tally.elementsAdded++;
-    }
-    for (const { id, change } of changes) if (!refused.has(id)) this.setServer(id, change.next);
-    return refused;
-  }
-
-  /** The kernel did not hold what we thought: look, and try once more. */
-  private repair(id: string, reason: NetlinkError, tally: Tally): void {
-    const key = this.servers.get(id)?.key ?? this.wantedServer(id)?.key;
-    if (key === undefined) return;
-    this.readServer(id, this.side.ipvs.getService(key));
-    const change = this.planFromMemory(id);
-    const again = this.execute([{ id, change }], tally).get(id);
-    if (change.commands.length > 0 && again === undefined) return;
-    if (change.commands.length === 0) this.setServer(id, change.next);
-    if (again === undefined) return;
-    this.readServer(id, this.side.ipvs.getService(key));
-    const owner = this.wantedServer(id)?.owner;
-    if (owner === undefined)
-      throw new TableDamagedError(`cannot delete virtual server ${describeKey(key)}: ${again.message}`, {
-        cause: reason,
-      });
-    tally.fail(owner, again);
-  }
-
-  /** Takes over what the kernel holds of a virtual server. */
-  private readServer(id: string, found: VirtualServer | undefined): void {
-    if (found === undefined) {
-      this.setServer(id, undefined);
-      return;
-    }
-    const protocol = protocolOf(found.key) ?? this.wantedServer(id)?.protocol;
-    this.setServer(id, stateInKernel(found, protocol, this.side.ipvs.listDestinations(found.key)));
-  }
-
-  private setServer(id: string, next: ServerState | undefined): void {
-    if (next === undefined) this.servers.delete(id);
-    else this.servers.set(id, next);
-    if (next !== undefined && (next.draining.size > 0 || next.retired)) this.draining.add(id);
-    else this.draining.delete(id);
-  }
-
-  /** Deletes drained endpoints, and virtual servers that nobody wants and nobody uses. */
-  private settle(ids: readonly string[], draft: Draft, tally: Tally): void {
-    const changes: { id: string; change: ServerChange }[] = [];
-    for (const id of ids) {
-      const current = this.servers.get(id);
-      if (current === undefined) continue;
-      let destinations;
-      try {
-        destinations = tally.timed(() => this.side.ipvs.listDestinations(current.key));
-      } catch (error) {
-        if (!(error instanceof NetlinkError && ['ESRCH', 'ENOENT'].includes(error.code))) throw error;
-        this.setServer(id, undefined);
-        continue;
-      }
-      const shadows = 'address' in current.key && !this.bound.has(current.key.address);
-      const change = settleServer(current, destinations, shadows);
-      if (change.commands.length > 0) changes.push({ id, change });
-      else this.setServer(id, change.next);
-      if (current.retired && 'address' in current.key) draft.ips.add(current.key.address);
-    }
-    for (const [id, error] of this.execute(changes, tally)) this.repair(id, error, tally);
-  }
-
-  private isExcluded(key: VirtualServerKey): boolean {
-    return 'address' in key && this.ipvs.excludeCIDRs.some((cidr) => cidrContains(cidr, key.address));
-  }
-
-  /** IPVS tells nobody when it is changed, so we ask now and then. @throws TableDamagedError */
-  private verify(): void {
-    const found = new Set<string>();
-    for (const { key } of this.side.ipvs.listServices())
-      if (key.family === this.nft) found.add(serverId(key));
-    const [missing] = [...this.servers].filter(([id]) => !found.has(id));
-    if (missing !== undefined)
-      throw new TableDamagedError(
-        `another program deleted virtual server ${describeKey(missing[1].key)}; comparing everything`,
-      );
-    const there = new Set(this.side.addresses.open());
-    const gone = [...this.bound].find((ip) => !there.has(ip));
-    if (gone !== undefined)
-      throw new TableDamagedError(`another program took address ${gone} away; comparing everything`);
-  }
-
   // ---- addresses
 
   private wantsBound(ip: string): boolean {
     return this.addressUse.has(ip) && !this.localAddresses.has(ip);
   }
 
-  private bindAddresses(draft: Draft, tally: Tally): void {
+  private bindAddresses(ips: Iterable<string>, tally: Tally): void {
     const changes: AddressChange[] = [];
-    for (const ip of draft.ips)
-      if (this.wantsBound(ip) && !this.bound.has(ip)) changes.push({ do: 'add', ip });
+    for (const ip of ips) if (this.wantsBound(ip) && !this.bound.has(ip)) changes.push({ do: 'add', ip });
     this.changeAddresses(changes, tally);
   }
 
-  /** Addresses that nothing needs any more; those of virtual servers that are still used stay. */
-  private releaseAddresses(draft: Draft, tally: Tally): void {
-    if (draft.ips.size === 0) return;
-    const retiring = this.retiringAddresses();
-    const unused = [...draft.ips].filter(
+  /** Takes off what nothing needs any more; addresses of virtual servers that are still used stay. */
+  private releaseAddresses(ips: ReadonlySet<string>, tally: Tally): void {
+    if (ips.size === 0) return;
+    const retiring = this.servers.retiringAddresses();
+    const unused = [...ips].filter(
       (ip) => !this.wantsBound(ip) && (!retiring.has(ip) || this.localAddresses.has(ip)),
     );
     this.changeAddresses(
@@ -751,14 +511,12 @@ export class IpvsFamily implements Dataplane {
     for (const ip of released) this.boundElements.delete(ip);
   }
 
-  /** Of virtual servers that nobody wants, and that some connections still need. */
-  private retiringAddresses(): Set<string> {
-    const ips = new Set<string>();
-    for (const id of this.draining) {
-      const server = this.servers.get(id);
-      if (server?.retired === true && 'address' in server.key) ips.add(server.key.address);
-    }
-    return ips;
+  /** @throws TableDamagedError */
+  private verifyAddresses(): void {
+    const there = new Set(this.side.addresses.open());
+    const gone = [...this.bound].find((ip) => !there.has(ip));
+    if (gone !== undefined)
+      throw new TableDamagedError(`another program took address ${gone} away; comparing everything`);
   }
 
   private changeAddresses(changes: readonly AddressChange[], tally: Tally): void {
@@ -800,8 +558,7 @@ export class IpvsFamily implements Dataplane {
     this.kernel = kernel;
     try {
       const steps = this.claimAll(wanted, tally);
-      for (const server of this.side.ipvs.listServices())
-        if (server.key.family === this.nft) this.unread.set(serverId(server.key), server);
+      this.servers.readAll();
       const tx = this.begin();
       if (found === 'foreign') tx.batch.deleteTable();
       this.writeBase(tx, kernel);
@@ -814,7 +571,7 @@ export class IpvsFamily implements Dataplane {
       return tally;
     } finally {
       this.kernel = undefined;
-      this.unread.clear();
+      this.servers.endReading();
       this.compared.clear();
     }
   }
@@ -828,8 +585,6 @@ export class IpvsFamily implements Dataplane {
       this.addressUse,
       this.hairpinUse,
       this.sourceRangeLengths,
-      this.servers,
-      this.draining,
       this.hairpins,
       this.boundElements,
       this.bound,
@@ -882,19 +637,19 @@ export class IpvsFamily implements Dataplane {
 
   private async removeLeftovers(kernel: KernelFilter, tally: Tally): Promise<void> {
     const unwanted: string[] = [];
-    for (const [id, { key }] of this.unread) {
+    for (const [id, key] of this.servers.unclaimed()) {
       const ours =
         'fwmark' in key
           ? isOurMark(key.fwmark)
           : this.bound.has(key.address) || kernel.had(sets.serviceIPs, id);
       if (ours && !this.isExcluded(key)) unwanted.push(id);
     }
-    const draft = new Draft();
-    this.writeServers(unwanted, draft, tally);
+    this.servers.write(unwanted, tally);
     await nextTurn();
 
+    const draft = new Draft();
     const tx = this.begin();
-    for (const ip of this.retiringAddresses()) {
+    for (const ip of this.servers.retiringAddresses()) {
       if (!this.bound.has(ip)) continue;
       this.writeMembership(
         draft,
@@ -907,7 +662,6 @@ export class IpvsFamily implements Dataplane {
     }
     for (const { set, key } of kernel.leftovers()) tx.delete(set, key);
     this.commit(tx, tally);
-    for (const ip of this.bound) draft.ips.add(ip);
-    this.releaseAddresses(draft, tally);
+    this.releaseAddresses(new Set(this.bound), tally);
   }
 }

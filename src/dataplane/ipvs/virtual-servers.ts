@@ -1,0 +1,214 @@
+/** The virtual servers that IPVS holds for us: what we know of them, and how they become what is wanted. */
+import { NetlinkError } from '../../netlink/index.js';
+import {
+  describeKey,
+  type IpvsCommand,
+  type VirtualServer,
+  type VirtualServerKey,
+} from '../../netlink/ipvs/index.js';
+import { TableDamagedError } from '../dataplane.js';
+import { protocolOf, serverId, type WantedServer } from './footprint.js';
+import type { IpvsKernel } from './kernel.js';
+import {
+  planServer,
+  settleServer,
+  stateInKernel,
+  type ServerChange,
+  type ServerState,
+} from './server-state.js';
+import type { Tally } from './tally.js';
+
+export interface VirtualServersOptions {
+  readonly family: 'ip' | 'ip6';
+  /** By id; undefined: none. */
+  readonly wanted: (id: string) => WantedServer | undefined;
+  /** Somebody else's, whatever it looks like: left alone when we don't want it. */
+  readonly isExcluded: (key: VirtualServerKey) => boolean;
+  /** The address is on the service interface, so there are no sockets of this host behind it. */
+  readonly isServiceAddress: (ip: string) => boolean;
+}
+
+interface PlannedChange {
+  readonly id: string;
+  readonly change: ServerChange;
+}
+
+export class VirtualServers {
+  /** By id. */
+  private readonly states = new Map<string, ServerState>();
+  /** Ids of those that drain endpoints. */
+  private readonly draining = new Set<string>();
+  /** Those that an earlier process or somebody else left, and whose endpoints were not read yet. */
+  private readonly unread = new Map<string, VirtualServer>();
+
+  constructor(
+    private readonly kernel: IpvsKernel,
+    private readonly options: VirtualServersOptions,
+  ) {}
+
+  /** Forgets everything, and looks what there is. */
+  readAll(): void {
+    this.states.clear();
+    this.draining.clear();
+    this.unread.clear();
+    for (const server of this.kernel.listServices())
+      if (server.key.family === this.options.family) this.unread.set(serverId(server.key), server);
+  }
+
+  /** Of those found by readAll() that nobody has asked for since. */
+  *unclaimed(): Iterable<readonly [id: string, key: VirtualServerKey]> {
+    for (const [id, { key }] of this.unread) yield [id, key];
+  }
+
+  /** All others are nobody's business from now on. */
+  endReading(): void {
+    this.unread.clear();
+  }
+
+  /** Makes the kernel follow what is wanted of these virtual servers. What it refuses is reported of the owner. */
+  write(ids: Iterable<string>, tally: Tally): void {
+    const changes: PlannedChange[] = [];
+    const drained: string[] = [];
+    for (const id of ids) {
+      const unread = this.unread.get(id);
+      if (unread !== undefined) {
+        tally.timed(() => {
+          this.takeOver(id, unread);
+        });
+        this.unread.delete(id);
+      }
+      const change = this.plan(id);
+      if (change.commands.length === 0) this.set(id, change.next);
+      else changes.push({ id, change });
+      if (change.drains) drained.push(id);
+    }
+    for (const [id, error] of this.execute(changes, tally)) this.repair(id, error, tally);
+    this.settle(drained, tally);
+  }
+
+  /**
+   * Deletes drained endpoints that have no connections any more, and virtual servers that nobody wants and nobody uses.
+   * @param ids of all that drain endpoints, if not given
+   * @returns addresses that may have become free
+   */
+  settle(ids: Iterable<string> | undefined, tally: Tally): Set<string> {
+    const changes: PlannedChange[] = [];
+    const freed = new Set<string>();
+    for (const id of ids ?? [...this.draining]) {
+      const current = this.states.get(id);
+      if (current === undefined) continue;
+      const { key } = current;
+      if (current.retired && 'address' in key) freed.add(key.address);
+      let destinations;
+      try {
+        destinations = tally.timed(() => this.kernel.listDestinations(key));
+      } catch (error) {
+        if (!(error instanceof NetlinkError && ['ESRCH', 'ENOENT'].includes(error.code))) throw error;
+        this.set(id, undefined);
+        continue;
+      }
+      const shadows = 'address' in key && !this.options.isServiceAddress(key.address);
+      const change = settleServer(current, destinations, shadows);
+      if (change.commands.length > 0) changes.push({ id, change });
+      else this.set(id, change.next);
+    }
+    for (const [id, error] of this.execute(changes, tally)) this.repair(id, error, tally);
+    return freed;
+  }
+
+  /** Addresses of virtual servers that nobody wants, and that some connections still need. */
+  retiringAddresses(): Set<string> {
+    const ips = new Set<string>();
+    for (const id of this.draining) {
+      const server = this.states.get(id);
+      if (server?.retired === true && 'address' in server.key) ips.add(server.key.address);
+    }
+    return ips;
+  }
+
+  /** IPVS tells nobody when it is changed, so we ask now and then. @throws TableDamagedError */
+  verify(): void {
+    const found = new Set(this.kernel.listServices().map(({ key }) => serverId(key)));
+    for (const [id, { key }] of this.states) {
+      if (!found.has(id))
+        throw new TableDamagedError(
+          `another program deleted virtual server ${describeKey(key)}; comparing everything`,
+        );
+    }
+  }
+
+  close(): void {
+    this.kernel.close();
+  }
+
+  private plan(id: string): ServerChange {
+    const current = this.states.get(id);
+    const wanted = this.options.wanted(id);
+    if (wanted === undefined && current !== undefined && this.options.isExcluded(current.key))
+      return { commands: [], next: undefined, drains: false };
+    return planServer(current, wanted);
+  }
+
+  /** @returns ids of which a command was refused, with the first reason */
+  private execute(changes: readonly PlannedChange[], tally: Tally): ReadonlyMap<string, NetlinkError> {
+    const refused = new Map<string, NetlinkError>();
+    const commands: IpvsCommand[] = [];
+    /** Where each change ends among the commands. */
+    const ends: number[] = [];
+    for (const { change } of changes) {
+      for (const command of change.commands) commands.push(command);
+      ends.push(commands.length);
+    }
+    if (commands.length === 0) return refused;
+    const refusals = tally.timed(() => this.kernel.executeAll(commands));
+    let at = 0;
+    for (const { index, error } of refusals) {
+      while (index >= (ends[at] ?? Infinity)) at++;
+      const id = changes[at]?.id;
+      if (id !== undefined && !refused.has(id)) refused.set(id, error);
+    }
+    tally.transactions++;
+    for (const command of commands) {
+      if (command.do === 'delete service' || command.do === 'delete destination') tally.elementsDeleted++;
+      else tally.elementsAdded++;
+    }
+    for (const { id, change } of changes) if (!refused.has(id)) this.set(id, change.next);
+    return refused;
+  }
+
+  /** The kernel did not hold what we thought: look, and try once more. */
+  private repair(id: string, reason: NetlinkError, tally: Tally): void {
+    const key = this.states.get(id)?.key ?? this.options.wanted(id)?.key;
+    if (key === undefined) return;
+    this.takeOver(id, this.kernel.getService(key));
+    const change = this.plan(id);
+    if (change.commands.length === 0) this.set(id, change.next);
+    const again = this.execute([{ id, change }], tally).get(id);
+    if (again === undefined) return;
+    this.takeOver(id, this.kernel.getService(key));
+    const owner = this.options.wanted(id)?.owner;
+    if (owner === undefined) {
+      throw new TableDamagedError(`cannot delete virtual server ${describeKey(key)}: ${again.message}`, {
+        cause: reason,
+      });
+    }
+    tally.fail(owner, again);
+  }
+
+  /** Learns what the kernel holds of a virtual server. */
+  private takeOver(id: string, found: VirtualServer | undefined): void {
+    if (found === undefined) {
+      this.set(id, undefined);
+      return;
+    }
+    const protocol = protocolOf(found.key) ?? this.options.wanted(id)?.protocol;
+    this.set(id, stateInKernel(found, protocol, this.kernel.listDestinations(found.key)));
+  }
+
+  private set(id: string, next: ServerState | undefined): void {
+    if (next === undefined) this.states.delete(id);
+    else this.states.set(id, next);
+    if (next !== undefined && (next.draining.size > 0 || next.retired)) this.draining.add(id);
+    else this.draining.delete(id);
+  }
+}
