@@ -11,6 +11,7 @@ import { removeNftablesTable } from './nftables-tables.js';
 import { Report } from './report.js';
 import { removeSets } from './sets.js';
 
+export { kubeProxyServers } from './ipvs.js';
 export type { Outcome, Report } from './report.js';
 
 /** What runs and therefore stays; 'none' leaves nothing. */

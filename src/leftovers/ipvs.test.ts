@@ -26,10 +26,16 @@ const cases: readonly [key: VirtualServerKey, ours: boolean, why: string][] = [
   [{ family: 'ip', protocol: 6, address: '192.0.2.1', port: 443 }, false, 'a director on the node'],
   [{ family: 'ip', protocol: 6, address: '198.51.100.7', port: 30080 }, false, 'an address of nobody here'],
   [{ family: 'ip', fwmark: 30080 }, false, 'a mark'],
+  [{ family: 'ip', fwmark: 0x6b700007 }, true, 'a mark of ours'],
+  [
+    { family: 'ip', protocol: 6, address: '192.0.2.1', port: 30443 },
+    true,
+    'a node port that our table names',
+  ],
 ];
 
 for (const [key, ours, why] of cases) {
   test(`${describeKey(key)}: ${ours ? '' : 'not '}kube-proxy's, ${why}`, () => {
-    assert.equal(ownership(addresses, nodePorts)(key), ours);
+    assert.equal(ownership(addresses, nodePorts, new Set(['tcp 192.0.2.1:30443']))(key), ours);
   });
 }

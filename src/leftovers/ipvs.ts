@@ -48,7 +48,7 @@ function removeVirtualServers(route: RouteConnection, report: Report): void {
     return;
   }
   try {
-    const isOurs = ownership(route.listAddresses(), nodePorts(), tableServers());
+    const isOurs = servers(route);
     const ours = ipvs.listServices().filter(({ key }) => isOurs(key));
     for (const { key } of ours) ipvs.deleteService(key);
     if (ours.length === 0) report.absent(what);
@@ -56,6 +56,20 @@ function removeVirtualServers(route: RouteConnection, report: Report): void {
   } finally {
     ipvs.close();
   }
+}
+
+/** Tells virtual servers of kube-proxy, upstream's or ours, from those of others; as of now. */
+export function kubeProxyServers(): (key: VirtualServerKey) => boolean {
+  const route = RouteConnection.open();
+  try {
+    return servers(route);
+  } finally {
+    route.close();
+  }
+}
+
+function servers(route: RouteConnection): (key: VirtualServerKey) => boolean {
+  return ownership(route.listAddresses(), nodePorts(), tableServers());
 }
 
 export type NodePorts = Readonly<Record<Family, ReadonlySet<string>>>;

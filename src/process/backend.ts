@@ -8,7 +8,7 @@ import { IpvsFamily } from '../dataplane/ipvs/family.js';
 import { KernelServiceInterface } from '../dataplane/ipvs/service-interface.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
 import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
-import type { Running as Keeps } from '../leftovers/index.js';
+import { kubeProxyServers, type Running as Keeps } from '../leftovers/index.js';
 import type { Logger } from '../log/logger.js';
 import type { IptablesMetrics } from '../metrics/metrics.js';
 import { parseCidr } from '../model/addresses.js';
@@ -68,11 +68,13 @@ function openIpvsBackend({ families, dataplaneOptions, ipvs, localAddresses }: B
       scheduler: schedulerOf(ipvs),
       excludeCIDRs: excluded.filter((cidr) => cidr.family === family).map(({ cidr }) => cidr),
       localAddresses: localAddresses(family),
+      formerServers: kubeProxyServers,
     });
   });
   return {
     dataplanes,
     keeps: () => ({ mode: 'ipvs' }),
+    ruleStatistics: () => undefined,
     stopWatching: () => Promise.resolve(),
   };
 }

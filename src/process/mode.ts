@@ -3,6 +3,7 @@
  * upstream's default, iptables, gives its users: node ports on all addresses, loopback included.
  */
 import type { Config, ProxyMode } from '../config/config.js';
+import { exitCodes, FatalError } from './exit-codes.js';
 
 export type BuiltMode = ProxyMode;
 

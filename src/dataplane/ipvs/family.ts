@@ -46,6 +46,11 @@ export interface IpvsOptions {
   readonly excludeCIDRs: readonly Cidr[];
   /** Addresses of this family on the interfaces of this node, without those of kube-ipvs0; canonical text. */
   readonly localAddresses: readonly string[];
+  /**
+   * Called when the kernel is compared: recognises virtual servers that another kube-proxy made (upstream's node ports, for
+   * one), and which are ours to delete if nobody wants them.
+   */
+  readonly formerServers?: () => (key: VirtualServerKey) => boolean;
 }
 
 /** What the dataplane writes to. It closes them. */
@@ -637,11 +642,12 @@ export class IpvsFamily implements Dataplane {
 
   private async removeLeftovers(kernel: KernelFilter, tally: Tally): Promise<void> {
     const unwanted: string[] = [];
+    const isFormer = this.ipvs.formerServers?.() ?? (() => false);
     for (const [id, key] of this.servers.unclaimed()) {
       const ours =
         'fwmark' in key
           ? isOurMark(key.fwmark)
-          : this.bound.has(key.address) || kernel.had(sets.serviceIPs, id);
+          : this.bound.has(key.address) || kernel.had(sets.serviceIPs, id) || isFormer(key);
       if (ours && !this.isExcluded(key)) unwanted.push(id);
     }
     this.servers.write(unwanted, tally);
