@@ -2,7 +2,7 @@
  * `make test`: formatter and linter, unit and kernel tests, the pure tests on other Node versions, the packet tests.
  * Prints what it does as it goes, and closes with one line: 'N passed, M failed'.
  */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -145,17 +145,29 @@ async function otherNode(
   return await nodeTests(binary, files);
 }
 
-async function conformance(mode: string, cases = ''): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+function skipped(note: string): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  process.stdout.write(`skipped: ${note}\n`);
+  return Promise.resolve({ passed: 0, failed: 0, skipped: 1, note });
+}
+
+/** In a namespace of its own: to look is to make the kernel's tables. */
+function hasIptables(kind: string): boolean {
+  const command = ['--net', `iptables-${kind}`, '-t', 'nat', '-S'];
+  return spawnSync('unshare', command, { env: testEnvironment() }).status === 0;
+}
+
+async function conformance(
+  mode: string,
+  ...more: readonly string[]
+): Promise<Omit<Outcome, 'name' | 'seconds'>> {
   if (process.getuid?.() !== 0) {
-    const note = 'packet tests need root: they make network namespaces';
-    process.stdout.write(`skipped: ${note}\n`);
-    return { passed: 0, failed: 0, skipped: 1, note };
+    return await skipped('packet tests need root: they make network namespaces');
   }
   const program = join(root, 'bin', 'kube-proxy');
   const main = join(dist, 'test', 'conformance', 'main.js');
   const { status, output } = await run(
     process.execPath,
-    [main, '--program', program, '--mode', mode, ...(cases === '' ? [] : ['--cases', cases])],
+    [main, '--program', program, '--mode', mode, ...more],
     25,
   );
   const [, passed, failed] = /^(\d+) passed, (\d+) failed/m.exec(output) ?? [];
@@ -193,7 +205,18 @@ async function main(): Promise<number> {
   }
   outcomes.push(await timed('conformance (packets, nftables mode)', () => conformance('nftables')));
   // What differs is where node ports answer.
-  outcomes.push(await timed('conformance (packets, no mode configured)', () => conformance('', 'H')));
+  outcomes.push(
+    await timed('conformance (packets, no mode configured)', () => conformance('', '--cases', 'H')),
+  );
+  for (const kind of ['nft', 'legacy']) {
+    // The rules of a protocol differ by a word.
+    const more = ['--iptables', kind, '--protocols', 'tcp'];
+    outcomes.push(
+      await timed(`conformance (packets, iptables-${kind})`, () =>
+        hasIptables(kind) ? conformance('iptables', ...more) : skipped(`no iptables-${kind} in this kernel`),
+      ),
+    );
+  }
 
   const sum = (of: (outcome: Outcome) => number): number =>
     outcomes.reduce((total, outcome) => total + of(outcome), 0);
