@@ -198,8 +198,8 @@ export class Reflector<T> {
   /** Objects that can't be read, by key, with their version: what is broken in itself is not asked for again. */
   readonly #broken = new Map<string, string>();
   #brokenListAt = -Infinity;
-  /** The list before this one said that everything is gone, and was not believed. */
-  #toldEmpty = false;
+  /** The list before this one was complete, and was not believed. */
+  #askedAgain = false;
   /** Watches in a row that brought nothing, not even a bookmark, until we gave them up. */
   #muteWatches = 0;
   #synced = false;
@@ -478,14 +478,7 @@ export class Reflector<T> {
       this.#version = version;
       throw new Disbelief('The API server went back to an earlier version; asking again for everything');
     }
-    // Also at the start: the kernel may still hold what an earlier process was told.
-    if (sweep.seen.size === 0 && !this.#toldEmpty) {
-      this.#toldEmpty = true;
-      throw new Disbelief(
-        'The API server says that there is nothing; asking once more before that is believed',
-      );
-    }
-    this.#toldEmpty = false;
+    this.#believe(sweep);
     this.#muteWatches = 0;
     if (!sweep.nameless) {
       for (const key of [...this.#known.keys()]) {
@@ -503,6 +496,25 @@ export class Reflector<T> {
     this.#currentAt = Date.now();
     this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#known.size, version });
     this.#complete();
+  }
+
+  /**
+   * What would take something away is believed when it is said twice. At the start nothing is held yet, but the kernel
+   * may still hold what an earlier process was told: then that goes for objects that can't be read, too.
+   * @throws Disbelief
+   */
+  #believe(sweep: Sweep): void {
+    const incomplete = sweep.nameless || (!this.#synced && sweep.doubtAt < Infinity);
+    if (this.#askedAgain || (sweep.seen.size > 0 && !incomplete)) {
+      this.#askedAgain = false;
+      return;
+    }
+    this.#askedAgain = true;
+    throw new Disbelief(
+      incomplete
+        ? 'The API server sent a list that can not be read in full; asking once more before it is believed'
+        : 'The API server says that there is nothing; asking once more before that is believed',
+    );
   }
 
   #complete(): void {

@@ -276,7 +276,7 @@ export class ApiServer {
   cutConnections(): void {
     for (const watch of this.#watches) watch.close();
     this.#watches.clear();
-    for (const session of this.#sessions) session.destroy();
+    // HTTP/2 sessions end with theirs.
     for (const socket of this.#sockets) socket.destroy();
   }
 

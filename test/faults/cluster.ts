@@ -104,11 +104,11 @@ export class Cluster {
   }
 
   /**
-   * When an object last looked like this, as a number that grows with every change of it.
-   * @returns -1 when it never did
+   * When an object looked like this, as a number that grows with every change of it: the first time not before `from`.
+   * @returns -1 when it did not since then
    */
-  lastTrue(kind: string, key: string, mark: string): number {
-    return this.history.get(`${kind} ${key}`)?.lastIndexOf(mark) ?? -1;
+  whenTrue(kind: string, key: string, mark: string, from: number): number {
+    return this.history.get(`${kind} ${key}`)?.indexOf(mark, from) ?? -1;
   }
 
   private lastingEndpoints(i: number): string[] {

@@ -96,9 +96,12 @@ export class Witness implements ClusterSink {
     if (this.epoch !== cluster.epoch) this.seen.clear();
     this.epoch = cluster.epoch;
     const id = `${kind} ${key}`;
-    const at = cluster.lastTrue(kind, key, mark);
-    if (at < 0) this.violations.push(`${id} never was ${mark}`);
-    if (at < (this.seen.get(id) ?? 0)) this.violations.push(`${id} went back to ${mark}`);
+    const at = cluster.whenTrue(kind, key, mark, this.seen.get(id) ?? 0);
+    if (at < 0) {
+      const ever = cluster.whenTrue(kind, key, mark, 0) >= 0;
+      this.violations.push(`${id} ${ever ? 'went back to' : 'never was'} ${mark}`);
+      return;
+    }
     this.seen.set(id, at);
   }
 
