@@ -2,20 +2,45 @@
  * The real program against the API server's double, each a process of its own, in a network namespace of their own.
  * Run as root:
  *
- *     node dist/bench/program.js [services] [endpoints per service]
+ *     node dist/bench/program.js [services] [endpoints per service] [seconds of churn; 0: none]
  *
- * Prints one JSON object (ProgramResult). What the kernel holds is watched from outside: through the generation of
- * its nftables ruleset, which every commit increases.
+ * Prints one JSON object (ProgramResult). What the kernel holds is watched from outside: through the generation of its
+ * nftables ruleset, which every commit increases, and through the answers of a Service (probe.ts).
  */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import http from 'node:http';
+import { spawnSync, type ChildProcess } from 'node:child_process';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { NftablesConnection } from '../src/netlink/nftables/index.js';
-import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
+import { Batch, NftablesConnection } from '../src/netlink/nftables/index.js';
+import { enterNetworkNamespace, missingNft } from '../src/netlink/testing/namespace.js';
 import { clusterObjects } from '../test/apiserver/generate.js';
+import { ApiClient, slicePath, type Json } from './api-client.js';
+import { ended, killAll, line, memory, processorSeconds, start } from './children.js';
 import { percentile } from './percentile.js';
+import { Probe, type Backend } from './probe.js';
+
+/** Many services change, one after the other, each an endpoint that goes and comes back in turn. */
+export interface ChurnResult {
+  /** Changes per second that were asked for, and that the writer managed. */
+  readonly rate: number;
+  readonly achieved: number;
+  readonly seconds: number;
+  /** From a write to the API server to a packet that is answered accordingly, milliseconds: all along, and the worst. */
+  readonly lagP50: number;
+  readonly lagMax: number;
+  /** The same for a write after the last of the others. */
+  readonly lagAfter: number;
+  /** Processor time of kube-proxy, as a share of one core. */
+  readonly processor: number;
+}
+
+/** Milliseconds from the damage to an answered packet. */
+export interface RepairResult {
+  readonly tableDeleted: number;
+  /** `nft flush ruleset`; undefined where nft is not installed. */
+  readonly rulesetFlushed: number | undefined;
+  /** One element of `service-ips`, median of ten. */
+  readonly elementDeleted: number;
+}
 
 export interface ProgramResult {
   readonly services: number;
@@ -31,6 +56,11 @@ export interface ProgramResult {
   /** From a write to the API server to the kernel's commit, both as seen by a third process. */
   readonly changeP50: number;
   readonly changeP99: number;
+  /** From a write to the API server to a packet that is answered by the new endpoint. */
+  readonly answerP50: number;
+  readonly answerP99: number;
+  readonly churn: readonly ChurnResult[];
+  readonly repair: RepairResult | undefined;
   /** MiB when the cold start is done, at its peak, after settling, and after the changes. */
   readonly rssStart: number;
   readonly rssPeak: number;
@@ -40,96 +70,13 @@ export interface ProgramResult {
 }
 
 const changes = 200;
+const answers = 100;
 const settleMs = 5_000;
 const deadlineMs = 60_000;
+const churnRates = [100, 1000];
+const tickMs = 10;
 const program = fileURLToPath(new URL('../../bin/kube-proxy', import.meta.url));
 const apiServer = fileURLToPath(new URL('../test/apiserver/main.js', import.meta.url));
-
-type Json = Readonly<Record<string, unknown>>;
-
-const children = new Set<ChildProcess>();
-
-function start(file: string, args: readonly string[]): ChildProcess {
-  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  children.add(child);
-  child.once('exit', () => children.delete(child));
-  return child;
-}
-
-/** Waits for a line of a child's output, and keeps reading it afterwards. */
-async function line(child: ChildProcess, from: 'stdout' | 'stderr', wanted: RegExp): Promise<string> {
-  const stream = child[from];
-  if (stream === null) throw new Error('no output to wait for');
-  return await new Promise<string>((resolve, reject) => {
-    let rest = '';
-    let seen = '';
-    const timer = setTimeout(() => {
-      reject(new Error(`no line ${String(wanted)} within ${deadlineMs / 1000} s; the output was:\n${seen}`));
-    }, deadlineMs);
-    child.once('exit', (code) => {
-      clearTimeout(timer);
-      reject(new Error(`the process ended with ${String(code)}; its output was:\n${seen}`));
-    });
-    stream.on('data', (chunk: Buffer) => {
-      const lines = (rest + chunk.toString()).split('\n');
-      rest = lines.pop() ?? '';
-      if (seen.length < 4000) seen += chunk.toString();
-      const found = lines.find((candidate) => wanted.test(candidate));
-      if (found === undefined) return;
-      clearTimeout(timer);
-      resolve(found);
-    });
-  });
-}
-
-/** Value in MiB of a line of /proc/PID/status. */
-function memory(child: ChildProcess, what: 'VmRSS' | 'VmHWM'): number {
-  const status = readFileSync(`/proc/${child.pid ?? 0}/status`, 'utf8');
-  const match = new RegExp(`^${what}:\\s+(\\d+) kB`, 'm').exec(status);
-  return Number(match?.[1] ?? NaN) / 1024;
-}
-
-/** A client that writes objects, over one connection. */
-class Writer {
-  private readonly agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
-
-  constructor(private readonly url: string) {}
-
-  async create(path: string, object: Json): Promise<void> {
-    await this.send('POST', path, object);
-  }
-
-  async replace(path: string, object: Json): Promise<void> {
-    await this.send('PUT', path, object);
-  }
-
-  private async send(method: string, path: string, object: Json): Promise<void> {
-    const headers = { 'content-type': 'application/json' };
-    await new Promise<void>((resolve, reject) => {
-      const request = http.request(this.url + path, { method, agent: this.agent, headers }, (answer) => {
-        answer.resume();
-        answer.once('end', () => {
-          if (answer.statusCode === 200 || answer.statusCode === 201) resolve();
-          else
-            reject(
-              new Error(`${method} ${path}: the API server's double answers ${String(answer.statusCode)}`),
-            );
-        });
-      });
-      request.once('error', reject);
-      request.end(JSON.stringify(object));
-    });
-  }
-
-  close(): void {
-    this.agent.destroy();
-  }
-}
-
-function slicePath(slice: Json): string {
-  const { namespace, name } = slice['metadata'] as Json;
-  return `/apis/discovery.k8s.io/v1/namespaces/${String(namespace)}/endpointslices/${String(name)}`;
-}
 
 const adopted = /"Kernel state compared and completed".*"family":"IPv6"/;
 
@@ -148,28 +95,149 @@ async function versionTime(): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i < 5; i++) {
     const begin = performance.now();
-    const child = start(program, ['--version']);
-    await new Promise((resolve) => child.once('exit', resolve));
+    await ended(start(program, ['--version']));
     times.push(performance.now() - begin);
   }
   return percentile(times, 0.5);
 }
 
-async function main(services: number, endpoints: number): Promise<ProgramResult> {
+/** Changes of slices that make up a cluster: the first endpoint of one after the other goes, and comes back. */
+class Changes {
+  private readonly slices: readonly Json[];
+  private made = 0;
+
+  constructor(services: number, endpoints: number) {
+    const size = { services: Math.min(services, 1000), endpoints, nodes: 100 };
+    this.slices = [...clusterObjects(size)].filter((object) => object['kind'] === 'EndpointSlice');
+  }
+
+  next(): Json {
+    const i = this.made++;
+    const slice = this.slices[(Math.floor(i / 2) * 7919) % this.slices.length] ?? {};
+    const all = slice['endpoints'] as readonly unknown[];
+    return { ...slice, endpoints: i % 2 === 0 ? all.slice(1) : all };
+  }
+}
+
+/** Asks for one other endpoint after the other. */
+class ProbeWriter {
+  private backend: Backend = 0;
+
+  constructor(
+    private readonly probe: Probe,
+    private readonly api: ApiClient,
+  ) {}
+
+  /** @returns milliseconds from the write to the first answer of the other endpoint */
+  async change(): Promise<number> {
+    this.backend = this.backend === 0 ? 1 : 0;
+    const slice = this.probe.slice(this.backend);
+    const begin = performance.now();
+    const written = this.api.replace(slicePath(slice), slice);
+    const answered = await this.probe.answeredBy(this.backend);
+    await written;
+    return answered - begin;
+  }
+
+  /** @returns milliseconds until the endpoint that should answer does */
+  async answered(): Promise<number> {
+    const begin = performance.now();
+    return (await this.probe.answeredBy(this.backend)) - begin;
+  }
+}
+
+async function churn(
+  proxy: ChildProcess,
+  rate: number,
+  seconds: number,
+  source: Changes,
+  api: ApiClient,
+  probe: ProbeWriter,
+): Promise<ChurnResult> {
+  const lags: number[] = [];
+  const perTick = Math.max(1, (rate * tickMs) / 1000);
+  const begin = performance.now();
+  const processorBefore = processorSeconds(proxy);
+  const end = begin + seconds * 1000;
+  let written = 0;
+  const writing = (async (): Promise<void> => {
+    while (performance.now() < end) {
+      const due = begin + (written / perTick) * tickMs;
+      const wait = due - performance.now();
+      if (wait > 0) await sleep(wait);
+      const objects = Array.from({ length: perTick }, () => source.next());
+      const [only] = objects;
+      if (objects.length === 1 && only !== undefined) await api.replace(slicePath(only), only);
+      else await api.putAll(objects);
+      written += objects.length;
+    }
+  })();
+  while (performance.now() < end) {
+    lags.push(await probe.change());
+    await sleep(200);
+  }
+  await writing;
+  const took = (performance.now() - begin) / 1000;
+  const processor = (processorSeconds(proxy) - processorBefore) / took;
+  return {
+    rate,
+    achieved: written / took,
+    seconds: took,
+    lagP50: percentile(lags, 0.5),
+    lagMax: Math.max(...lags),
+    lagAfter: await probe.change(),
+    processor,
+  };
+}
+
+async function repairs(kernel: NftablesConnection, probe: Probe, writer: ProbeWriter): Promise<RepairResult> {
+  const damage = async (change: (batch: Batch) => void): Promise<number> => {
+    // What was repaired lately is repaired more slowly, see docs/nftables.md.
+    await sleep(1500);
+    const batch = new Batch('ip', 'kube-proxy');
+    change(batch);
+    kernel.commit(batch);
+    return await writer.answered();
+  };
+  const elements: number[] = [];
+  for (let i = 0; i < 10; i++) {
+    elements.push(
+      await damage((batch) => {
+        batch.deleteElement('service-ips', probe.addressKey());
+      }),
+    );
+  }
+  const tableDeleted = await damage((batch) => {
+    batch.deleteTable();
+  });
+  await sleep(1500);
+  let rulesetFlushed: number | undefined;
+  if (missingNft() === false) {
+    spawnSync('nft', ['flush', 'ruleset']);
+    rulesetFlushed = await writer.answered();
+  }
+  return { elementDeleted: percentile(elements, 0.5), tableDeleted, rulesetFlushed };
+}
+
+async function main(services: number, endpoints: number, churnSeconds: number): Promise<ProgramResult> {
   const impossible = enterNetworkNamespace();
   if (impossible !== false) throw new Error(impossible);
   const versionMs = await versionTime();
+  const probe = await Probe.open();
 
   const size = ['--services', String(services), '--endpoints', String(endpoints)];
-  const api = start(process.execPath, [apiServer, ...size]);
-  const url = await line(api, 'stdout', /^http/);
-  const writer = new Writer(url);
-  await writer.create('/api/v1/nodes', {
+  const double = start(process.execPath, [apiServer, ...size]);
+  const url = await line(double, 'stdout', /^http/);
+  const api = new ApiClient(url);
+  await api.create('/api/v1/nodes', {
     apiVersion: 'v1',
     kind: 'Node',
     metadata: { name: 'node-0' },
     status: { addresses: [{ type: 'InternalIP', address: '100.64.0.1' }] },
   });
+  await api.putAll([probe.service(), probe.slice(0)]);
+  const probeWriter = new ProbeWriter(probe, new ApiClient(url));
+  const source = new Changes(services, endpoints);
 
   const kernel = NftablesConnection.open();
   const generation = (): number => kernel.getGeneration().id;
@@ -182,21 +250,13 @@ async function main(services: number, endpoints: number): Promise<ProgramResult>
   await sleep(settleMs);
   const rssSettled = memory(proxy, 'VmRSS');
 
-  // An endpoint of one service goes and comes back, in turn; each time of another service.
-  const slices = [...clusterObjects({ services: Math.min(services, 1000), endpoints, nodes: 100 })].filter(
-    (object) => object['kind'] === 'EndpointSlice',
-  );
   const latencies: number[] = [];
   for (let i = 0; i < changes; i++) {
-    const slice = slices[(Math.floor(i / 2) * 7919) % slices.length] ?? {};
-    const all = slice['endpoints'] as readonly unknown[];
+    const slice = source.next();
     await sleep(5);
     const before = generation();
     const begin = performance.now();
-    const written = writer.replace(slicePath(slice), {
-      ...slice,
-      endpoints: i % 2 === 0 ? all.slice(1) : all,
-    });
+    const written = api.replace(slicePath(slice), slice);
     while (generation() === before) {
       if (performance.now() - begin > deadlineMs) throw new Error('a change never reached the kernel');
       await nextTurn();
@@ -204,10 +264,21 @@ async function main(services: number, endpoints: number): Promise<ProgramResult>
     latencies.push(performance.now() - begin);
     await written;
   }
+  const answered: number[] = [];
+  for (let i = 0; i < answers; i++) {
+    await sleep(15);
+    answered.push(await probeWriter.change());
+  }
+  const churned: ChurnResult[] = [];
+  for (const rate of churnSeconds > 0 ? churnRates : []) {
+    await sleep(1000);
+    churned.push(await churn(proxy, rate, churnSeconds, source, api, probeWriter));
+  }
   const rssAfterChanges = memory(proxy, 'VmRSS');
+  const repair = churnSeconds > 0 ? await repairs(kernel, probe, probeWriter) : undefined;
 
   proxy.kill('SIGKILL');
-  await new Promise((resolve) => proxy.once('exit', resolve));
+  await ended(proxy);
   const before = generation();
   const restart = performance.now();
   proxy = startProxy(url);
@@ -217,7 +288,7 @@ async function main(services: number, endpoints: number): Promise<ProgramResult>
   const restartWrites = generation() - before;
   const rssAfterRestart = memory(proxy, 'VmRSS');
   kernel.close();
-  writer.close();
+  api.close();
   return {
     services,
     endpoints,
@@ -227,6 +298,10 @@ async function main(services: number, endpoints: number): Promise<ProgramResult>
     restartWrites,
     changeP50: percentile(latencies, 0.5),
     changeP99: percentile(latencies, 0.99),
+    answerP50: percentile(answered, 0.5),
+    answerP99: percentile(answered, 0.99),
+    churn: churned,
+    repair,
     rssStart,
     rssPeak,
     rssSettled,
@@ -235,9 +310,10 @@ async function main(services: number, endpoints: number): Promise<ProgramResult>
   };
 }
 
-const [services = 10_000, endpoints = 10] = process.argv.slice(2).map(Number);
+const [services = 10_000, endpoints = 10, churnSeconds = 0] = process.argv.slice(2).map(Number);
 try {
-  process.stdout.write(`${JSON.stringify(await main(services, endpoints))}\n`);
+  process.stdout.write(`${JSON.stringify(await main(services, endpoints, churnSeconds))}\n`);
 } finally {
-  for (const child of children) child.kill('SIGKILL');
+  killAll();
 }
+process.exit();
