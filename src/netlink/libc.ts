@@ -19,6 +19,13 @@ interface Libc {
   readonly getsockname: Call;
   readonly flock: Call;
   readonly address: (memory: Buffer) => bigint;
+  readonly attachFilter: (
+    fd: number,
+    level: number,
+    option: number,
+    program: { readonly length: number; readonly instructions: Buffer },
+    size: number,
+  ) => number;
   readonly errno: () => number;
 }
 
@@ -38,6 +45,14 @@ function libc(): Libc {
     getsockname: call('int getsockname(int fd, void *address, void *length)'),
     flock: call('int flock(int fd, int operation)'),
     address: (memory) => koffi.address(memory),
+    attachFilter: library.func('setsockopt', 'int', [
+      'int',
+      'int',
+      'int',
+      // struct sock_fprog (linux/filter.h)
+      koffi.pointer(koffi.struct({ length: 'uint16', instructions: 'void *' })),
+      'uint32',
+    ]) as Libc['attachFilter'],
     errno: () => koffi.errno(),
   };
   return loaded;
@@ -113,4 +128,21 @@ export function tryLock(fd: number, operation: string): boolean {
 /** Where memory stands, for structures that hold pointers. It has to be kept alive for as long as the pointer is used. */
 export function addressOf(memory: Buffer): bigint {
   return libc().address(memory);
+}
+
+/** Bytes of struct sock_fprog: a length, padding, a pointer. */
+const filterProgramSize = process.arch === 'arm' || process.arch === 'ia32' ? 8 : 16;
+/** struct sock_filter: code u16, jump if true u8, jump if false u8, k u32, all in the machine's order. */
+const filterInstructionSize = 8;
+
+/** Classic BPF (linux/filter.h) in front of a socket. @param instructions of 8 bytes each */
+export function attachFilter(
+  fd: number,
+  level: number,
+  option: number,
+  instructions: Buffer,
+  operation: string,
+): void {
+  const program = { length: instructions.length / filterInstructionSize, instructions };
+  check(libc().attachFilter(fd, level, option, program, filterProgramSize), operation, noHint);
 }

@@ -3,7 +3,7 @@ import { closeSync, read, readSync, write, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { readHostU32, writeHostU16, writeHostU32 } from './endian.js';
 import { errnoOf, NetlinkError } from './errors.js';
-import { bind, getsockname, getsockopt, setsockopt, socket } from './libc.js';
+import { attachFilter, bind, getsockname, getsockopt, setsockopt, socket } from './libc.js';
 
 // linux/socket.h, asm-generic/socket.h, linux/netlink.h
 const AF_NETLINK = 16;
@@ -13,6 +13,7 @@ const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_RCVTIMEO = 20;
+const SO_ATTACH_FILTER = 26;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;
@@ -65,6 +66,8 @@ export interface SocketOptions {
   readonly receiveTimeoutMs?: number;
   /** Multicast groups to join (numbers, not bits). */
   readonly groups?: readonly number[];
+  /** Notifications of changes that these sockets caused (Transport.portId) are dropped before they cost anything. */
+  readonly ignoredPorts?: readonly number[];
 }
 
 /** Dumps come in datagrams of up to 32 KiB when the reader offers that much; notifications are smaller. */
@@ -94,6 +97,35 @@ function setBuffer(fd: number, force: number, plain: number, size: number): void
   } catch {
     setsockopt(fd, SOL_SOCKET, plain, int(size), 'set socket buffer');
   }
+}
+
+/** linux/bpf_common.h: load a word of the datagram, in network order; jump if equal; return so many bytes of it. */
+const BPF_LD_W_ABS = 0x20;
+const BPF_JEQ_K = 0x15;
+const BPF_RET_K = 0x06;
+/** Of nlmsg_pid in a message. The messages of one datagram have it in common. */
+const PORT_ID_OFFSET = 12;
+
+/** A filter that drops what these ports caused. */
+function dropFrom(portIds: readonly number[]): Buffer {
+  const swapped = (portId: number): number => {
+    const bytes = int(portId);
+    return bytes.readUInt32BE(0);
+  };
+  const steps: [code: number, jumpTrue: number, k: number][] = [
+    [BPF_LD_W_ABS, 0, PORT_ID_OFFSET],
+    // A match goes past the tests behind it, and past "keep all".
+    ...portIds.map((portId, i): [number, number, number] => [BPF_JEQ_K, portIds.length - i, swapped(portId)]),
+    [BPF_RET_K, 0, 0xffffffff],
+    [BPF_RET_K, 0, 0],
+  ];
+  const program = Buffer.alloc(8 * steps.length);
+  for (const [i, [code, jumpTrue, k]] of steps.entries()) {
+    writeHostU16(program, 8 * i, code);
+    program[8 * i + 2] = jumpTrue;
+    writeHostU32(program, 8 * i + 4, k);
+  }
+  return program;
 }
 
 /** netlink_sendmsg() in the kernel keeps 32 bytes of the send buffer for itself. */
@@ -139,6 +171,9 @@ export class NetlinkSocket implements Transport {
       bind(fd, address, operation);
       getsockname(fd, address, operation);
       const opened = new NetlinkSocket(fd, readHostU32(address, 4), sendLimit(fd, operation), name);
+      if (options.ignoredPorts !== undefined) {
+        attachFilter(fd, SOL_SOCKET, SO_ATTACH_FILTER, dropFrom(options.ignoredPorts), operation);
+      }
       for (const group of options.groups ?? []) opened.join(group);
       return opened;
     } catch (error) {

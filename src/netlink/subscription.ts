@@ -26,6 +26,8 @@ export interface SubscriptionHandlers {
 export interface SubscriptionOptions {
   /** Room for notifications that were not read yet, bytes. Default 4 MiB. */
   readonly receiveBuffer?: number;
+  /** See SocketOptions. */
+  readonly ignoredPorts?: readonly number[];
 }
 
 /** A membership in multicast groups. It keeps the process alive until it is closed. */

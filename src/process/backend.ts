@@ -88,7 +88,7 @@ function openNftablesBackend(options: BackendOptions): Backend {
   const observer = openNftables();
   const watch = new TableWatch({
     families,
-    ownPortIds: new Set(programs.map(({ connection }) => connection.portId)),
+    ownPortIds: programs.map(({ connection }) => connection.portId),
     generation: () => observer.getGeneration().id,
     repair: (family, touched) =>
       programs.find(({ dataplane }) => dataplane.family === family)?.dataplane.repair(touched),

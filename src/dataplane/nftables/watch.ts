@@ -4,7 +4,11 @@
  * first, later and later when it is undone again and again: two programs that fight must not take the node with them.
  */
 import { performance } from 'node:perf_hooks';
-import { subscribeNftables, type Notification } from '../../netlink/nftables/index.js';
+import {
+  subscribeNftables,
+  type Notification,
+  type NotificationHandlers,
+} from '../../netlink/nftables/index.js';
 import type { Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import type { ApplyReport, Dataplane } from '../dataplane.js';
@@ -25,7 +29,7 @@ const maxTouched = 4096;
 export interface TableWatchOptions {
   readonly families: readonly IPFamily[];
   /** Port ids of our own connections (NftablesConnection.portId). */
-  readonly ownPortIds: ReadonlySet<number>;
+  readonly ownPortIds: readonly number[];
   /** Number that grows by one with each transaction of anybody (NftablesConnection.getGeneration). */
   readonly generation: () => number;
   /** Puts elements right; undefined when only comparing everything helps. */
@@ -62,7 +66,7 @@ export class TableWatch {
   private lastRepairMs = 0;
 
   constructor(private readonly options: TableWatchOptions) {
-    this.subscription = subscribeNftables({
+    const handlers: NotificationHandlers = {
       onNotification: (notification) => {
         this.take(notification);
       },
@@ -75,7 +79,8 @@ export class TableWatch {
           error,
         );
       },
-    });
+    };
+    this.subscription = subscribeNftables(handlers, { ignoredPorts: options.ownPortIds });
   }
 
   async close(): Promise<void> {
@@ -106,7 +111,6 @@ export class TableWatch {
   }
 
   private take(notification: Notification): void {
-    if (this.options.ownPortIds.has(notification.portId)) return;
     if (notification.kind === 'generation') {
       const { processName } = notification.generation;
       if (this.arriving.size > 0) this.foreignChange(this.arriving, processName);

@@ -607,6 +607,30 @@ test('notifications tell own changes from those of others', { skip }, async () =
   assert.deepEqual(keys, ['01020304', '01010101']);
 });
 
+test('what ignored connections change is not told', { skip }, async () => {
+  const [first, second, other] = [connect(), connect(), connect()];
+  const seen: string[] = [];
+  const subscription = subscribeNftables(
+    {
+      onNotification: (n) => seen.push(n.kind === 'generation' ? 'generation' : `${n.kind} ${n.name}`),
+      onOverrun: () => assert.fail('overrun'),
+      onError: (error) => assert.fail(error),
+    },
+    { ignoredPorts: [first.portId, second.portId] },
+  );
+  for (const [index, connection] of [first, other, second].entries()) {
+    const batch = new Batch('ip', `ignored-${index}`);
+    batch.addTable();
+    batch.addChain('c');
+    connection.commit(batch);
+  }
+  const deadline = Date.now() + 5000;
+  while (!seen.includes('generation') && Date.now() < deadline) await sleep(20);
+  await sleep(50);
+  await subscription.close();
+  assert.deepEqual(seen, ['table ignored-1', 'chain c', 'generation']);
+});
+
 test('an overrun is told, and notifications go on', { skip }, async () => {
   const connection = connect();
   let overruns = 0;
