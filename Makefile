@@ -8,7 +8,7 @@ help:
 	@echo 'make test    everything: lint, unit, kernel and packet tests'
 	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 15 minutes'
 	@echo 'make build   leaves a runnable bin/kube-proxy'
-	@echo 'make bench   the benchmarks behind docs/performance.md'
+	@echo 'make bench   the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
 	@echo 'make lint    formatter, linter, import boundaries'
 
 # npm leaves this file behind when node_modules is complete.
@@ -44,7 +44,7 @@ format: setup
 	@node_modules/.bin/prettier --write .
 
 bench: build
-	@node dist/bench/main.js
+	@node dist/bench/main.js --json dist/bench.json
 
 clean:
 	rm -rf dist node_modules

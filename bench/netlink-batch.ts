@@ -1,6 +1,6 @@
 /**
- * The floor under everything: one bare netlink batch of services x endpoints elements into maps shaped like the
- * data plane's, with nothing around it. Run as root:
+ * The floor under everything: one bare netlink batch of the elements that services with so many endpoints have in the data
+ * plane's maps, comments included, with nothing around it. Run as root:
  *
  *     node dist/bench/netlink-batch.js [services] [endpoints per service]
  *
@@ -29,6 +29,8 @@ const endpoints: SetDefinition = {
   value: [selectors.ipDaddr, selectors.thDport],
 };
 
+const clusterIPs: SetDefinition = { name: 'cluster-ips', key: [selectors.ipDaddr] };
+
 const serviceIPs: SetDefinition = {
   name: 'service-ips',
   key: virtualAddress,
@@ -36,8 +38,8 @@ const serviceIPs: SetDefinition = {
 };
 
 /**
- * Commits one batch that creates a table and fills it: one element per service in `service-ips`, one per endpoint in
- * `endpoints`. The table is removed afterwards.
+ * Commits one batch that creates a table and fills it: one element per service in `service-ips` and `cluster-ips`, one
+ * per endpoint in `endpoints`. The table is removed afterwards.
  * @param table a name that nobody uses
  */
 export function bareBatch(
@@ -51,8 +53,10 @@ export function bareBatch(
   batch.addTable();
   batch.addSet(endpoints);
   batch.addSet(serviceIPs);
+  batch.addSet(clusterIPs);
   const key = Buffer.alloc(16);
   const serviceKey = key.subarray(0, 12);
+  const addressKey = key.subarray(0, 4);
   const target = Buffer.alloc(8);
   const priority = Buffer.alloc(4);
   key.writeUInt8(6, 4);
@@ -61,7 +65,13 @@ export function bareBatch(
   priority.writeUInt32LE(0x00010000 | (endpointsPerService & 0xffff), 0);
   for (let service = 0; service < services; service++) {
     key.writeUInt32BE(0x0a600000 + service, 0);
-    batch.addElement('service-ips', serviceKey, priority);
+    batch.addElement('service-ips', serviceKey, priority, {
+      comment: `team-${service % 50}/web-${service}:http`,
+    });
+  }
+  for (let service = 0; service < services; service++) {
+    key.writeUInt32BE(0x0a600000 + service, 0);
+    batch.addElement('cluster-ips', addressKey);
   }
   for (let service = 0; service < services; service++) {
     key.writeUInt32BE(0x0a600000 + service, 0);
@@ -78,7 +88,7 @@ export function bareBatch(
   cleanup.deleteTable();
   connection.commit(cleanup);
   return {
-    elements: services * (1 + endpointsPerService),
+    elements: services * (2 + endpointsPerService),
     bytes: batch.byteLength,
     messages: batch.messageCount,
     encodeMs: encoded - start,

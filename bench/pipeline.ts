@@ -18,11 +18,13 @@ import { silentLogger } from '../src/log/logger.js';
 import { createMetrics } from '../src/metrics/metrics.js';
 import { ServiceModel } from '../src/model/model.js';
 import { NftablesConnection } from '../src/netlink/nftables/index.js';
+import { NETLINK_NETFILTER, NetlinkSocket } from '../src/netlink/socket.js';
 import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
 import { ClusterState } from '../src/process/cluster-state.js';
 import { SyncLoop } from '../src/process/sync-loop.js';
 import { clusterObjects } from '../test/apiserver/generate.js';
 import { encodeObject, envelope, watchFrame } from '../test/apiserver/protobuf.js';
+import type { Json } from './api-client.js';
 import { bareBatch } from './netlink-batch.js';
 import { percentile } from './percentile.js';
 
@@ -38,6 +40,8 @@ export interface PipelineResult {
   /** Of it, in the kernel. */
   readonly coldKernelMs: number;
   readonly transactions: number;
+  /** The longest of them, milliseconds: the time for which nobody else could change any rules. */
+  readonly longestMs: number;
   readonly elements: number;
   /** The same elements in one bare netlink batch (encode and kernel), median of three in this run. */
   readonly bareMs: number;
@@ -52,7 +56,20 @@ export interface PipelineResult {
 
 const changes = 600;
 
-type Json = Readonly<Record<string, unknown>>;
+/** Knows how long its longest commit took. */
+class TimedConnection extends NftablesConnection {
+  longestMs = 0;
+
+  static override open(): TimedConnection {
+    return new TimedConnection(NetlinkSocket.open(NETLINK_NETFILTER));
+  }
+
+  override commit(...args: Parameters<NftablesConnection['commit']>): void {
+    const start = performance.now();
+    super.commit(...args);
+    this.longestMs = Math.max(this.longestMs, performance.now() - start);
+  }
+}
 
 /** A watch frame as the API server sends it. */
 function frame(type: string, object: Json): { kind: string; bytes: Buffer } {
@@ -112,7 +129,8 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     detector: { kind: 'cidr', cidr: { ip: '10.128.0.0', prefixLength: 9 } },
     nodePortAddresses: ['127.0.0.1'],
   };
-  const dataplane = new NftablesFamily(NftablesConnection.open(), dataplaneOptions);
+  const connection = TimedConnection.open();
+  const dataplane = new NftablesFamily(connection, dataplaneOptions);
   const report = { kernelMs: 0, transactions: 0, elementsAdded: 0 };
   const counted: typeof dataplane.apply = async (change) => count(await dataplane.apply(change));
   const countedAdopt: typeof dataplane.adopt = async (wanted) => count(await dataplane.adopt(wanted));
@@ -179,7 +197,7 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
   const decodeMs = decoded - start;
   received.length = 0;
   const cpu = process.cpuUsage(cpuBefore);
-  const cold = { ...report };
+  const cold = { ...report, longestMs: connection.longestMs };
   frames.length = 0;
   globalThis.gc?.();
 
@@ -222,6 +240,7 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     coldCpuMs: (cpu.user + cpu.system) / 1000,
     coldKernelMs: cold.kernelMs,
     transactions: cold.transactions,
+    longestMs: cold.longestMs,
     elements: cold.elementsAdded,
     bareMs: percentile(bare, 0.5),
     changeP50: percentile(latencies, 0.5),

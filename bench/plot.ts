@@ -3,6 +3,7 @@ import { findPipeline, type Results } from './results.js';
 
 interface Bar {
   readonly label: string;
+  /** Milliseconds. */
   readonly ms: number;
   readonly style: 'ours' | 'peer';
 }
@@ -27,7 +28,17 @@ function panelsOf(results: Results): Panel[] {
     ];
   });
   const panels: Panel[] = [
-    { title: 'Cold start: bytes of the lists to the last acknowledgement of the kernel', bars: cold },
+    { title: 'Cold start: decoded lists to the last acknowledgement of the kernel', bars: cold },
+    {
+      title: "Restart: the kernel's table read and compared, nothing written",
+      bars: results.pipelines
+        .filter(({ services }) => services >= 10_000)
+        .map((one) => ({
+          label: `${one.services.toLocaleString('en')} × ${one.endpoints}`,
+          ms: one.adoptMs,
+          style: 'ours' as const,
+        })),
+    },
     {
       title: 'One endpoint change: bytes of the event to the acknowledgement, p50',
       bars: results.pipelines
@@ -39,6 +50,29 @@ function panelsOf(results: Results): Panel[] {
         })),
     },
   ];
+  panels.push({
+    title: "From the API server's write to a packet answered by the new endpoint, p50",
+    bars: results.programs.map((one) => ({
+      label: `${one.services.toLocaleString('en')} services`,
+      ms: one.answerP50,
+      style: 'ours' as const,
+    })),
+  });
+  panels.push({
+    title: "TCP connect: the pod's own address, and through a cluster IP",
+    bars: results.dataPath.sizes.flatMap((one) => [
+      {
+        label: `${one.services.toLocaleString('en')} services: direct`,
+        ms: one.direct / 1000,
+        style: 'peer' as const,
+      },
+      {
+        label: `${one.services.toLocaleString('en')} services: cluster IP`,
+        ms: one.clusterIP / 1000,
+        style: 'ours' as const,
+      },
+    ]),
+  });
   const { nft } = results;
   const ours = nft === undefined ? undefined : findPipeline(results, nft.chainServices, nft.endpoints);
   if (nft !== undefined && ours !== undefined) {
@@ -64,7 +98,9 @@ function time(ms: number): string {
     ? `${(ms / 1000).toFixed(2)} s`
     : ms >= 10
       ? `${ms.toFixed(0)} ms`
-      : `${ms.toFixed(2)} ms`;
+      : ms >= 0.1
+        ? `${ms.toFixed(2)} ms`
+        : `${(ms * 1000).toFixed(1)} µs`;
 }
 
 /** An SVG image; all lengths of a panel are on one linear scale. */

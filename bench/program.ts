@@ -272,7 +272,8 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
   const churned: ChurnResult[] = [];
   for (const rate of churnSeconds > 0 ? churnRates : []) {
     await sleep(1000);
-    churned.push(await churn(proxy, rate, churnSeconds, source, api, probeWriter));
+    const seconds = Math.min(churnSeconds, rate > 100 ? 10 : Infinity);
+    churned.push(await churn(proxy, rate, seconds, source, api, probeWriter));
   }
   const rssAfterChanges = memory(proxy, 'VmRSS');
   const repair = churnSeconds > 0 ? await repairs(kernel, probe, probeWriter) : undefined;

@@ -1,5 +1,6 @@
 /** What a run of all cases yields, as written by `--json` and read by `--from`. */
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+import type { DataPathResult } from './data-path.js';
 import type { NftPeersResult } from './nft-peers.js';
 import type { PipelineResult } from './pipeline.js';
 import type { ProgramResult } from './program.js';
@@ -17,13 +18,14 @@ export interface Machine {
 
 export interface Results {
   /** Of the file's shape. */
-  readonly version: 1;
+  readonly version: 2;
   readonly quick: boolean;
   readonly machine: Machine;
   /** Seconds that the run took. */
   readonly seconds: number;
   readonly pipelines: readonly PipelineResult[];
   readonly programs: readonly ProgramResult[];
+  readonly dataPath: DataPathResult;
   /** undefined where nft is not installed. */
   readonly nft: NftPeersResult | undefined;
   readonly verdictMap: VerdictMapResult;

@@ -55,22 +55,81 @@ function drawRule(service: number, size: RulesetSize, endpoints: number): string
   return `meta l4proto tcp dnat ip addr . port to numgen random mod ${endpoints} map { ${targets.join(' , ')} }`;
 }
 
+/** A service of one's own among the made-up ones, with an address of each kind. */
+export interface ExtraService {
+  readonly clusterIP: string;
+  readonly loadBalancerIP: string;
+  readonly port: number;
+  readonly nodePort: number;
+  /** The node's address that serves node ports. */
+  readonly nodeIP: string;
+  readonly server: { readonly ip: string; readonly port: number };
+  readonly podCIDR: { readonly ip: string; readonly prefixLength: number };
+}
+
 /**
  * One chain per service with a map of its own, and a verdict map that leads to it: the layout of kube-proxy v1.36's
- * nftables mode for cluster IPs without affinity.
+ * nftables mode without affinity, with all its base chains. The made-up services have a cluster IP each.
  */
-export function chainPerService(table: string, size: RulesetSize): string {
+export function chainPerService(table: string, size: RulesetSize, extra?: ExtraService): string {
+  const pods = extra === undefined ? '10.128.0.0/9' : `${extra.podCIDR.ip}/${extra.podCIDR.prefixLength}`;
+  const chain = (name: string, ...rules: string[]): string[] => [
+    `add chain ip ${table} ${name}`,
+    ...rules.map((rule) => `add rule ip ${table} ${name} ${rule}`),
+  ];
+  const base = (name: string, hook: string, ...rules: string[]): string[] => [
+    `add chain ip ${table} ${name} { type ${hook} ; }`,
+    ...rules.map((rule) => `add rule ip ${table} ${name} ${rule}`),
+  ];
+  const ifNew = 'ct state new jump';
   const lines = [
     `add table ip ${table}`,
     `add set ip ${table} cluster-ips { type ipv4_addr ; }`,
-    `add map ip ${table} service-ips { type ipv4_addr . inet_proto . inet_service : verdict ; }`,
-    `add chain ip ${table} services`,
-    `add rule ip ${table} services ip daddr @cluster-ips ip saddr != 10.128.0.0/9 mark set mark or 0x00004000`,
-    `add rule ip ${table} services ${key} vmap @service-ips`,
-    `add chain ip ${table} nat-prerouting { type nat hook prerouting priority -100 ; }`,
-    `add rule ip ${table} nat-prerouting jump services`,
-    `add chain ip ${table} nat-output { type nat hook output priority -100 ; }`,
-    `add rule ip ${table} nat-output jump services`,
+    `add set ip ${table} nodeport-ips { type ipv4_addr ; }`,
+    `add set ip ${table} hairpin-connections { type ipv4_addr . ipv4_addr . inet_proto . inet_service ; }`,
+    ...['service-ips', 'no-endpoint-services', 'firewall-ips'].map(
+      (map) => `add map ip ${table} ${map} { type ipv4_addr . inet_proto . inet_service : verdict ; }`,
+    ),
+    ...['service-nodeports', 'no-endpoint-nodeports'].map(
+      (map) => `add map ip ${table} ${map} { type inet_proto . inet_service : verdict ; }`,
+    ),
+    ...chain('firewall-check', `${key} vmap @firewall-ips`),
+    ...chain(
+      'services',
+      `ip daddr @cluster-ips ip saddr != ${pods} mark set mark or 0x00004000`,
+      `${key} vmap @service-ips`,
+      'ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports',
+    ),
+    ...chain('service-endpoints-check', `${key} vmap @no-endpoint-services`),
+    ...chain(
+      'nodeport-endpoints-check',
+      'ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports',
+    ),
+    ...chain('cluster-ips-check', 'ip daddr @cluster-ips reject'),
+    ...chain(
+      'masquerading',
+      'mark and 0x00004000 != 0 mark set mark xor 0x00004000 masquerade fully-random',
+      'ct status dnat ip saddr . ip daddr . meta l4proto . th dport @hairpin-connections masquerade fully-random',
+    ),
+    ...base('filter-prerouting-pre-dnat', 'filter hook prerouting priority -110', `${ifNew} firewall-check`),
+    ...base('filter-output-pre-dnat', 'filter hook output priority -110', `${ifNew} firewall-check`),
+    ...base(
+      'filter-input',
+      'filter hook input priority 0',
+      `${ifNew} nodeport-endpoints-check`,
+      `${ifNew} service-endpoints-check`,
+    ),
+    ...['forward', 'output'].flatMap((hook) =>
+      base(
+        `filter-${hook}`,
+        `filter hook ${hook} priority 0`,
+        `${ifNew} service-endpoints-check`,
+        `${ifNew} cluster-ips-check`,
+      ),
+    ),
+    ...base('nat-prerouting', 'nat hook prerouting priority -100', 'jump services'),
+    ...base('nat-output', 'nat hook output priority -100', 'jump services'),
+    ...base('nat-postrouting', 'nat hook postrouting priority 100', 'jump masquerading'),
   ];
   for (let service = 0; service < size.services; service++) {
     const chain = chainOf(service);
@@ -80,6 +139,22 @@ export function chainPerService(table: string, size: RulesetSize): string {
       `add element ip ${table} cluster-ips { ${ip} }`,
       `add element ip ${table} service-ips { ${ip} . tcp . 80 : goto ${chain} }`,
       `add rule ip ${table} ${chain} ${drawRule(service, size, size.endpoints)}`,
+    );
+  }
+  if (extra !== undefined) {
+    const { clusterIP, loadBalancerIP, port, nodePort, nodeIP, server } = extra;
+    const target = `0 : ${server.ip} . ${server.port}`;
+    lines.push(
+      ...chain(
+        'service-extra',
+        `meta l4proto tcp dnat ip addr . port to numgen random mod 1 map { ${target} }`,
+      ),
+      ...chain('external-extra', 'mark set mark or 0x00004000', 'goto service-extra'),
+      `add element ip ${table} cluster-ips { ${clusterIP} }`,
+      `add element ip ${table} nodeport-ips { ${nodeIP} }`,
+      `add element ip ${table} service-ips { ${clusterIP} . tcp . ${port} : goto service-extra }`,
+      `add element ip ${table} service-ips { ${loadBalancerIP} . tcp . ${port} : goto external-extra }`,
+      `add element ip ${table} service-nodeports { tcp . ${nodePort} : goto external-extra }`,
     );
   }
   return `${lines.join('\n')}\n`;
