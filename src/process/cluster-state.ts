@@ -43,10 +43,15 @@ export class ClusterState implements ClusterSink {
   /** From now on the model receives everything, beginning with what has arrived so far. */
   attach(model: ServiceModel): void {
     this.model = model;
-    for (const [key, object] of this.earlyServices) model.setService(key, object);
-    for (const [key, object] of this.earlySlices) model.setEndpointSlice(key, object);
-    this.earlyServices.clear();
-    this.earlySlices.clear();
+    // Let go of one by one, so that the memory of what is done can serve for what is to come.
+    for (const [key, object] of this.earlyServices) {
+      this.earlyServices.delete(key);
+      model.setService(key, object);
+    }
+    for (const [key, object] of this.earlySlices) {
+      this.earlySlices.delete(key);
+      model.setEndpointSlice(key, object);
+    }
     model.setZone(this.ownNode?.zone);
   }
 

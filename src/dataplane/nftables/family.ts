@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetlinkError } from '../../netlink/index.js';
-import { Batch, goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
+import { Batch, BatchMemory, goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import {
   TableDamagedError,
@@ -223,8 +223,8 @@ export class NftablesFamily implements Dataplane {
 
   // ---- transactions
 
-  private begin(): Transaction {
-    return new Transaction(new Batch(this.nft, tableName));
+  private begin(memory?: BatchMemory): Transaction {
+    return new Transaction(new Batch(this.nft, tableName, memory));
   }
 
   private commit(tx: Transaction, tally: Tally): void {
@@ -261,9 +261,10 @@ export class NftablesFamily implements Dataplane {
     tally: Tally,
     build: (tx: Transaction, step: T) => void,
   ): Promise<void> {
+    const memory = steps.length > 1 ? new BatchMemory() : undefined;
     let from = 0;
     while (from < steps.length) {
-      const tx = this.begin();
+      const tx = this.begin(memory);
       let to = from;
       let built = false;
       try {

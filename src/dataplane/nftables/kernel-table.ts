@@ -47,7 +47,7 @@ const noValue = Buffer.alloc(0);
 /** Reads elements of a set by their keys; those that are not there are passed over. */
 export type ReadElements = (
   set: string,
-  keys: readonly Buffer[],
+  keys: Iterable<Buffer>,
   onElement: (key: Buffer, value: Buffer) => void,
 ) => void;
 
@@ -278,19 +278,22 @@ export class KernelTable {
       this.endPart(set);
       const table = new ElementTable();
       this.elements.set(set, table);
-      const keys: Buffer[] = [];
-      for (const port of ports) {
-        for (const address of port.addresses) {
-          const onNode = set === maps.nodePortEndpoints || set === maps.nodePortEndpointsLocal;
-          if (onNode !== (address.kind === 'NodePort')) continue;
-          const prefix = addressKey(port, address);
-          const slots = this.slotsAt(set, keyBytes(prefix));
-          for (let slot = 0; slot < slots; slot++) keys.push(Buffer.from(slotKeyBytes(prefix, slot)));
-        }
-      }
-      this.readElements(set, keys, (key, value) => {
+      this.readElements(set, this.slotKeys(set, ports), (key, value) => {
         table.set(key, value);
       });
+    }
+  }
+
+  /** Keys of the slots that the kernel has for these service ports. */
+  private *slotKeys(set: string, ports: readonly ServicePort[]): Generator<Buffer, void, undefined> {
+    const onNode = set === maps.nodePortEndpoints || set === maps.nodePortEndpointsLocal;
+    for (const port of ports) {
+      for (const address of port.addresses) {
+        if (onNode !== (address.kind === 'NodePort')) continue;
+        const prefix = addressKey(port, address);
+        const slots = this.slotsAt(set, keyBytes(prefix));
+        for (let slot = 0; slot < slots; slot++) yield slotKeyBytes(prefix, slot);
+      }
     }
   }
 

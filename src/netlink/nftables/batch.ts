@@ -32,6 +32,22 @@ const LAST_CAPACITY = 1024;
 /** An element must fit its list, which has a header. */
 const ELEMENT_MAX = ATTRIBUTE_MAX - ATTRIBUTE_HEADER;
 
+/**
+ * Buffers that one batch after the other may use, so that a series of large ones leaves no trail of garbage. Making a
+ * batch with it ends the one made with it before.
+ */
+export class BatchMemory {
+  private readonly writers = new Map<string, AttributeWriter>();
+
+  /** @internal @param name of a set, or '' for the rest */
+  writer(name: string, capacity: number): AttributeWriter {
+    let writer = this.writers.get(name);
+    if (writer === undefined) this.writers.set(name, (writer = new AttributeWriter(capacity)));
+    writer.length = 0;
+    return writer;
+  }
+}
+
 /** Element messages of one kind for one set, the last of which further elements join. */
 class ElementMessages {
   count = 0;
@@ -71,7 +87,7 @@ class ElementMessages {
 }
 
 export class Batch {
-  private readonly main = new AttributeWriter(INITIAL_CAPACITY);
+  private readonly main: AttributeWriter;
   /** Where in the writer's buffer the generation stands that the batch demands, be32; 0: whichever. */
   readonly generationOffset: number;
   private readonly nfFamily: number;
@@ -91,9 +107,11 @@ export class Batch {
   constructor(
     readonly family: Family,
     readonly table: string,
+    private readonly memory?: BatchMemory,
   ) {
     this.nfFamily = addressFamily(family);
-    const { main } = this;
+    const main = memory?.writer('', INITIAL_CAPACITY) ?? new AttributeWriter(INITIAL_CAPACITY);
+    this.main = main;
     const begin = openMessage(main, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST);
     writeNfgenmsg(main, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
     main.u32(NFNL_BATCH_GENID, 0);
@@ -224,7 +242,7 @@ export class Batch {
     const size = this.sizeOf(set, key, value, options);
     let last = this.last.get(set);
     if (last === undefined) {
-      const writer = new AttributeWriter(LAST_CAPACITY);
+      const writer = this.memory?.writer(set, LAST_CAPACITY) ?? new AttributeWriter(LAST_CAPACITY);
       last = { writer, messages: this.elements(writer, NFT_MSG.NEWSETELEM, NLM_F_CREATE, set) };
       this.last.set(set, last);
     }

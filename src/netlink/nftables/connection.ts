@@ -14,7 +14,7 @@ import {
   type Acknowledgement,
 } from '../message.js';
 import { NetlinkConnection, refusalHint, type Request } from '../connection.js';
-import type { AttributeNames, AttributeWriter } from '../attribute.js';
+import { type AttributeNames, AttributeWriter } from '../attribute.js';
 import { readHostU32 } from '../endian.js';
 import { NetlinkError } from '../errors.js';
 import {
@@ -36,9 +36,11 @@ import { describeMessage } from './describe.js';
 import {
   decodeElements,
   ELEMENT_NAMES,
-  encodeElementKeys,
+  elementSize,
   encodeElementSet,
   type OnElement,
+  openElements,
+  writeElement,
 } from './element.js';
 import { decodeGeneration, type Generation } from './generation.js';
 import { decodeRule, encodeRule, RULE_NAMES, type RuleInfo } from './rule.js';
@@ -301,43 +303,72 @@ export class NftablesConnection {
    * good until it returns, in the order of the keys, and must not use this connection.
    *
    * Each element is read as of its own moment: others may commit in between.
+   * @param keys each is used up before the next one is asked for
    * @throws NetlinkError other than ENOENT; a set or table that does not exist has no elements
    */
   getElements(
     family: Family,
     table: string,
     set: string,
-    keys: readonly Uint8Array[],
+    keys: Iterable<Uint8Array>,
     onElement: OnElement,
   ): void {
-    let from = 0;
-    while (from < keys.length) {
-      const some = keys.slice(from, from + KEYS_PER_REQUEST);
-      let found = 0;
-      try {
-        this.netlink.execute(
-          request(
-            NFT_MSG.GETSETELEM,
-            addressFamily(family),
-            `read elements of set "${set}"`,
-            (w) => {
-              encodeElementKeys(w, table, set, some);
-            },
-            ELEMENT_NAMES,
-          ),
-          (message) => {
-            const attributes = message.attributes(NFGENMSG);
-            decodeElements(attributes, onElement);
-            attributes.finish();
-            found++;
-          },
-        );
-        from += some.length;
-      } catch (error) {
-        if (!(error instanceof NetlinkError && error.code === 'ENOENT')) throw error;
-        // The kernel answers in order, an element a message, and stops at the first key that is missing.
-        from += found + 1;
+    const writer = new AttributeWriter();
+    let offsets: number[] = [];
+    const flush = (): void => {
+      let from = 0;
+      while (from < offsets.length) {
+        const bytes = writer.buffer.subarray(offsets[from], writer.length);
+        from += this.readElements(family, table, set, bytes, offsets.length - from, onElement);
       }
+      writer.length = 0;
+      offsets = [];
+    };
+    for (const key of keys) {
+      offsets.push(writer.length);
+      writeElement(writer, elementSize(key, undefined, undefined), key, undefined, undefined);
+      if (offsets.length === KEYS_PER_REQUEST) flush();
+    }
+    flush();
+  }
+
+  /**
+   * @param list `count` entries of an element list
+   * @returns how many of them are done with
+   */
+  private readElements(
+    family: Family,
+    table: string,
+    set: string,
+    list: Buffer,
+    count: number,
+    onElement: OnElement,
+  ): number {
+    let found = 0;
+    try {
+      this.netlink.execute(
+        request(
+          NFT_MSG.GETSETELEM,
+          addressFamily(family),
+          `read elements of set "${set}"`,
+          (w) => {
+            const nest = openElements(w, table, set);
+            w.raw(list).closeNest(nest);
+          },
+          ELEMENT_NAMES,
+        ),
+        (message) => {
+          const attributes = message.attributes(NFGENMSG);
+          decodeElements(attributes, onElement);
+          attributes.finish();
+          found++;
+        },
+      );
+      return count;
+    } catch (error) {
+      if (!(error instanceof NetlinkError && error.code === 'ENOENT')) throw error;
+      // The kernel answers in order, an element a message, and stops at the first key that is missing.
+      return found + 1;
     }
   }
 

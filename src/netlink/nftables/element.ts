@@ -96,20 +96,6 @@ export function encodeElementSet(writer: AttributeWriter, table: string, set: st
   writer.string(NFTA_SET_ELEM_LIST.TABLE, table).string(NFTA_SET_ELEM_LIST.SET, set);
 }
 
-/** A request for single elements: the list of their keys (`LIST_ELEM` with nothing but `KEY`). */
-export function encodeElementKeys(
-  writer: AttributeWriter,
-  table: string,
-  set: string,
-  keys: readonly Uint8Array[],
-): void {
-  const list = openElements(writer, table, set);
-  for (const key of keys) {
-    writeElement(writer, elementSize(key, undefined, undefined), key, undefined, undefined);
-  }
-  writer.closeNest(list);
-}
-
 function dataSize(data: Uint8Array | Verdict): number {
   if (!isVerdict(data)) return 2 * ATTRIBUTE_HEADER + align4(data.length);
   const chain = 'chain' in data ? ATTRIBUTE_HEADER + align4(Buffer.byteLength(data.chain) + 1) : 0;

@@ -1,5 +1,5 @@
 /** nftables over netlink: atomic batches of changes, dumps, notifications. */
-export { Batch } from './batch.js';
+export { Batch, BatchMemory } from './batch.js';
 export type { BaseChain, ChainInfo, ChainType, Hook, Policy } from './chain.js';
 export { type CommitOptions, NftablesConnection } from './connection.js';
 export { accept, continueRule, drop, goTo, isVerdict, jumpTo, returnToCaller, type Verdict } from './data.js';
