@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { joinKey, StringTable } from './strings.js';
+import { inOnePiece, joinKey, StringTable } from './strings.js';
 
 const texts = ['', 'a', 'node-1', 'ünïcode ☸', 'x'.repeat(63), 'x'.repeat(64), 'y'.repeat(5000)];
 
@@ -25,4 +25,9 @@ test('keys', () => {
   assert.equal(joinKey('a', 'b'), 'a/b');
   assert.equal(joinKey('ü'.repeat(30), 'ö'.repeat(200)), `${'ü'.repeat(30)}/${'ö'.repeat(200)}`);
   assert.equal(joinKey('n', 'x'.repeat(4000)), `n/${'x'.repeat(4000)}`);
+});
+
+test('a string in one piece is the same string', () => {
+  for (const text of texts)
+    for (const tail of texts) assert.equal(inOnePiece(`${text}/${tail}`), `${text}/${tail}`);
 });

@@ -76,4 +76,10 @@ export function joinKey(namespace: string, name: string): string {
   return scratch.toString('utf8', 0, length + 1 + scratch.write(name, length + 1));
 }
 
+/** A string put together by `+` or a template, in one piece: for those that are kept by the ten thousand. */
+export function inOnePiece(text: string): string {
+  if (text.length * 3 > scratch.length) return text;
+  return scratch.toString('utf8', 0, scratch.write(text, 0));
+}
+
 const scratch = Buffer.alloc(2048);

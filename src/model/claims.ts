@@ -4,6 +4,7 @@
  * Service, then the smaller namespace, name and port name. So the winner never depends on the order of events.
  */
 import type { IPFamily, Protocol } from '../kube/objects.js';
+import { inOnePiece } from '../kube/strings.js';
 import { formatIpPort } from './addresses.js';
 import type { AddressConflict, VirtualAddress } from './types.js';
 
@@ -39,7 +40,7 @@ export class Claims<T extends Claimant> {
     const key = claimKey(claimant, address);
     const current = this.#byAddress.get(key);
     if (current === undefined) {
-      this.#byAddress.set(key, claimant);
+      this.#byAddress.set(inOnePiece(key), claimant);
       return;
     }
     let contest: Contest<T>;

@@ -3,6 +3,7 @@
  * (service-model.md 6.1): plan and endpoints in, ServicePort out.
  */
 import type { IPFamily, Protocol } from '../kube/objects.js';
+import { inOnePiece } from '../kube/strings.js';
 import type { Claimant } from './claims.js';
 import { sameList } from './lists.js';
 import { NO_ENDPOINTS, selectEndpoints, servingEndpoints } from './selection.js';
@@ -15,6 +16,8 @@ const NO_ADDRESSES: readonly VirtualAddress[] = [];
 
 /** What a service port knows about its Service. */
 export interface Owner {
+  /** 'namespace/name'. */
+  readonly key: string;
   readonly namespace: string;
   readonly name: string;
   readonly created: number;
@@ -39,8 +42,8 @@ export class PortState implements Claimant {
     readonly family: IPFamily,
     public plan: PortPlan,
   ) {
-    const service = `${owner.namespace}/${owner.name}`;
-    this.name = plan.portName === '' ? service : `${service}:${plan.portName}`;
+    const { key } = owner;
+    this.name = plan.portName === '' ? key : inOnePiece(`${key}:${plan.portName}`);
     this.protocol = plan.protocol;
   }
 
@@ -95,7 +98,7 @@ export class PortState implements Claimant {
       return output;
     }
     return {
-      key: output?.key ?? `${this.namespace}/${this.serviceName}:${this.portName}/${this.protocol}`,
+      key: output?.key ?? inOnePiece(`${this.owner.key}:${this.portName}/${this.protocol}`),
       name: this.name,
       namespace: this.namespace,
       serviceName: this.serviceName,

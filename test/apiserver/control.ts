@@ -120,7 +120,7 @@ export async function handleControl(
   const state = {
     ...(result as object),
     resourceVersion: server.store.version,
-    objects: Object.fromEntries(servedKinds.map((kind) => [kind.kind, server.store.list(kind).length])),
+    objects: Object.fromEntries(servedKinds.map((kind) => [kind.kind, server.store.count(kind)])),
     watches: server.watches.map((watch) => watch.request.kind.kind),
     requests: server.requests.length,
   };

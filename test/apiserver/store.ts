@@ -112,6 +112,10 @@ export class Store {
     return sorted;
   }
 
+  count(kind: ServedKind): number {
+    return this.#objects.get(kind.kind)?.size ?? 0;
+  }
+
   get(kind: ServedKind, key: string): StoredObject | undefined {
     return this.#objects.get(kind.kind)?.get(key);
   }
