@@ -279,7 +279,10 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
   const repair = churnSeconds > 0 ? await repairs(kernel, probe, probeWriter) : undefined;
 
   // The first packet is answered before a repair is complete.
-  for (let last = -1; last !== generation(); await sleep(1000)) last = generation();
+  for (let last = -1; last !== generation();) {
+    last = generation();
+    await sleep(1000);
+  }
   proxy.kill('SIGKILL');
   await ended(proxy);
   const before = generation();
