@@ -39,8 +39,8 @@ const passing = 6;
 export class Cluster {
   /** What was true of an object, oldest first, by kind and key: no sink may ever see anything else. */
   private readonly history = new Map<string, string[]>();
-  /** Grows when the past comes back. */
-  epoch = 0;
+  /** The past has come back; what was on its way then may still arrive. */
+  restored = false;
 
   constructor(
     private readonly server: ApiServer,

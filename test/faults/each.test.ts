@@ -48,7 +48,7 @@ async function recovery(name: string, seed: number): Promise<number | string> {
       strike(server, { kind: 'backup' });
       cluster.change();
       await setting.clock.pass(5_000);
-      cluster.epoch++;
+      cluster.restored = true;
       strike(server, { kind: 'restore' });
     } else if (trouble === undefined) {
       return 'no such fault';

@@ -106,7 +106,7 @@ export async function runSequence(
         tell('backup');
       } else if (backup === 'made' && random.below(6) === 0) {
         strike(server, { kind: 'restore' });
-        cluster.epoch++;
+        cluster.restored = true;
         backup = 'used';
         used.push('a database set back');
         tell('restored');

@@ -24,7 +24,6 @@ export class Witness implements ClusterSink {
   private readonly state: ClusterState;
   /** When what was delivered last was true, by kind and key. */
   private readonly seen = new Map<string, number>();
-  private epoch = 0;
   private readonly model = new ServiceModel({
     nodeName,
     nodeIPs: { IPv4: '192.0.2.1' },
@@ -89,14 +88,12 @@ export class Witness implements ClusterSink {
     this.program(changes);
   }
 
-  /** An object is as it was at some time, and never again as it was before that. */
+  /** An object is as it was at some time, and, unless the past comes back, never again as it was before that. */
   private check(kind: ResourceKind, key: string, mark: string | undefined): void {
     const { cluster } = this;
     if (mark === undefined || cluster === undefined) return;
-    if (this.epoch !== cluster.epoch) this.seen.clear();
-    this.epoch = cluster.epoch;
     const id = `${kind} ${key}`;
-    const at = cluster.whenTrue(kind, key, mark, this.seen.get(id) ?? 0);
+    const at = cluster.whenTrue(kind, key, mark, cluster.restored ? 0 : (this.seen.get(id) ?? 0));
     if (at < 0) {
       const ever = cluster.whenTrue(kind, key, mark, 0) >= 0;
       this.violations.push(`${id} ${ever ? 'went back to' : 'never was'} ${mark}`);
