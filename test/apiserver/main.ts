@@ -66,9 +66,9 @@ const server = await ApiServer.start({
   ]),
   protobuf: choice<ProtobufSupport>('protobuf', values.protobuf, ['on', 'off', 'refused']),
   bookmarkMs: Number(values['bookmark-ms']),
-  http2: !values.http1,
   clientCertificates: values['client-certificates'],
-  ...(certificates === undefined ? {} : { tls: certificates }),
+  // Without TLS HTTP/2 would be all that it speaks.
+  ...(certificates === undefined ? {} : { tls: certificates, http2: !values.http1 }),
   ...(values.token === undefined ? {} : { tokens: values.token }),
 });
 if (values.manifests !== undefined) loadFiles(server.store, values.manifests);
