@@ -7,16 +7,22 @@
  *
  * The system calls are made directly: what Node does around them takes longer than the connection.
  */
-import { createRequire } from 'node:module';
-import type * as Koffi from 'koffi';
-import { parseAddress } from '../src/netlink/index.js';
+import {
+  AF_INET,
+  call,
+  close,
+  connect,
+  reset,
+  setsockopt,
+  SO_LINGER,
+  SOCK_STREAM,
+  socket,
+  socketAddress,
+  SOL_SOCKET,
+} from './libc.js';
 import { percentile } from './percentile.js';
 
-const AF_INET = 2;
-const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
-const SO_LINGER = 13;
 const IPPROTO_TCP = 6;
 const TCP_USER_TIMEOUT = 18;
 const SOCK_NONBLOCK = 0o4000;
@@ -26,27 +32,9 @@ const awaitMs = 180_000;
 /** How long one try waits for its answer. */
 const tryMs = 5;
 
-const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi;
-const libc = koffi.load(null);
-type Call = (...args: readonly (number | Buffer)[]) => number;
-const call = (prototype: string): Call => libc.func(prototype);
-const socket = call('int socket(int domain, int type, int protocol)');
-const connect = call('int connect(int fd, void *address, uint32_t length)');
-const setsockopt = call('int setsockopt(int fd, int level, int option, void *value, uint32_t length)');
 const getsockopt = call('int getsockopt(int fd, int level, int option, void *value, void *length)');
 const poll = call('int poll(void *descriptors, unsigned long count, int milliseconds)');
-const close = call('int close(int fd)');
 
-function sockaddr(ip: string, port: number): Buffer {
-  const address = Buffer.alloc(16);
-  address.writeUInt16LE(AF_INET, 0);
-  address.writeUInt16BE(port, 2);
-  parseAddress(ip).copy(address, 4);
-  return address;
-}
-
-/** struct linger: on, 0 seconds. The connection is reset, and leaves nothing behind. */
-const reset = Buffer.from(Int32Array.of(1, 0).buffer);
 const patience = Buffer.from(Int32Array.of(200).buffer);
 
 /** @returns microseconds, or undefined when it was not answered */
@@ -80,7 +68,7 @@ function answers(address: Buffer): boolean {
 
 const sleep = new Int32Array(new SharedArrayBuffer(4));
 const [verb = '', ip = '', port = '', count = '0'] = process.argv.slice(2);
-const address = sockaddr(ip, Number(port));
+const address = socketAddress(ip, Number(port));
 if (verb === 'await') {
   process.stdout.write('ready\n');
   const deadline = Date.now() + awaitMs;

@@ -2,25 +2,26 @@
 import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
 
-const AF_INET = 2;
-const SOCK_STREAM = 1;
-const SOL_SOCKET = 1;
-const SO_LINGER = 13;
+export const AF_INET = 2;
+export const SOCK_STREAM = 1;
+export const SOL_SOCKET = 1;
+export const SO_LINGER = 13;
 
 const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi;
 const library = koffi.load(null);
 type Call = (...args: readonly (number | Buffer | null)[]) => number;
-const call = (prototype: string): Call => library.func(prototype);
-const socket = call('int socket(int domain, int type, int protocol)');
+/** A function of the C library, by its prototype. */
+export const call = (prototype: string): Call => library.func(prototype);
+export const socket = call('int socket(int domain, int type, int protocol)');
 const bind = call('int bind(int fd, void *address, uint32_t length)');
 const listen = call('int listen(int fd, int backlog)');
 const accept = call('int accept(int fd, void *address, void *length)');
-const connect = call('int connect(int fd, void *address, uint32_t length)');
-const setsockopt = call('int setsockopt(int fd, int level, int option, void *value, uint32_t length)');
-const close = call('int close(int fd)');
+export const connect = call('int connect(int fd, void *address, uint32_t length)');
+export const setsockopt = call('int setsockopt(int fd, int level, int option, void *value, uint32_t length)');
+export const close = call('int close(int fd)');
 
 /** struct linger: on, zero seconds. Closing sends a reset, so that no port is left in TIME_WAIT. */
-const reset = Buffer.from(new Int32Array([1, 0]).buffer);
+export const reset = Buffer.from(new Int32Array([1, 0]).buffer);
 
 function check(result: number, what: string): number {
   if (result < 0) throw new Error(`${what}: errno ${koffi.errno()}`);

@@ -7,8 +7,17 @@ import { after, before, describe, test } from 'node:test';
 import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
 import { makeCertificates } from '../apiserver/certificates.js';
 import { ApiServer } from '../apiserver/server.js';
-import { type Child, nodeIP, podIP, program, serviceIP, SmallNode, start } from './node.js';
-import { patiently } from '../patience.js';
+import {
+  type Child,
+  eventually,
+  nodeIP,
+  podIP,
+  program,
+  serviceIP,
+  SmallNode,
+  start,
+  trafficResult,
+} from './node.js';
 
 const skip = enterNetworkNamespace();
 
@@ -53,16 +62,6 @@ describe('a cluster', { skip }, () => {
     [...run('nft', 'list', 'map', 'ip', 'kube-proxy', 'endpoints').matchAll(/: (\S+) \. 9000/g)].map(
       (m) => m[1] ?? '',
     );
-  // Longer than the longest pause between two tries, 30 s.
-  const eventually = async (what: string, isSo: () => boolean): Promise<void> => {
-    const deadline = Date.now() + patiently(45_000);
-    while (!isSo()) {
-      if (Date.now() > deadline)
-        throw new Error(`${what}: not within 45 s\n${children.map((c) => c.output).join('\n')}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
-
   before(async () => {
     await node.open();
     const tls = makeCertificates();
@@ -117,9 +116,9 @@ describe('a cluster', { skip }, () => {
 
   test('a change of the slice is followed', async () => {
     server.store.put(slice(podIP, '10.61.2.41'));
-    await eventually('second endpoint', () => endpoints().length === 2);
+    await eventually('second endpoint', () => endpoints().length === 2, children);
     server.store.put(slice(podIP));
-    await eventually('one endpoint', () => endpoints().length === 1);
+    await eventually('one endpoint', () => endpoints().length === 1, children);
   });
 
   const troubles: readonly (readonly [name: string, cause: () => void])[] = [
@@ -160,14 +159,10 @@ describe('a cluster', { skip }, () => {
       const traffic = await node.traffic(serviceIP, 80);
       cause();
       server.store.put(slice(podIP, '10.61.2.42'));
-      await eventually('second endpoint', () => endpoints().length === 2);
+      await eventually('second endpoint', () => endpoints().length === 2, children);
       server.store.put(slice(podIP));
-      await eventually('one endpoint', () => endpoints().length === 1);
-      traffic.kill('SIGTERM');
-      await traffic.end();
-      const { linesLost } = JSON.parse(traffic.output.trim().split('\n').at(-1) ?? '') as {
-        linesLost: number;
-      };
+      await eventually('one endpoint', () => endpoints().length === 1, children);
+      const { linesLost } = await trafficResult(traffic);
       assert.equal(linesLost, 0, 'established connections go on');
     });
   }

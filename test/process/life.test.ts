@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { NftablesConnection } from '../../src/netlink/nftables/index.js';
 import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
-import { type Child, manifest, program, start } from './node.js';
+import { type Child, generation, manifest, program, start } from './node.js';
 
 const skip = enterNetworkNamespace();
 
@@ -25,15 +25,6 @@ function tables(): readonly string[] {
   const connection = NftablesConnection.open();
   try {
     return connection.listTables().map(({ family, name }) => `${String(family)} ${name}`);
-  } finally {
-    connection.close();
-  }
-}
-
-function generation(): number {
-  const connection = NftablesConnection.open();
-  try {
-    return connection.getGeneration().id;
   } finally {
     connection.close();
   }

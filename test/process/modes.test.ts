@@ -18,19 +18,11 @@ import {
   serviceIP,
   SmallNode,
   start,
+  trafficResult,
 } from './node.js';
 
 const skip = enterNetworkNamespace();
 const patienceMs = 20_000;
-
-interface Traffic {
-  readonly newConnections: number;
-  readonly newFailed: number;
-  readonly lines: number;
-  readonly linesLost: number;
-  readonly slowestMs: number;
-  readonly errors: readonly string[];
-}
 
 const node = new SmallNode();
 if (skip === false) {
@@ -96,9 +88,7 @@ for (const kind of ['nft', 'legacy'] as const) {
             await new Promise((resolve) => setTimeout(resolve, 50));
           }
         }
-        traffic.kill('SIGTERM');
-        await traffic.end();
-        const seen = JSON.parse(traffic.output.trim().split('\n').at(-1) ?? '') as Traffic;
+        const seen = await trafficResult(traffic);
         assert.deepEqual(seen.errors, []);
         assert.equal(seen.newFailed + seen.linesLost, 0);
         assert.ok(seen.newConnections > 50, String(seen.newConnections));

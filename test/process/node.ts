@@ -6,6 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { NftablesConnection } from '../../src/netlink/nftables/index.js';
 import { run } from '../../src/netlink/testing/namespace.js';
 import { patiently } from '../patience.js';
 
@@ -63,6 +64,47 @@ export class Child {
 
 export function start(command: string, ...args: readonly string[]): Child {
   return new Child(spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+}
+
+/** What traffic.ts tells when it ends. */
+export interface Traffic {
+  readonly newConnections: number;
+  readonly newFailed: number;
+  readonly lines: number;
+  readonly linesLost: number;
+  readonly slowestMs: number;
+  readonly errors: readonly string[];
+}
+
+/** Ends traffic (SmallNode.traffic), and what it saw. */
+export async function trafficResult(traffic: Child): Promise<Traffic> {
+  traffic.kill('SIGTERM');
+  await traffic.end();
+  return JSON.parse(traffic.output.trim().split('\n').at(-1) ?? '') as Traffic;
+}
+
+/** Number that grows with every transaction that changed something in nf_tables, of this network namespace. */
+export function generation(): number {
+  const connection = NftablesConnection.open();
+  try {
+    return connection.getGeneration().id;
+  } finally {
+    connection.close();
+  }
+}
+
+/** Waits for the outcome of something that may take as long as the longest pause between two tries, 30 s. */
+export async function eventually(
+  what: string,
+  isSo: () => boolean,
+  children: readonly Child[],
+): Promise<void> {
+  const deadline = Date.now() + patiently(45_000);
+  while (!isSo()) {
+    if (Date.now() > deadline)
+      throw new Error(`${what}: not within 45 s\n${children.map((c) => c.output).join('\n')}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 export class SmallNode {

@@ -7,6 +7,7 @@ import { Batch, NftablesConnection } from '../../src/netlink/nftables/index.js';
 import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
 import {
   type Child,
+  generation,
   manifest,
   nodeIP,
   program,
@@ -14,25 +15,11 @@ import {
   serviceIP,
   SmallNode,
   start,
+  trafficResult,
 } from './node.js';
 import { patiently } from '../patience.js';
 
 const skip = enterNetworkNamespace();
-
-interface Traffic {
-  newConnections: number;
-  newFailed: number;
-  lines: number;
-  linesLost: number;
-  slowestMs: number;
-  errors: string[];
-}
-
-async function result(traffic: Child): Promise<Traffic> {
-  traffic.kill('SIGTERM');
-  await traffic.end();
-  return JSON.parse(traffic.output.trim().split('\n').at(-1) ?? '') as Traffic;
-}
 
 describe('life of the process and its rules', { skip }, () => {
   const node = new SmallNode();
@@ -45,15 +32,6 @@ describe('life of the process and its rules', { skip }, () => {
     await child.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
     return child;
   };
-  const generation = (): number => {
-    const connection = NftablesConnection.open();
-    try {
-      return connection.getGeneration().id;
-    } finally {
-      connection.close();
-    }
-  };
-
   before(async () => {
     writeFileSync(file, manifest);
     await node.open();
@@ -78,7 +56,7 @@ describe('life of the process and its rules', { skip }, () => {
         proxy = await startProxy();
       }
       assert.equal(generation(), before, 'the generation counts every transaction that changed something');
-      const { newConnections, newFailed, lines, linesLost, slowestMs, errors } = await result(traffic);
+      const { newConnections, newFailed, lines, linesLost, slowestMs, errors } = await trafficResult(traffic);
       assert.deepEqual(errors, []);
       assert.equal(newFailed + linesLost, 0);
       assert.ok(
@@ -98,7 +76,7 @@ describe('life of the process and its rules', { skip }, () => {
     proxy.kill('SIGTERM');
     assert.equal(await proxy.end(), 0);
     await new Promise((resolve) => setTimeout(resolve, patiently(200)));
-    const { newFailed, linesLost, newConnections } = await result(traffic);
+    const { newFailed, linesLost, newConnections } = await trafficResult(traffic);
     assert.equal(newFailed + linesLost, 0);
     assert.ok(newConnections > 10);
     proxy = await startProxy();
@@ -154,7 +132,7 @@ describe('life of the process and its rules', { skip }, () => {
       await proxy.waitFor(cure, 1000);
       const took = performance.now() - deleted;
       const traffic = await node.traffic(serviceIP, 80);
-      assert.equal((await result(traffic)).newFailed, 0);
+      assert.equal((await trafficResult(traffic)).newFailed, 0);
       assert.ok(took < patiently(1000), `${took.toFixed(0)} ms`);
     });
   }
@@ -170,7 +148,7 @@ describe('life of the process and its rules', { skip }, () => {
     const programmed = (): boolean => run('nft', 'list', 'ruleset').includes('tcp . 31051');
     while (!programmed() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
     const traffic = await node.traffic(nodeIP, 31051);
-    assert.equal((await result(traffic)).newFailed, 0);
+    assert.equal((await trafficResult(traffic)).newFailed, 0);
     writeFileSync(file, manifest);
   });
 

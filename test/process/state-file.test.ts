@@ -6,8 +6,17 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
 import { ApiServer } from '../apiserver/server.js';
-import { patiently } from '../patience.js';
-import { type Child, nodeIP, podIP, program, serviceIP, SmallNode, start } from './node.js';
+import {
+  type Child,
+  eventually,
+  nodeIP,
+  podIP,
+  program,
+  serviceIP,
+  SmallNode,
+  start,
+  trafficResult,
+} from './node.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -55,15 +64,6 @@ describe('a state file', { skip }, () => {
     return child;
   };
   const inKernel = (ip: string): boolean => run('nft', 'list', 'table', 'ip', 'kube-proxy').includes(ip);
-  const eventually = async (what: string, isSo: () => boolean): Promise<void> => {
-    const deadline = Date.now() + patiently(45_000);
-    while (!isSo()) {
-      if (Date.now() > deadline)
-        throw new Error(`${what}: not in time\n${children.map((c) => c.output).join('\n')}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
-
   before(async () => {
     await node.open();
     server = await ApiServer.start();
@@ -86,7 +86,7 @@ describe('a state file', { skip }, () => {
 
   test('is written while the API server is there', async () => {
     const proxy = startProxy();
-    await eventually('the file', () => existsSync(file));
+    await eventually('the file', () => existsSync(file), children);
     assert.equal(statSync(file).mode & 0o777, 0o600);
     proxy.kill('SIGTERM');
     assert.equal(await proxy.end(), 0);
@@ -117,11 +117,9 @@ describe('a state file', { skip }, () => {
       service('fig', '10.177.0.52'),
     ])
       server.store.put(object);
-    await eventually('the new Service', () => inKernel('10.177.0.52'));
-    await eventually('the end of the one that is gone', () => !inKernel('10.177.0.51'));
-    traffic.kill('SIGTERM');
-    await traffic.end();
-    const { linesLost } = JSON.parse(traffic.output.trim().split('\n').at(-1) ?? '') as { linesLost: number };
+    await eventually('the new Service', () => inKernel('10.177.0.52'), children);
+    await eventually('the end of the one that is gone', () => !inKernel('10.177.0.51'), children);
+    const { linesLost } = await trafficResult(traffic);
     assert.equal(linesLost, 0);
   });
 });

@@ -11,7 +11,8 @@ import {
 } from '../../netlink/nftables/index.js';
 import type { DataplaneOptions } from '../dataplane.js';
 import { ElementTable } from '../nft/element-table.js';
-import type { IntervalElement } from '../nft/intervals.js';
+import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
+import { KernelSets, noValue } from '../nft/kernel-sets.js';
 import { readHostUint32 } from '../nft/keys.js';
 import { nftFamily, type ChainDefinition } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
@@ -22,21 +23,12 @@ import { bytes } from './transaction.js';
 /** A dump is right unless the kernel was just rearranging the hash table (rhashtable): then it is taken again. */
 const dumpAttempts = 20;
 const dumpPauseMs = 25;
-const noValue = Buffer.alloc(0);
 
-export class KernelFilter {
+export class KernelFilter extends KernelSets {
   exists = false;
   private readonly chainNames = new Set<string>();
   private readonly rules = new Map<string, (readonly Expression[])[]>();
-  private readonly elements = new Map<string, ElementTable>();
   private intervals: IntervalElement[] = [];
-  /** What was taken since checkpoint(). */
-  private readonly taken: (readonly [table: ElementTable, record: number])[] = [];
-
-  hasSet(name: string): boolean {
-    return this.elements.has(name);
-  }
-
   hasChain(name: string): boolean {
     return this.chainNames.has(name);
   }
@@ -51,17 +43,8 @@ export class KernelFilter {
     );
   }
 
-  sourceRangeLengths(): number[] {
-    return [...this.elements.keys()].map(sourceRangePrefix).filter((length) => length !== undefined);
-  }
-
   hasIntervals(wanted: readonly IntervalElement[]): boolean {
-    const text = (list: readonly IntervalElement[]): string =>
-      list
-        .map(({ key, end }) => `${key}${end}`)
-        .sort()
-        .join();
-    return text(wanted) === text(this.intervals);
+    return sameIntervals(wanted, this.intervals);
   }
 
   /** The mark that an address leads to, if it is this service port's. @param key latin1 @param comment see commentOf() */
@@ -78,34 +61,6 @@ export class KernelFilter {
   /** Whether this key, latin1, was in the set when it was read. */
   had(set: string, key: string): boolean {
     return (this.elements.get(set)?.recordOf(bytes(key)) ?? -1) >= 0;
-  }
-
-  /** Takes an element off. 'different': the key is there with another value or comment. */
-  take(
-    set: string,
-    key: Buffer,
-    value: Buffer | undefined,
-    comment?: string,
-  ): 'same' | 'absent' | 'different' {
-    const table = this.elements.get(set);
-    const record = table?.find(key) ?? -1;
-    if (table === undefined || record < 0) return 'absent';
-    table.take(record);
-    this.taken.push([table, record]);
-    return table.hasValue(record, value ?? noValue) && table.hasComment(record, comment)
-      ? 'same'
-      : 'different';
-  }
-
-  /** What has been taken so far stays so. */
-  checkpoint(): void {
-    this.taken.length = 0;
-  }
-
-  /** Undoes every take() since checkpoint(), for a transaction that failed. */
-  rollBack(): void {
-    for (const [table, record] of this.taken) table.giveBack(record);
-    this.checkpoint();
   }
 
   *leftovers(): Iterable<{ readonly set: string; readonly key: string }> {

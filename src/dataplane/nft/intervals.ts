@@ -38,3 +38,13 @@ export function intervalElements(cidrs: readonly Cidr[]): IntervalElement[] {
     return elements;
   });
 }
+
+/** The same ranges, in whatever order. */
+export function sameIntervals(a: readonly IntervalElement[], b: readonly IntervalElement[]): boolean {
+  const text = (list: readonly IntervalElement[]): string =>
+    list
+      .map(({ key, end }) => `${key}${end}`)
+      .sort()
+      .join();
+  return text(a) === text(b);
+}

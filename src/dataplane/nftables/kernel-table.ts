@@ -12,10 +12,10 @@ import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { slotKey, type AffinityNumbers } from './footprint.js';
-import type { IntervalElement } from '../nft/intervals.js';
+import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
+import { KernelSets, noValue } from '../nft/kernel-sets.js';
 import { addressText, hostUint32, readHostUint32, targetBytes } from '../nft/keys.js';
 import type { RuleDefinition } from '../nft/rules.js';
-import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import { maps, sets } from './names.js';
 import { endpointKey } from './slots.js';
 import { addressKey } from './touched.js';
@@ -42,8 +42,6 @@ export const slotMaps: readonly string[] = Object.keys(classMapsOf);
 const partSlots = 32_768;
 const partPorts = 4_096;
 
-const noValue = Buffer.alloc(0);
-
 /** Reads elements of a set by their keys; those that are not there are passed over. */
 export type ReadElements = (
   set: string,
@@ -51,7 +49,7 @@ export type ReadElements = (
   onElement: (key: Buffer, value: Buffer) => void,
 ) => void;
 
-export class KernelTable {
+export class KernelTable extends KernelSets {
   exists = false;
   /** Somebody has put the table to sleep: the kernel asks none of its base chains. */
   dormant = false;
@@ -60,11 +58,6 @@ export class KernelTable {
   private readElements: ReadElements = () => undefined;
   private readonly chainNames = new Set<string>();
   private readonly rules = new Map<string, (readonly Expression[])[]>();
-  /** By set. What is wanted is taken off. */
-  private readonly elements = new Map<string, ElementTable>();
-  /** What was taken since checkpoint(): tables, and records in them. */
-  private readonly takenFrom: ElementTable[] = [];
-  private readonly takenRecords: number[] = [];
   /** Elements of the verdict maps not yet taken. */
   private classElements: { map: string; id: number; chain: string }[] = [];
   private readonly intervals: IntervalElement[] = [];
@@ -117,10 +110,6 @@ export class KernelTable {
     this.classElements.push({ map, id, chain });
   }
 
-  hasSet(name: string): boolean {
-    return this.elements.has(name);
-  }
-
   hasChain(name: string): boolean {
     return this.chainNames.has(name);
   }
@@ -133,10 +122,6 @@ export class KernelTable {
       found.length === wanted.length &&
       wanted.every(({ expressions }, i) => sameExpressions(expressions, found[i] ?? []))
     );
-  }
-
-  sourceRangeLengths(): number[] {
-    return [...this.elements.keys()].map(sourceRangePrefix).filter((length) => length !== undefined);
   }
 
   /** Takes a fixed class off. 'different': it leads elsewhere. */
@@ -158,44 +143,7 @@ export class KernelTable {
 
   takeIntervals(set: string, wanted: readonly IntervalElement[]): boolean {
     if (!this.hasSet(set)) return wanted.length === 0;
-    const text = (list: readonly IntervalElement[]): string =>
-      list
-        .map(({ key, end }) => `${key}${end}`)
-        .sort()
-        .join();
-    return text(wanted) === text(this.intervals);
-  }
-
-  /** Takes an element off. 'different': the key is there with another value or comment. */
-  take(
-    set: string,
-    key: Buffer,
-    value: Buffer | undefined,
-    comment?: string,
-  ): 'same' | 'absent' | 'different' {
-    const elements = this.elements.get(set);
-    const record = elements?.find(key) ?? -1;
-    if (elements === undefined || record < 0) return 'absent';
-    elements.take(record);
-    this.takenFrom.push(elements);
-    this.takenRecords.push(record);
-    return elements.hasValue(record, value ?? noValue) && elements.hasComment(record, comment)
-      ? 'same'
-      : 'different';
-  }
-
-  /** What has been taken so far stays so. */
-  checkpoint(): void {
-    this.takenFrom.length = 0;
-    this.takenRecords.length = 0;
-  }
-
-  /** Undoes every take() since checkpoint(), for a transaction that failed. */
-  rollBack(): void {
-    this.takenFrom.forEach((elements, i) => {
-      elements.giveBack(this.takenRecords[i] ?? 0);
-    });
-    this.checkpoint();
+    return sameIntervals(wanted, this.intervals);
   }
 
   *leftovers(): Iterable<{ key: string; set: string; element: string }> {
