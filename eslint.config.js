@@ -18,6 +18,7 @@ const mayImport = {
   config: ['model'],
   system: ['netlink', 'log'],
   leftovers: ['netlink', 'log'],
+  inspect: ['kube', 'leftovers', 'model', 'netlink'],
 };
 const rooms = [...Object.keys(mayImport), 'process'];
 

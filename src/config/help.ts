@@ -30,6 +30,14 @@ const groups: readonly (readonly [title: string, sections: readonly string[]])[]
 export const COMMAND_GROUP = 'What to do, and with what';
 export const groupTitles: readonly string[] = [COMMAND_GROUP, ...groups.map(([title]) => title)];
 
+/** Words that may stand in front of the flags; `kube-proxy WORD --help` says more. */
+export const helpCommands = [
+  {
+    name: 'ipvs',
+    help: 'Show the virtual servers of IPVS with the names of Services and Pods, as a table or JSON.',
+  },
+] as const;
+
 /** The group of a field; undefined stands for flags without a field. */
 export function groupOf(path: FieldPath | undefined): string {
   const section = path?.split('.', 1)[0] ?? '';
@@ -48,6 +56,10 @@ export function helpText(): string {
     '',
     'Usage:',
     '  kube-proxy [flags]',
+    '  kube-proxy COMMAND [flags]',
+    '',
+    'Commands that look and change nothing (kube-proxy COMMAND --help says more):',
+    ...helpCommands.map(({ name, help }) => `  ${name.padEnd(18)}${help}`),
   ];
   for (const title of groupTitles) {
     const members = [...flags].filter(

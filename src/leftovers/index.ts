@@ -12,6 +12,7 @@ import { Report } from './report.js';
 import { removeSets } from './sets.js';
 
 export { kubeProxyServers } from './ipvs.js';
+export { readTableServers } from './ipvs-tables.js';
 export type { Outcome, Report } from './report.js';
 
 /** What runs and therefore stays; 'none' leaves nothing. */

@@ -5,16 +5,15 @@
  */
 import {
   describeKey,
-  formatAddress,
   IpsetConnection,
   IpvsConnection,
-  NetlinkError,
   NftablesConnection,
   RouteConnection,
   type Family,
   type VirtualServerKey,
 } from '../netlink/index.js';
-import { ipvsInterface, ipvsServices, ipvsTable, isIpvsMark, nodePortSets, setNameIPv6 } from './names.js';
+import { readTableServers } from './ipvs-tables.js';
+import { ipvsInterface, isIpvsMark, nodePortSets, setNameIPv6 } from './names.js';
 import { count, type Report } from './report.js';
 
 /** Call it before the sets and tables are removed: they tell which virtual servers are kube-proxy's. */
@@ -97,20 +96,7 @@ function tableServers(): ReadonlySet<string> {
   const servers = new Set<string>();
   const connection = NftablesConnection.open();
   try {
-    for (const family of ['ip', 'ip6'] as const) {
-      try {
-        connection.listElements(family, ipvsTable, ipvsServices, (key) => {
-          // ip daddr . meta l4proto . th dport, each padded to four bytes
-          const end = key.length - 8;
-          const address = formatAddress(key.subarray(0, end));
-          const [protocol, port] = [key.readUInt8(end), key.readUInt16BE(end + 4)];
-          servers.add(describeKey({ family, protocol, address, port }));
-        });
-      } catch (error) {
-        // A kernel without nf_tables has none of it either.
-        if (!(error instanceof NetlinkError)) throw error;
-      }
-    }
+    readTableServers(connection, (key) => servers.add(describeKey(key)));
   } finally {
     connection.close();
   }

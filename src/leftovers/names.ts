@@ -114,6 +114,8 @@ export const nftablesTable = 'kube-proxy';
 export const ipvsTable = 'kube-proxy-ipvs';
 /** A set in them: every address and port that IPVS serves for us. */
 export const ipvsServices = 'service-ips';
+/** A map in them, from such an address to the mark of another virtual server for it. */
+export const ipvsMarks = 'short-circuits';
 
 /** Marks of virtual servers of our mode ipvs. */
 export function isIpvsMark(mark: number): boolean {

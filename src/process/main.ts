@@ -4,6 +4,7 @@
  */
 import { parseCommandLine } from '../config/command-line.js';
 import { ConfigError } from '../config/errors.js';
+import { commandNamed } from './commands.js';
 import { exitCodes, FatalError } from './exit-codes.js';
 
 /** One line on standard error: what is wrong and what to do. */
@@ -14,6 +15,8 @@ function complain(message: string): void {
 /** @returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   try {
+    const command = await commandNamed(args[0]);
+    if (command !== undefined) return await command(args.slice(1));
     const commandLine = parseCommandLine(args);
     for (const line of commandLine.deprecations) process.stderr.write(`${line}\n`);
     const { help, version } = commandLine.control;
