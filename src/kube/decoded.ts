@@ -16,6 +16,8 @@ export interface BrokenObject {
   readonly key: string | undefined;
   /** undefined when unknown. */
   readonly version: string | undefined;
+  /** metadata.uid; undefined or '' when unknown. */
+  readonly uid?: string;
   readonly error: BrokenObjectError;
 }
 

@@ -1,6 +1,7 @@
 /**
  * Events (events.k8s.io/v1) for what an operator should see with `kubectl describe`. Sent on a best effort: an event that
- * does not arrive is a log line at verbosity 4, nothing waits for it, and a storm of them is cut off.
+ * does not arrive is a log line at verbosity 4, and nothing waits for it. A storm of them is spread over time, so that
+ * thousands of nodes that see the same thing do not bury the API server, and cut off where it does not end.
  */
 import { randomBytes } from 'node:crypto';
 import { errorText, type Logger } from '../log/logger.js';
@@ -21,19 +22,24 @@ export interface ClusterEvent {
   readonly reason: string;
   readonly action: string;
   readonly regarding: ObjectReference;
-  /** At most 1 kB is kept (events.k8s.io/v1). */
+  /** At most 1 kB is kept (events.k8s.io/v1, in bytes). */
   readonly note: string;
 }
 
 const timeoutMs = 10_000;
-/** Sent at once; refilled one every few seconds. */
+/** Sent at once; refilled one every two seconds. */
 const burst = 25;
-const refillMs = 5_000;
-const maxNote = 1024;
+const refillMs = 2_000;
+/** Events that wait for their turn; those beyond are lost. */
+const maxWaiting = 256;
+const maxNoteBytes = 1024;
 
 export class EventRecorder {
   #tokens = burst;
   #refilledAt = Date.now();
+  /** By what they are about: of two about the same the later one says how things are. */
+  readonly #waiting = new Map<string, ClusterEvent>();
+  #timer: NodeJS.Timeout | undefined;
   readonly #abort = new AbortController();
 
   constructor(
@@ -43,15 +49,40 @@ export class EventRecorder {
   ) {}
 
   record(event: ClusterEvent): void {
+    const { kind, namespace, name } = event.regarding;
+    const about = `${event.reason} ${kind} ${namespace}/${name}`;
+    this.#refill();
+    if (this.#tokens > 0 && this.#waiting.size === 0) {
+      this.#tokens--;
+      void this.deliver(event);
+    } else if (this.#waiting.size < maxWaiting || this.#waiting.has(about)) {
+      this.#waiting.set(about, event);
+      this.#timer ??= setInterval(() => {
+        this.#deliverNext();
+      }, refillMs).unref();
+    } else {
+      this.log.debug(4, 'An event could not be sent', { reason: event.reason, why: 'there are too many' });
+    }
+  }
+
+  #refill(): void {
     const now = Date.now();
     const earned = Math.floor((now - this.#refilledAt) / refillMs);
-    if (earned > 0) {
-      this.#tokens = Math.min(burst, this.#tokens + earned);
-      this.#refilledAt = now;
+    if (earned <= 0) return;
+    this.#tokens = Math.min(burst, this.#tokens + earned);
+    this.#refilledAt += earned * refillMs;
+  }
+
+  #deliverNext(): void {
+    this.#refill();
+    for (const [about, event] of this.#waiting) {
+      if (this.#tokens === 0) return;
+      this.#tokens--;
+      this.#waiting.delete(about);
+      void this.deliver(event);
     }
-    if (this.#tokens === 0) return;
-    this.#tokens--;
-    void this.deliver(event);
+    clearInterval(this.#timer);
+    this.#timer = undefined;
   }
 
   /** Settles when the event has arrived, or can't be delivered. */
@@ -64,6 +95,9 @@ export class EventRecorder {
   }
 
   close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#waiting.clear();
     this.#abort.abort();
   }
 
@@ -72,7 +106,7 @@ export class EventRecorder {
     const object = {
       apiVersion: 'events.k8s.io/v1',
       kind: 'Event',
-      metadata: { name: `${regarding.name}.${randomBytes(8).toString('hex')}`, namespace },
+      metadata: { name: `${eventName(regarding.name)}.${randomBytes(8).toString('hex')}`, namespace },
       // MicroTime: exactly six digits.
       eventTime: new Date().toISOString().replace('Z', '000Z'),
       reportingController: 'kube-proxy',
@@ -87,7 +121,7 @@ export class EventRecorder {
         ...(regarding.namespace === '' ? {} : { namespace: regarding.namespace }),
         ...(regarding.uid === '' ? {} : { uid: regarding.uid }),
       },
-      note: note.slice(0, maxNote),
+      note: cut(note),
     };
     const response = await this.client.request({
       target: `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`,
@@ -103,4 +137,26 @@ export class EventRecorder {
     if (response.status >= 300)
       throw new Error(`the API server answered ${response.status}: ${answer.slice(0, 200)}`);
   }
+}
+
+/** What a name of an object has to look like (RFC 1123 subdomain), with room for what makes the event's unique. */
+const proper = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
+const maxName = 200;
+
+/** An event about an object that should not exist must not be refused for the object's name. */
+function eventName(name: string): string {
+  if (name.length <= maxName && proper.test(name)) return name;
+  const like = name
+    .slice(0, maxName)
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '');
+  return like === '' ? 'object' : like;
+}
+
+function cut(note: string): string {
+  if (Buffer.byteLength(note) <= maxNoteBytes) return note;
+  const buffer = Buffer.alloc(maxNoteBytes);
+  // Whole characters only.
+  return buffer.toString('utf8', 0, buffer.write(note));
 }

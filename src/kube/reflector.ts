@@ -16,6 +16,7 @@ import type {
 } from './decoded.js';
 import { KubeError } from './errors.js';
 import type { ApiClient, ApiResponse } from './http/client.js';
+import { longestName, printable } from './printable.js';
 import { acceptHeader, type ContentType, type Resource } from './resources.js';
 import { decodeStatus } from './status.js';
 import type { StringTable } from './strings.js';
@@ -102,6 +103,8 @@ export interface ReflectorStatus {
 
 export interface ReflectorSink<T> {
   deliver(key: string, object: T | undefined): void;
+  /** An object can't be read, and why; undefined: it can again, or is gone. */
+  unreadable(key: string, uid: string, why: string | undefined): void;
   synced(): void;
   flush(): void;
 }
@@ -485,7 +488,7 @@ export class Reflector<T> {
         if (!sweep.seen.has(key)) this.#remove(key);
       }
       for (const key of [...this.#broken.keys()]) {
-        if (!sweep.seen.has(key)) this.#broken.delete(key);
+        if (!sweep.seen.has(key)) this.#mended(key);
       }
     }
     this.#listDueAt = sweep.doubtAt;
@@ -717,22 +720,29 @@ export class Reflector<T> {
   // ---------------------------------------------------------------- objects
 
   #put(item: Decoded<T>): void {
-    this.#broken.delete(item.key);
+    this.#mended(item.key);
     if (item.version !== '' && this.#known.get(item.key) === item.version) return;
     this.#known.set(item.key, item.version);
     this.#deliver(item.key, item.object);
   }
 
   #remove(key: string): void {
-    this.#broken.delete(key);
+    this.#mended(key);
     if (this.#known.delete(key)) this.#deliver(key, undefined);
+  }
+
+  #mended(key: string): void {
+    if (this.#broken.delete(key)) this.#options.sink.unreadable(key, '', undefined);
   }
 
   #deliver(key: string, object: T | undefined): void {
     try {
       this.#options.sink.deliver(key, object);
     } catch (error) {
-      this.#log.error('An object could not be taken over', error, { kind: this.#resource.kind, object: key });
+      this.#log.error('An object could not be taken over', error, {
+        kind: this.#resource.kind,
+        object: printable(key, 2 * longestName),
+      });
     }
   }
 
@@ -740,7 +750,7 @@ export class Reflector<T> {
    * The last good state of a broken object stays. It may have been broken on its way, so it is asked for once more; if it is
    * broken in itself, that does not go on.
    */
-  #skip({ key, version, error }: BrokenObject, sweep: Sweep | undefined): void {
+  #skip({ key, version, uid, error }: BrokenObject, sweep: Sweep | undefined): void {
     let again = Infinity;
     let news = true;
     if (key === undefined) {
@@ -760,8 +770,9 @@ export class Reflector<T> {
     if (!news) return;
     this.#log.error('An object from the API server can not be read and is skipped', error, {
       kind: this.#resource.kind,
-      object: key ?? '(name unreadable)',
+      object: key === undefined ? '(name unreadable)' : printable(key, 2 * longestName),
     });
+    if (key !== undefined) this.#options.sink.unreadable(key, uid ?? '', error.message);
   }
 
   // ---------------------------------------------------------------- requests

@@ -51,10 +51,21 @@ export interface ApiSourceOptions {
   readonly rereadMs?: number;
   /** Told of requests, for metrics. */
   readonly observer?: ClientObserver;
+  /** Told of each object that can't be read, and why; undefined: it can again, or is gone. */
+  readonly onUnreadable?: (object: ObjectIdentity, why: string | undefined) => void;
   /** How connections are made; over the network when absent. */
   readonly dial?: NonNullable<ApiClientOptions['dial']>;
   readonly timeouts?: Partial<ClientTimeouts>;
   readonly timings?: Partial<ReflectorTimings>;
+}
+
+export interface ObjectIdentity {
+  readonly kind: ResourceKind;
+  /** '' for kinds without one. */
+  readonly namespace: string;
+  readonly name: string;
+  /** '' when unknown. */
+  readonly uid: string;
 }
 
 export type SourceStatus = Readonly<Partial<Record<ResourceKind, ReflectorStatus>>>;
@@ -100,6 +111,11 @@ export class ApiServerSource {
     ): Running => {
       const target: ReflectorSink<T> = {
         deliver,
+        unreadable: (key, uid, why) => {
+          const slash = key.indexOf('/');
+          const namespace = key.slice(0, Math.max(0, slash));
+          options.onUnreadable?.({ kind: resource.kind, namespace, name: key.slice(slash + 1), uid }, why);
+        },
         synced: () => {
           sink.synced(resource.kind);
         },

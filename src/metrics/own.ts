@@ -21,7 +21,21 @@ export interface ApiServerState {
   readonly fromStateFile: boolean;
 }
 
+/** What is wrong with an object. */
+export const troubleReasons = [
+  'unreadable',
+  'fields_left_out',
+  'cut_short',
+  'address_taken',
+  'kernel_refused',
+] as const;
+export type TroubleReason = (typeof troubleReasons)[number];
+
 export interface OwnMetrics {
+  /** Objects with which something is wrong. */
+  readonly troubledObjects: Gauge<'reason'>;
+  /** 1 for each of them, for as many as are shown by name. */
+  readonly troubledObject: Gauge<'kind' | 'namespace' | 'name' | 'reason'>;
   /** Service ports that the kernel refused and that wait to be tried again. */
   readonly servicePortsRefused: Gauge<'ip_family'>;
   readonly elementsWritten: Counter<'ip_family'>;
@@ -57,6 +71,19 @@ export function defineOwnMetrics(
     },
   });
   return {
+    troubledObjects: catalogue.gauge({
+      name: 'kubeproxyts_troubled_objects',
+      help: 'Objects with which something is wrong; everything else is served',
+      labels: ['reason'],
+      stability,
+      zero: troubleReasons.map((reason) => ({ reason })),
+    }),
+    troubledObject: catalogue.gauge({
+      name: 'kubeproxyts_troubled_object_info',
+      help: 'Always 1; the labels name an object with which something is wrong, of the first hundred',
+      labels: ['kind', 'namespace', 'name', 'reason'],
+      stability,
+    }),
     servicePortsRefused: catalogue.gauge({
       name: 'kubeproxyts_service_ports_refused',
       help: 'Service ports that the kernel refused and that wait to be tried again',

@@ -92,7 +92,30 @@ export function isUnspecified(ip: string): boolean {
   return ip === '0.0.0.0' || ip === '::';
 }
 
+/**
+ * What an address is that no packet can be sent on to from another machine, in words; undefined: nothing of the kind. The API
+ * refuses such endpoints and external IPs (ValidateEndpointIP, ValidateNonSpecialIP); through a proxy that took them, a
+ * client could reach what listens on the node's loopback addresses only, or a cloud's metadata server.
+ * @param ip canonical text
+ */
+export function specialUse(ip: string): string | undefined {
+  if (ip.includes(':')) {
+    if (ip === '::') return 'unspecified';
+    if (ip === '::1') return 'a loopback address';
+    if (/^fe[89ab]/.test(ip)) return 'a link-local address';
+    return /^ff[0-9a-f]{2}:/.test(ip) ? 'a multicast address' : undefined;
+  }
+  if (ip.startsWith('0.')) return 'unspecified';
+  if (ip.startsWith('127.')) return 'a loopback address';
+  if (ip.startsWith('169.254.')) return 'a link-local address';
+  // 224.0.0.0/4; what is above is the broadcast address or reserved.
+  const first = ip.charCodeAt(0) === TWO && ip.charCodeAt(3) === DOT ? Number(ip.slice(0, 3)) : 0;
+  if (first >= 240) return 'a reserved address';
+  return first >= 224 ? 'a multicast address' : undefined;
+}
+
 const DOT = 0x2e;
+const TWO = 0x32;
 const ZERO = 0x30;
 const NINE = 0x39;
 

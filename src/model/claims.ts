@@ -6,7 +6,7 @@
 import type { IPFamily, Protocol } from '../kube/objects.js';
 import { inOnePiece } from '../kube/strings.js';
 import { formatIpPort } from './addresses.js';
-import type { AddressConflict, VirtualAddress } from './types.js';
+import type { AddressConflict, ServiceName, VirtualAddress } from './types.js';
 
 export interface Claimant {
   /** As printed in reports. */
@@ -20,12 +20,13 @@ export interface Claimant {
   readonly created: number;
   /** Some endpoint of the cluster is usable. */
   readonly any: boolean;
+  readonly service: ServiceName;
 }
 
 export interface Settlement<T> {
   /** Claimants that won or lost an address. */
   readonly affected: ReadonlySet<T>;
-  /** Contests whose owner or claimants changed. */
+  /** Contests whose owner or claimants changed, and those that are over. */
   readonly conflicts: readonly AddressConflict[];
 }
 
@@ -47,7 +48,7 @@ export class Claims<T extends Claimant> {
     if (current instanceof Contest) {
       contest = current;
     } else {
-      contest = new Contest(key, printedAddress(claimant, address), current);
+      contest = new Contest(key, printedAddress(claimant, address), claimant.family, current);
       this.#byAddress.set(key, contest);
       this.#enter(current, contest);
     }
@@ -88,11 +89,21 @@ export class Claims<T extends Claimant> {
         affected.add(contest.owner);
         if (winner !== undefined) affected.add(winner);
       }
-      if (winner === undefined) {
-        this.#byAddress.delete(contest.key);
-      } else if (others.length === 0) {
-        this.#leave(winner, contest);
-        this.#byAddress.set(contest.key, winner);
+      if (winner === undefined || others.length === 0) {
+        if (winner === undefined) {
+          this.#byAddress.delete(contest.key);
+        } else {
+          this.#leave(winner, contest);
+          this.#byAddress.set(contest.key, winner);
+        }
+        if (contest.reported === '') continue;
+        conflicts.push({
+          family: contest.family,
+          address: contest.printed,
+          owner: winner?.name ?? '',
+          others: [],
+          losers: [],
+        });
       } else {
         contest.owner = winner;
         const names = claimants.map((claimant) => claimant.name);
@@ -105,6 +116,7 @@ export class Claims<T extends Claimant> {
           address: contest.printed,
           owner: winner.name,
           others: others.map((claimant) => claimant.name),
+          losers: others.map(({ service: { namespace, name, uid } }) => ({ namespace, name, uid })),
         });
       }
     }
@@ -138,6 +150,7 @@ class Contest<T> {
   constructor(
     readonly key: string,
     readonly printed: string,
+    readonly family: IPFamily,
     public owner: T,
   ) {}
 }

@@ -5,15 +5,17 @@
  */
 import type { EndpointSlice, IPFamily, Service } from '../kube/objects.js';
 import { Claims } from './claims.js';
+import { endpointLimit } from './limits.js';
 import { compact } from './lists.js';
-import { collectLocalReady, mergeLists } from './selection.js';
+import { Problems } from './problems.js';
+import { collectLocalReady, firstOf, mergeLists } from './selection.js';
 import { PortState, type Owner } from './service-port.js';
 import { planService, samePlan, type PortPlan, type ServicePlan } from './service-plan.js';
-import { HintInterner, readSlice, type EndpointList, type Slice } from './slice.js';
+import { HintInterner, readSlice, slicePortId, type EndpointList, type Slice } from './slice.js';
 import type {
   HealthCheckPort,
   ModelChanges,
-  ModelProblem,
+  ObjectProblems,
   PendingChanges,
   ServicePort,
   VirtualAddress,
@@ -39,7 +41,10 @@ type HealthByFamily = Readonly<Record<IPFamily, HealthCheckPort | undefined>>;
 const NO_HEALTH: HealthByFamily = { IPv4: undefined, IPv6: undefined };
 
 /** Stays empty. */
+const NO_PROBLEMS = new Problems();
 const noPorts = new Map<string, PortState>();
+
+const FAMILIES: readonly IPFamily[] = ['IPv4', 'IPv6'];
 
 /** Bits of ServiceEntry.dirty. */
 const SERVICE_DIRTY = 1;
@@ -50,6 +55,7 @@ class ServiceEntry {
   readonly namespace: string;
   readonly name: string;
   plan: ServicePlan | undefined;
+  uid = '';
   /** Creation of the Service that the ports belong to. */
   created = Infinity;
   /** Ordered by name. */
@@ -88,8 +94,11 @@ export class ServiceModel {
   readonly #claims = new Claims<PortState>();
   readonly #interner = new HintInterner();
   /** What was reported about objects that have problems, so that it is not repeated at each of their events. */
-  readonly #reported = new Map<string, readonly string[]>();
-  #problems: ModelProblem[] = [];
+  readonly #reported = new Map<string, string>();
+  /** By family and Service: what was reported of those that ask for too much. */
+  readonly #cutShort = new Map<string, string>();
+  /** To be reported, by object. */
+  readonly #problems = new Map<string, ObjectProblems>();
   /** Trigger times of the slice events since the last takeChanges(). */
   readonly #triggers: Readonly<Record<IPFamily, Map<ServiceEntry, number[]>>> = {
     IPv4: new Map(),
@@ -105,9 +114,10 @@ export class ServiceModel {
   /** @param key 'namespace/name' */
   setService(key: string, service: Service | undefined): void {
     const { plan, problems } =
-      service === undefined ? { plan: undefined, problems: [] } : planService(service, this.#config);
-    this.#report('Service', key, problems);
+      service === undefined ? { plan: undefined, problems: NO_PROBLEMS } : planService(service, this.#config);
+    this.#report('Service', key, service, problems);
     const entry = plan === undefined ? this.#services.get(key) : this.#entry(key);
+    if (entry !== undefined && service !== undefined) entry.uid = service.uid;
     if (entry === undefined || samePlan(entry.plan, plan)) return;
     entry.plan = plan;
     this.#mark(entry, SERVICE_DIRTY);
@@ -118,9 +128,9 @@ export class ServiceModel {
     const before = this.#slices.get(key);
     const { slice, problems } =
       object === undefined
-        ? { slice: undefined, problems: [] }
+        ? { slice: undefined, problems: NO_PROBLEMS }
         : readSlice(object, this.#config, this.#interner, before);
-    this.#report('EndpointSlice', key, problems);
+    this.#report('EndpointSlice', key, object, problems);
     if (slice === before) return;
     this.#pendingSlices++;
 
@@ -168,7 +178,7 @@ export class ServiceModel {
    * cancel each other out do, and takeChanges() is then empty.
    */
   get hasChanges(): boolean {
-    return this.#dirty.size > 0 || this.#problems.length > 0;
+    return this.#dirty.size > 0 || this.#problems.size > 0;
   }
 
   get pending(): PendingChanges {
@@ -214,14 +224,22 @@ export class ServiceModel {
     }
     this.#dirty.clear();
     this.#pendingSlices = 0;
-    const problems = this.#problems;
-    this.#problems = [];
+    const problems = [...this.#problems.values()];
+    this.#problems.clear();
     const families = this.#config.families.map((family) => ({
       family,
       upserted: upserted[family],
       removed: removed[family],
     }));
     return { families, healthChecks, healthChecksRemoved, conflicts, problems, triggerTimes };
+  }
+
+  /**
+   * uid of a Service; '' when it is unknown.
+   * @param key 'namespace/name'
+   */
+  uidOf(key: string): string {
+    return this.#services.get(key)?.uid ?? '';
   }
 
   /** Everything as of the last takeChanges(), for a dataplane that starts over. */
@@ -257,17 +275,27 @@ export class ServiceModel {
     this.#mark(entry, ENDPOINTS_DIRTY[family]);
   }
 
-  #report(kind: 'Service' | 'EndpointSlice', key: string, problems: readonly ModelProblem[]): void {
-    if (problems.length === 0 && this.#reported.size === 0) return;
-    const object = `${kind} ${key}`;
-    const before = this.#reported.get(object);
-    if (problems.length === 0) {
-      if (before !== undefined) this.#reported.delete(object);
-      return;
+  /** @param object undefined: it is gone, and its problems with it */
+  #report(
+    kind: 'Service' | 'EndpointSlice',
+    key: string,
+    object: { readonly namespace: string; readonly name: string; readonly uid?: string } | undefined,
+    { list, more }: Problems,
+  ): void {
+    if (list.length === 0 && this.#reported.size === 0) return;
+    const id = `${kind} ${key}`;
+    const now = list.map(({ field, message }) => `${field}: ${message}`).join('\n') + String(more);
+    const before = this.#reported.get(id);
+    if (list.length === 0) {
+      if (before === undefined) return;
+      this.#reported.delete(id);
+    } else {
+      if (before === now) return;
+      this.#reported.set(id, now);
     }
-    const texts = problems.map(({ field, message }) => `${field}: ${message}`);
-    this.#problems.push(...problems.filter((_, index) => before?.includes(texts[index] ?? '') !== true));
-    this.#reported.set(object, texts);
+    const slash = key.indexOf('/');
+    const { namespace = key.slice(0, slash), name = key.slice(slash + 1), uid = '' } = object ?? {};
+    this.#problems.set(id, { aspect: 'fields', kind, namespace, name, uid, problems: list, more });
   }
 
   /** Brings the service ports of one Service up to date, except for what depends on other Services. */
@@ -279,15 +307,47 @@ export class ServiceModel {
       // Counted only for a Service that has somewhere to report it.
       const healthPort = entry.plan?.[family]?.healthCheckNodePort ?? 0;
       const localReady = healthPort === 0 ? undefined : new Set<string>();
+      const endpoints = new EndpointsByPort(entry, family);
+      const most = endpointLimit(entry.plan?.[family]?.ports ?? []);
+      let left = 0;
       for (const port of entry.ports) {
         if (port.family !== family) continue;
-        const list = endpointsFor(entry, port);
+        const all = endpoints.of(port.plan);
+        const list = firstOf(all, most);
+        left += all.endpoints.length - list.endpoints.length;
         if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
         if (localReady !== undefined) collectLocalReady(list, localReady);
         rebuild.add(port);
       }
       updateHealth(entry, family, healthPort, localReady?.size ?? 0, collector);
+      this.#reportSize(entry, family, left, most);
     }
+  }
+
+  /** @param left pairs of port and endpoint that are beyond what one Service may have */
+  #reportSize(entry: ServiceEntry, family: IPFamily, left: number, most: number): void {
+    const id = `${family} ${entry.key}`;
+    const message =
+      left === 0
+        ? ''
+        : `too many addresses, ports and endpoints for one Service; of each port ${most} are used`;
+    if ((this.#cutShort.get(id) ?? '') === message) return;
+    if (message === '') this.#cutShort.delete(id);
+    else this.#cutShort.set(id, message);
+    const problems = FAMILIES.flatMap((each) => {
+      const text = this.#cutShort.get(`${each} ${entry.key}`);
+      return text === undefined ? [] : [{ field: `${each} endpoints`, message: text }];
+    });
+    const { key, namespace, name, uid } = entry;
+    this.#problems.set(`size ${key}`, {
+      aspect: 'size',
+      kind: 'Service',
+      namespace,
+      name,
+      uid,
+      problems,
+      more: 0,
+    });
   }
 
   /** Makes the service ports and their claims those of the plan. */
@@ -329,10 +389,11 @@ export class ServiceModel {
       for (const address of addresses) this.#claims.claim(port, address);
       return;
     }
-    const without = (list: readonly VirtualAddress[], other: VirtualAddress): boolean =>
-      !list.some((address) => address.ip === other.ip && address.port === other.port);
-    for (const address of before) if (without(addresses, address)) this.#claims.release(port, address);
-    for (const address of addresses) if (without(before, address)) this.#claims.claim(port, address);
+    const idOf = ({ ip, port }: VirtualAddress): string => `${ip} ${port}`;
+    const had = new Set(before.map(idOf));
+    const has = new Set(addresses.map(idOf));
+    for (const address of before) if (!has.has(idOf(address))) this.#claims.release(port, address);
+    for (const address of addresses) if (!had.has(idOf(address))) this.#claims.claim(port, address);
   }
 }
 
@@ -340,20 +401,47 @@ function portId(family: IPFamily, plan: PortPlan): string {
   return `${family} ${plan.portName}/${plan.protocol}`;
 }
 
-/** Port numbers are not compared: the number in the slice is the backend's (3.1). */
-function endpointsFor(entry: ServiceEntry, { family, plan }: PortState): EndpointList {
-  // Nearly always there is one.
-  let first: EndpointList | undefined;
-  let all: EndpointList[] | undefined;
-  for (const slice of entry.slices) {
-    if (slice.family !== family) continue;
-    for (const port of slice.ports) {
-      if (port.name !== plan.portName || port.protocol !== plan.protocol) continue;
-      if (first === undefined) first = port.list;
-      else (all ??= [first]).push(port.list);
+/** Services with more ports than this have their slices' ports looked up by name. */
+const INDEXED_FROM = 8;
+
+/** The endpoints of each port of one Service in one family, from its slices. */
+class EndpointsByPort {
+  readonly #byId: ReadonlyMap<string, EndpointList[]> | undefined;
+
+  constructor(
+    readonly entry: ServiceEntry,
+    readonly family: IPFamily,
+  ) {
+    if (entry.ports.length < INDEXED_FROM) return;
+    const byId = new Map<string, EndpointList[]>();
+    for (const slice of entry.slices) {
+      if (slice.family !== family) continue;
+      for (const { name, protocol, list } of slice.ports) {
+        const id = slicePortId(name, protocol);
+        const lists = byId.get(id);
+        if (lists === undefined) byId.set(id, [list]);
+        else lists.push(list);
+      }
     }
+    this.#byId = byId;
   }
-  return first !== undefined && all === undefined ? first : mergeLists(all ?? []);
+
+  /** Port numbers are not compared: the number in the slice is the backend's (3.1). */
+  of({ portName, protocol }: PortPlan): EndpointList {
+    if (this.#byId !== undefined) return mergeLists(this.#byId.get(slicePortId(portName, protocol)) ?? []);
+    // Nearly always there is one.
+    let first: EndpointList | undefined;
+    let all: EndpointList[] | undefined;
+    for (const slice of this.entry.slices) {
+      if (slice.family !== this.family) continue;
+      for (const port of slice.ports) {
+        if (port.name !== portName || port.protocol !== protocol) continue;
+        if (first === undefined) first = port.list;
+        else (all ??= [first]).push(port.list);
+      }
+    }
+    return first !== undefined && all === undefined ? first : mergeLists(all ?? []);
+  }
 }
 
 /** @param port 0: the Service has no health check in this family */

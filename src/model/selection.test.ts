@@ -200,7 +200,7 @@ for (const { title, slices, expected, problems = [] } of SLICES) {
       assert.ok(result);
       assert.equal(printEndpoints(result.clusterEndpoints), expected);
       assert.deepEqual(
-        changes.problems.map(({ field }) => field),
+        changes.problems.flatMap((found) => found.problems.map(({ field }) => field)),
         problems,
       );
     }

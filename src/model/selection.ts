@@ -43,6 +43,16 @@ export function mergeLists(lists: readonly EndpointList[]): EndpointList {
   return mergeTwo(mergeLists(lists.slice(0, middle)), mergeLists(lists.slice(middle)));
 }
 
+/** The list, or so many of its endpoints. */
+export function firstOf(list: EndpointList, most: number): EndpointList {
+  if (list.endpoints.length <= most) return list;
+  return {
+    endpoints: list.endpoints.slice(0, most),
+    states: list.states.slice(0, most),
+    zoneHints: list.zoneHints?.slice(0, most),
+  };
+}
+
 export function selectEndpoints(
   list: EndpointList,
   uses: { readonly usesCluster: boolean; readonly usesLocal: boolean },

@@ -4,9 +4,19 @@
  * to the proxy is in the plan, so two objects with equal plans are the same to it.
  */
 import type { IPFamily, Protocol, Service, ServicePortSpec } from '../kube/objects.js';
-import { cidrContains, hostCidr, parseAddress, parseCidr, type ParsedCidr } from './addresses.js';
+import {
+  cidrContains,
+  familyOf,
+  hostCidr,
+  parseAddress,
+  parseCidr,
+  specialUse,
+  type ParsedCidr,
+} from './addresses.js';
+import { maxServiceAddresses, maxServiceSources } from './limits.js';
 import { compact, sameList } from './lists.js';
-import type { AddressKind, Cidr, ModelProblem, VirtualAddress } from './types.js';
+import { Problems, quoted } from './problems.js';
+import type { AddressKind, Cidr, VirtualAddress } from './types.js';
 
 /** Affinity timeout of a Service that asks for ClientIP without saying how long (API default). */
 const DEFAULT_AFFINITY_SECONDS = 10800;
@@ -52,20 +62,20 @@ export interface ServicePlan {
 export interface PlanResult {
   /** undefined: the proxy has nothing to do with this Service. */
   readonly plan: ServicePlan | undefined;
-  readonly problems: readonly ModelProblem[];
+  readonly problems: Problems;
 }
 
-const NOTHING: PlanResult = { plan: undefined, problems: [] };
+const NO_PROBLEMS = new Problems();
+const NOTHING: PlanResult = { plan: undefined, problems: NO_PROBLEMS };
 
 export function planService(service: Service, options: PlanOptions): PlanResult {
   if (service.serviceProxyName !== undefined) return NOTHING;
   if (service.clusterIP === '' || service.clusterIP === 'None') return NOTHING;
   if (service.type === 'ExternalName') return NOTHING;
 
-  const problems: ModelProblem[] = [];
+  const problems = new Problems();
   const report: Report = (field, message) => {
-    const object = `Service ${service.namespace}/${service.name}`;
-    problems.push({ object, field, message });
+    problems.add(field, message);
   };
   const externalLocal = isExternalPolicyLocal(service);
   const wishes: Wishes = {
@@ -114,7 +124,7 @@ export function sameVirtualAddress(a: VirtualAddress, b: VirtualAddress): boolea
   );
 }
 
-type Report = (field: string, message: string) => void;
+type Report = (field: string, message: () => string) => void;
 
 /** One Service as far as both families share it. */
 interface Wishes {
@@ -156,7 +166,7 @@ function readPorts(service: Service, report: Report): readonly ServicePortSpec[]
     if (!isPort(spec.port)) {
       report(
         `spec.ports[${index}].port`,
-        `${spec.port} is not a port number (1-65535); the port is left out`,
+        () => `${spec.port} is not a port number (1-65535); the port is left out`,
       );
       continue;
     }
@@ -164,7 +174,7 @@ function readPorts(service: Service, report: Report): readonly ServicePortSpec[]
     if (nodePort !== 0 && !isPort(nodePort)) {
       report(
         `spec.ports[${index}].nodePort`,
-        `${nodePort} is not a port number (1-65535); no node port is opened`,
+        () => `${spec.nodePort} is not a port number (1-65535); no node port is opened`,
       );
       nodePort = 0;
     }
@@ -180,7 +190,8 @@ function readAffinity(service: Service, report: Report): number {
   if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_AFFINITY_SECONDS) return seconds;
   report(
     'spec.sessionAffinityConfig.clientIP.timeoutSeconds',
-    `${seconds} is not within 1-${MAX_AFFINITY_SECONDS} seconds; the default of ${DEFAULT_AFFINITY_SECONDS} is used`,
+    () =>
+      `${seconds} is not within 1-${MAX_AFFINITY_SECONDS} seconds; the default of ${DEFAULT_AFFINITY_SECONDS} is used`,
   );
   return DEFAULT_AFFINITY_SECONDS;
 }
@@ -195,8 +206,15 @@ function readExternalAddresses(
   const wanted: WantedAddress[] = [];
   const add = (kind: WantedAddress['kind'], text: string, field: string): void => {
     const address = parseAddress(text.trim());
-    if (address !== undefined) wanted.push({ kind, ...address });
-    else if (text.trim() !== '') report(field, notAnAddress(text));
+    if (address === undefined) {
+      if (text.trim() !== '') report(field, () => notAnAddress(text));
+      return;
+    }
+    const special = specialUse(address.ip);
+    // A load balancer may well be on the node's own link; the API lets its status say so.
+    if (special === undefined || (kind === 'LoadBalancerIP' && special === 'a link-local address'))
+      wanted.push({ kind, ...address });
+    else report(field, () => `${address.ip} is ${special}; it is left out`);
   };
   for (const [index, ingress] of service.loadBalancerIngress.entries()) {
     // Other modes, known or not, mean that the load balancer's own address must not be bypassed.
@@ -223,7 +241,7 @@ function readSourceRanges(service: Service, report: Report): readonly ParsedCidr
     else if (text !== '') {
       report(
         `spec.loadBalancerSourceRanges[${index}]`,
-        `'${text}' is not a CIDR such as 192.0.2.0/24; it is left out`,
+        () => `${quoted(text)} is not a CIDR such as 192.0.2.0/24; it is left out`,
       );
     }
   }
@@ -235,7 +253,8 @@ function readHealthCheckNodePort(service: Service, report: Report): number {
   if (isPort(service.healthCheckNodePort)) return service.healthCheckNodePort;
   report(
     'spec.healthCheckNodePort',
-    `${service.healthCheckNodePort} is not a port number (1-65535); load balancers cannot check this Service`,
+    () =>
+      `${service.healthCheckNodePort} is not a port number (1-65535); load balancers cannot check this Service`,
   );
   return 0;
 }
@@ -251,29 +270,44 @@ function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
   const ipsOf = (kind: AddressKind): string[] =>
     external.length === 0 ? [] : external.filter((address) => address.kind === kind).map(({ ip }) => ip);
   const vips = ipsOf('LoadBalancerIP');
-  const sourceRanges = vips.length > 0 ? effectiveSourceRanges(wishes, family, vips) : undefined;
-
-  const ports = wishes.ports.map((spec): PortPlan => {
-    const addresses: VirtualAddress[] = [];
-    // Kinds come in the order that decides when one Service names an address twice: a VIP that is also an
-    // external IP keeps its source ranges.
-    const add = (kind: AddressKind, ip: string, port: number): void => {
-      if (addresses.some((address) => address.ip === ip)) return;
-      addresses.push({
+  const addressesOf = addressList(clusterIP, vips.sort(), ipsOf('ExternalIP').sort());
+  const most = Math.max(1, Math.floor(maxServiceAddresses / addressesOf.length));
+  if (wishes.ports.length > most) {
+    wishes.report(
+      'spec.ports',
+      () =>
+        `${wishes.ports.length} ports on ${addressesOf.length} addresses each are too many; ${most} are used`,
+    );
+  }
+  const used = wishes.ports.length > most ? wishes.ports.slice(0, most) : wishes.ports;
+  const sourceRanges =
+    vips.length > 0
+      ? limitedRanges(effectiveSourceRanges(wishes, family, vips), vips.length * used.length, wishes.report)
+      : undefined;
+  const ports = used.map((spec): PortPlan => {
+    const addresses = addressesOf.map(({ kind, ip }): VirtualAddress => {
+      const scope = kind === 'ClusterIP' ? 'internal' : 'external';
+      return {
         kind,
         ip,
-        port,
-        scope: kind === 'ClusterIP' ? 'internal' : 'external',
-        policy: (kind === 'ClusterIP' ? internalLocal : externalLocal) ? 'Local' : 'Cluster',
+        port: spec.port,
+        scope,
+        policy: (scope === 'internal' ? internalLocal : externalLocal) ? 'Local' : 'Cluster',
         fallback: 'serve',
         sourceRanges: kind === 'LoadBalancerIP' ? sourceRanges : undefined,
+      };
+    });
+    if (spec.nodePort !== 0) {
+      addresses.push({
+        kind: 'NodePort',
+        ip: '',
+        port: spec.nodePort,
+        scope: 'external',
+        policy: externalLocal ? 'Local' : 'Cluster',
+        fallback: 'serve',
+        sourceRanges: undefined,
       });
-    };
-    add('ClusterIP', clusterIP, spec.port);
-    // Sorted, because controllers write the same addresses in changing order.
-    for (const kind of ['LoadBalancerIP', 'ExternalIP'] as const)
-      for (const ip of ipsOf(kind).sort()) add(kind, ip, spec.port);
-    if (spec.nodePort !== 0) add('NodePort', '', spec.nodePort);
+    }
     const externallyAccessible = external.length > 0 || spec.nodePort !== 0;
     return {
       portName: spec.name,
@@ -290,23 +324,57 @@ function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
   return { ports, healthCheckNodePort: wishes.healthCheckNodePort };
 }
 
+/**
+ * The addresses of every port but the node port, each once. Kinds come in the order that decides when one Service names an
+ * address twice: a VIP that is also an external IP keeps its source ranges.
+ * @param vips sorted, because controllers write the same addresses in changing order; so are `externalIPs`
+ */
+function addressList(
+  clusterIP: string,
+  vips: readonly string[],
+  externalIPs: readonly string[],
+): readonly { readonly kind: AddressKind; readonly ip: string }[] {
+  const addresses: { kind: AddressKind; ip: string }[] = [{ kind: 'ClusterIP', ip: clusterIP }];
+  if (vips.length === 0 && externalIPs.length === 0) return addresses;
+  const seen = new Set([clusterIP]);
+  for (const [kind, ips] of [
+    ['LoadBalancerIP', vips],
+    ['ExternalIP', externalIPs],
+  ] as const) {
+    for (const ip of ips) {
+      if (addresses.length === maxServiceAddresses) return addresses;
+      if (!seen.has(ip)) addresses.push({ kind, ip });
+      seen.add(ip);
+    }
+  }
+  return addresses;
+}
+
 function findClusterIP({ service, options, report }: Wishes, family: IPFamily): string | undefined {
   if (service.ipFamilies.length === 0) {
     const address = parseAddress(service.clusterIP);
     if (address === undefined && family === options.families[0]) {
-      report('spec.clusterIP', notAnAddress(service.clusterIP));
+      report('spec.clusterIP', () => notAnAddress(service.clusterIP));
     }
-    return address?.family === family ? address.ip : undefined;
+    return address?.family === family ? usable(address.ip, 'spec.clusterIP', report) : undefined;
   }
   const index = service.ipFamilies.indexOf(family);
   const text = index < 0 ? undefined : service.clusterIPs[index];
   if (text === undefined) return undefined;
   const address = parseAddress(text);
-  if (address?.family === family) return address.ip;
+  if (address?.family === family) return usable(address.ip, `spec.clusterIPs[${index}]`, report);
   report(
     `spec.clusterIPs[${index}]`,
-    `'${text}' is not an ${family} address; the Service is not served over ${family}`,
+    () => `${quoted(text)} is not an ${family} address; the Service is not served over ${family}`,
   );
+  return undefined;
+}
+
+/** A cluster IP, unless it stands for the node itself. */
+function usable(ip: string, field: string, report: Report): string | undefined {
+  const special = specialUse(ip);
+  if (special === undefined || special === 'a link-local address') return ip;
+  report(field, () => `${ip} is ${special}; the Service is not served over ${familyOf(ip)}`);
   return undefined;
 }
 
@@ -324,7 +392,8 @@ function effectiveSourceRanges(
   if (own.length === 0) {
     report(
       'spec.loadBalancerSourceRanges',
-      `no range is a valid ${family} CIDR, so nobody may use the ${family} load balancer address; add ${family === 'IPv4' ? '0.0.0.0/0' : '::/0'} to let everybody in`,
+      () =>
+        `no range is a valid ${family} CIDR, so nobody may use the ${family} load balancer address; add ${family === 'IPv4' ? '0.0.0.0/0' : '::/0'} to let everybody in`,
     );
     return [];
   }
@@ -339,8 +408,26 @@ function effectiveSourceRanges(
   });
 }
 
+/**
+ * As many ranges as the Service's addresses leave room for. Without the others, fewer clients are let in, never more.
+ * @param restricted pairs of an address and a port that the ranges are for
+ */
+function limitedRanges(
+  ranges: readonly Cidr[] | undefined,
+  restricted: number,
+  report: Report,
+): readonly Cidr[] | undefined {
+  const most = Math.max(1, Math.floor(maxServiceSources / Math.max(1, restricted)));
+  if (ranges === undefined || ranges.length <= most) return ranges;
+  report(
+    'spec.loadBalancerSourceRanges',
+    () => `${ranges.length} ranges for ${restricted} addresses and ports are too many; ${most} are used`,
+  );
+  return ranges.slice(0, most);
+}
+
 function notAnAddress(text: string): string {
-  return `'${text}' is not an IP address; it is left out`;
+  return `${quoted(text)} is not an IP address; it is left out`;
 }
 
 function isPort(value: number): boolean {

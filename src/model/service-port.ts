@@ -20,6 +20,7 @@ export interface Owner {
   readonly key: string;
   readonly namespace: string;
   readonly name: string;
+  readonly uid: string;
   readonly created: number;
 }
 
@@ -53,6 +54,10 @@ export class PortState implements Claimant {
 
   get serviceName(): string {
     return this.owner.name;
+  }
+
+  get service(): Owner {
+    return this.owner;
   }
 
   get portName(): string {
@@ -119,11 +124,12 @@ export class PortState implements Claimant {
     let served = true;
     for (const address of owned) served &&= this.#fallback(address) === address.fallback;
     if (served) return keep(before, owned, sameVirtualAddress);
-    const addresses = owned.map((address) => {
+    const addresses = owned.map((address, index) => {
       const fallback = this.#fallback(address);
       if (fallback === address.fallback) return address;
       const wanted = { ...address, fallback };
-      return before.find((known) => sameVirtualAddress(known, wanted)) ?? wanted;
+      const known = before[index];
+      return known !== undefined && sameVirtualAddress(known, wanted) ? known : wanted;
     });
     return keep(before, addresses, sameVirtualAddress);
   }

@@ -5,9 +5,11 @@
  */
 import type { EndpointSlice, IPFamily, Protocol, SliceEndpoint } from '../kube/objects.js';
 import { joinKey } from '../kube/strings.js';
-import { parseAddress } from './addresses.js';
+import { parseAddress, specialUse } from './addresses.js';
+import { maxSlicePairs } from './limits.js';
 import { compact, sameList } from './lists.js';
-import type { Endpoint, ModelProblem } from './types.js';
+import { Problems, quoted } from './problems.js';
+import type { Endpoint } from './types.js';
 
 /** Bits of EndpointList.states. */
 export const READY = 1;
@@ -43,7 +45,7 @@ export interface Slice {
 export interface SliceResult {
   /** undefined: the proxy has nothing to do with this slice. */
   readonly slice: Slice | undefined;
-  readonly problems: readonly ModelProblem[];
+  readonly problems: Problems;
 }
 
 export interface SliceOptions {
@@ -118,33 +120,45 @@ export function readSlice(
   previous: Slice | undefined,
 ): SliceResult {
   const { namespace, name, serviceName, addressType, headless } = object;
-  const problems: ModelProblem[] = [];
+  const problems = new Problems();
   const family = options.families.find((candidate) => candidate === addressType);
   if (family === undefined || headless) return { slice: undefined, problems };
-  const report = (field: string, message: string): void => {
-    problems.push({ object: `EndpointSlice ${namespace}/${name}`, field, message });
+  const report = (field: string, message: () => string): void => {
+    problems.add(field, message);
   };
   if (serviceName === '' || namespace === '' || name === '') {
     const message = 'the slice names no Service, so it is left out';
-    if (serviceName === '') report('metadata.labels[kubernetes.io/service-name]', message);
+    if (serviceName === '') report('metadata.labels[kubernetes.io/service-name]', () => message);
     return { slice: undefined, problems };
   }
 
-  const backends = readBackends(object, family, options.nodeName, interner, report);
+  const all = readBackends(object, family, options.nodeName, interner, report);
+  const most = Math.max(1, Math.floor(maxSlicePairs / Math.max(1, object.ports.length)));
+  const backends = all.length > most ? all.slice(0, most) : all;
+  if (all.length > most) {
+    report(
+      'endpoints',
+      () => `${all.length} endpoints with ${object.ports.length} ports each are too many; ${most} are used`,
+    );
+  }
   const states = statesOf(backends);
   const zoneHints = backends.some((backend) => backend.zoneHints.length > 0)
     ? backends.map((backend) => backend.zoneHints)
     : undefined;
   const ports: SlicePort[] = [];
+  const known = previous === undefined ? undefined : new PortIndex(previous.ports);
   for (let index = 0; index < object.ports.length; index++) {
     const port = object.ports[index];
     if (port === undefined) break;
     if (port.name === undefined || port.port === 0) continue;
     if (!Number.isInteger(port.port) || port.port < 0 || port.port > MAX_PORT) {
-      report(`ports[${index}].port`, `${port.port} is not a port number (1-65535); the port is left out`);
+      report(
+        `ports[${index}].port`,
+        () => `${port.port} is not a port number (1-65535); the port is left out`,
+      );
       continue;
     }
-    const before = previous?.ports.find((p) => p.name === port.name && p.protocol === port.protocol);
+    const before = known?.find(port.name, port.protocol);
     const endpoints = buildEndpoints(backends, port.port, before?.list.endpoints ?? NO_ENDPOINTS);
     const list = keepList({ endpoints, states, zoneHints }, before?.list);
     ports.push(before?.list === list ? before : { name: port.name, protocol: port.protocol, list });
@@ -155,6 +169,34 @@ export function readSlice(
     previous.family === family &&
     sameList(previous.ports, ports, (a, b) => a === b);
   return { slice: unchanged ? previous : slice, problems };
+}
+
+/** From here on a list is looked up by its key; most lists have one item, and looking at it costs less. */
+const INDEXED_FROM = 8;
+
+/** Finds ports of a slice by name and protocol. */
+class PortIndex {
+  readonly #byId: ReadonlyMap<string, SlicePort> | undefined;
+
+  constructor(readonly ports: readonly SlicePort[]) {
+    if (ports.length < INDEXED_FROM) return;
+    const byId = new Map<string, SlicePort>();
+    for (const port of ports) {
+      const id = slicePortId(port.name, port.protocol);
+      if (!byId.has(id)) byId.set(id, port);
+    }
+    this.#byId = byId;
+  }
+
+  find(name: string, protocol: Protocol): SlicePort | undefined {
+    if (this.#byId !== undefined) return this.#byId.get(slicePortId(name, protocol));
+    return this.ports.find((port) => port.name === name && port.protocol === protocol);
+  }
+}
+
+/** Identity of a port within a slice, and how ports of Services and slices meet. */
+export function slicePortId(name: string, protocol: Protocol): string {
+  return `${protocol} ${name}`;
 }
 
 /** One address of a slice, before it meets a port. */
@@ -172,7 +214,7 @@ function readBackends(
   family: IPFamily,
   nodeName: string,
   interner: HintInterner,
-  report: (field: string, message: string) => void,
+  report: (field: string, message: () => string) => void,
 ): readonly Backend[] {
   const backends: Backend[] = [];
   for (let index = 0; index < object.endpoints.length; index++) {
@@ -183,7 +225,15 @@ function readBackends(
     if (address?.family !== family) {
       report(
         `endpoints[${index}].addresses[0]`,
-        `'${endpoint.address}' is not an ${family} address; the endpoint is left out`,
+        () => `${quoted(endpoint.address)} is not an ${family} address; the endpoint is left out`,
+      );
+      continue;
+    }
+    const special = specialUse(address.ip);
+    if (special !== undefined) {
+      report(
+        `endpoints[${index}].addresses[0]`,
+        () => `${address.ip} is ${special}, where no endpoint can be; it is left out`,
       );
       continue;
     }

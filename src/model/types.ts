@@ -100,16 +100,39 @@ export interface AddressConflict {
   readonly address: string;
   /** Names of the service ports. */
   readonly owner: string;
+  /** Without the owner; empty: nobody contests the address any more. */
   readonly others: readonly string[];
+  /** The Services of `others`, each as often as it has a service port among them. */
+  readonly losers: readonly ServiceName[];
+}
+
+export interface ServiceName {
+  readonly namespace: string;
+  readonly name: string;
+  /** '' when unknown. */
+  readonly uid: string;
 }
 
 /** A field of an object that had to be left out; the rest of the object is served. */
 export interface ModelProblem {
-  /** 'Service namespace/name' or 'EndpointSlice namespace/name'. */
-  readonly object: string;
   /** Field path, e.g. 'spec.externalIPs[1]'. */
   readonly field: string;
   readonly message: string;
+}
+
+/** What is wrong with one object now. */
+export interface ObjectProblems {
+  /** 'fields': some can't be used. 'size': it asks for more than one object may have. */
+  readonly aspect: 'fields' | 'size';
+  readonly kind: 'Service' | 'EndpointSlice';
+  readonly namespace: string;
+  readonly name: string;
+  /** '' when unknown. */
+  readonly uid: string;
+  /** The first of them; none: what was wrong is right again. */
+  readonly problems: readonly ModelProblem[];
+  /** How many there are beside those. */
+  readonly more: number;
 }
 
 /** What changed in one family since the last call of takeChanges(). */
@@ -135,8 +158,10 @@ export interface ModelChanges {
   readonly healthChecks: readonly { readonly family: IPFamily; readonly check: HealthCheckPort }[];
   /** Health check node ports that are gone. */
   readonly healthChecksRemoved: readonly { readonly family: IPFamily; readonly service: string }[];
+  /** Contests that are new, decided otherwise, or over. */
   readonly conflicts: readonly AddressConflict[];
-  readonly problems: readonly ModelProblem[];
+  /** Objects whose problems are others than at the last call. */
+  readonly problems: readonly ObjectProblems[];
   /**
    * When what led to these changes happened (annotation endpoints.kubernetes.io/last-change-trigger-time of the slices),
    * milliseconds since the epoch, one per slice event. Only of services whose service ports changed.

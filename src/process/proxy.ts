@@ -14,6 +14,7 @@ import type { ChosenMode } from './mode.js';
 import type { Observability } from './observability.js';
 import { Running } from './running.js';
 import { openSource, type Source } from './source.js';
+import { TroubledObjects } from './troubled-objects.js';
 
 /** How long a Node object without addresses is waited for (process.md section 2). */
 const nodeWaitMs = 30_000;
@@ -26,6 +27,7 @@ const ipvsNote =
 /** One start of the program's inside, from the API server to the kernel. */
 export class Proxy {
   private readonly state: ClusterState;
+  private readonly troubled: TroubledObjects;
   private source: Source | undefined;
   private running: Running | undefined;
   private starting = false;
@@ -49,6 +51,12 @@ export class Proxy {
         this.startWhenReady();
       },
     });
+    this.troubled = new TroubledObjects({
+      nodeName: config.nodeName,
+      metrics: observability.metrics,
+      log: log.named('objects'),
+      record: (event) => this.source?.record(event),
+    });
     observability.observe({
       counts: () => this.state.counts(),
       source: () => this.source?.health(),
@@ -67,7 +75,12 @@ export class Proxy {
         this.fail(error);
       };
       const { metrics } = this.observability;
-      this.source = await openSource(this.config, this.state, this.log, fail, metrics.restClient);
+      this.source = await openSource(this.config, this.state, this.log, fail, {
+        client: metrics.restClient,
+        unreadable: (object, why) => {
+          this.troubled.set('unreadable', object, why === undefined ? [] : [why]);
+        },
+      });
       this.source.start();
       await ended;
     } finally {
@@ -160,6 +173,7 @@ export class Proxy {
         health: this.observability.health,
         metrics: this.observability.metrics,
         record,
+        troubled: this.troubled,
         startOver: (why) => {
           this.startOver(why);
         },

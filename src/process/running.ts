@@ -16,11 +16,14 @@ import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js'
 import { openBackend, type Backend } from './backend.js';
 import type { ClusterState } from './cluster-state.js';
 import { LocalAddresses } from './local-addresses.js';
+import { LostAddresses } from './lost-addresses.js';
 import type { ChosenMode } from './mode.js';
 import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
 import { usableFamilies } from './preflight.js';
 import { allowRouteLocalnet, routeLocalnetIsOn } from './route-localnet.js';
+import { RefusedServices } from './refused-services.js';
 import { SyncLoop } from './sync-loop.js';
+import type { TroubledObjects } from './troubled-objects.js';
 
 const bindRetryMs = 5_000;
 const maintenanceMs = 30_000;
@@ -36,6 +39,7 @@ export interface RunningOptions {
   readonly metrics: Metrics;
   /** Tells the cluster's users of something. */
   readonly record: (event: ClusterEvent) => void;
+  readonly troubled: TroubledObjects;
   /** Something that everything here was built upon has changed: start over, in place. */
   readonly startOver: (why: string) => void;
 }
@@ -53,6 +57,7 @@ export class Running {
   private readonly maintenance: NodeJS.Timeout;
   private readonly fullCheck: NodeJS.Timeout;
   private readonly podCIDRs: string;
+  private readonly lostAddresses: LostAddresses;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
 
@@ -156,6 +161,8 @@ export class Running {
         }),
       );
     }
+    this.lostAddresses = new LostAddresses(options.troubled);
+    const refusedServices = new RefusedServices(options.troubled, (key) => this.model.uidOf(key));
     this.loop = new SyncLoop({
       model: this.model,
       dataplanes: this.dataplanes,
@@ -166,6 +173,9 @@ export class Running {
       syncPeriodMs: config.syncPeriodMs,
       onChanges: (changes) => {
         this.report(changes);
+      },
+      onRefusals: (family, refused) => {
+        refusedServices.update(family, refused);
       },
       afterSync: (family, ports, removed, repaired) => {
         const reconciler = this.reconcilers.get(family);
@@ -311,7 +321,6 @@ export class Running {
   }
 
   private report(changes: ModelChanges): void {
-    const { log } = this.options;
     const admit = (family: IPFamily, service: string, port: number | undefined): void => {
       this.dataplanes.find((dataplane) => dataplane.family === family)?.setHealthCheckPort?.(service, port);
     };
@@ -323,15 +332,10 @@ export class Running {
       this.nodePortHealth.get(family)?.remove(service);
       admit(family, service, undefined);
     }
-    for (const { object, field, message } of changes.problems) {
-      log.warn('A field of an object is left out, the rest is served', { object, field, problem: message });
+    for (const { aspect, problems, more, ...object } of changes.problems) {
+      const details = problems.map(({ field, message }) => `${field}: ${message}`);
+      this.options.troubled.set(aspect === 'size' ? 'cut_short' : 'fields_left_out', object, details, more);
     }
-    for (const { address, owner, others } of changes.conflicts) {
-      log.warn('An address is claimed by several service ports', {
-        address,
-        served: owner,
-        notServed: others,
-      });
-    }
+    this.lostAddresses.update(changes.conflicts);
   }
 }

@@ -8,7 +8,7 @@ import { KubeError, type KubeErrorCode } from '../kube/errors.js';
 import type { SourceHealth } from '../kube/health.js';
 import type { ClientObserver } from '../kube/http/client.js';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
-import type { ApiServerSource } from '../kube/source.js';
+import type { ApiServerSource, ObjectIdentity } from '../kube/source.js';
 import type { Logger } from '../log/logger.js';
 import type { StateFile } from '../state/state-file.js';
 import { exitCodes, FatalError } from './exit-codes.js';
@@ -25,12 +25,18 @@ export interface Source {
 }
 
 /** Told of requests to the API server, and of the plugin that yields the credentials. */
-export interface SourceObserver extends ClientObserver {
+export interface RequestObserver extends ClientObserver {
   readonly pluginCalled: (outcome: PluginOutcome) => void;
 }
 
+export interface SourceObserver {
+  readonly client: RequestObserver;
+  /** An object can't be read, and why; undefined: it can again, or is gone. */
+  readonly unreadable: (object: ObjectIdentity, why: string | undefined) => void;
+}
+
 /**
- * @param observer for metrics
+ * @param observer for metrics and events
  * @param fail called when the API server can't be used and waiting will not help, or did not help
  * @throws FatalError for credentials that can't be used
  */
@@ -128,7 +134,7 @@ async function apiSource(
   let source: ApiServerSource;
   let stateFile: StateFile | undefined;
   try {
-    const connection = await loadCredentials({ ...client, onPlugin: observer.pluginCalled }, log);
+    const connection = await loadCredentials({ ...client, onPlugin: observer.client.pluginCalled }, log);
     stateFile = await openStateFile(config, connection.server.origin, log);
     source = new ApiServerSource(
       {
@@ -139,7 +145,8 @@ async function apiSource(
         rateLimit: { qps: client.qps, burst: client.burst },
         userAgent: userAgent(version),
         nodeName,
-        observer,
+        observer: observer.client,
+        onUnreadable: observer.unreadable,
       },
       stateFile?.sink(sink) ?? sink,
       log.named('api'),

@@ -5,6 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import { TableDamagedError, type ApplyReport, type Dataplane } from '../dataplane/dataplane.js';
 import type { Health } from '../health/health.js';
+import { longestName, printable } from '../kube/printable.js';
 import type { Logger } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
 import type { ServiceModel } from '../model/model.js';
@@ -33,14 +34,23 @@ export interface SyncLoopOptions {
   ) => void;
   /** Called once per sync with what the model said beside the service ports. */
   readonly onChanges: (changes: ModelChanges) => void;
+  /** Called when it changed what the kernel refuses of this family: by key, why. */
+  readonly onRefusals?: (family: IPFamily, refused: ReadonlyMap<string, Refusal>) => void;
+}
+
+/** A service port that the kernel refused. */
+export interface Refusal {
+  /** As printed for people. */
+  readonly servicePort: string;
+  readonly message: string;
 }
 
 interface FamilyRun {
   readonly dataplane: Dataplane;
   /** The kernel has to be read and compared: at the start, and after a failure. */
   needsAdoption: boolean;
-  /** Service ports that the kernel refused, by key, with the message last reported. */
-  readonly failed: Map<string, string>;
+  /** Service ports that the kernel refused, by key. */
+  readonly failed: Map<string, Refusal>;
   /** Keys of service ports that are gone from the model, until the kernel has let go of them, too. */
   readonly gone: Set<string>;
   /** Since when it is known that somebody else changed the kernel (performance.now()): the next adoption is a repair. */
@@ -56,6 +66,10 @@ interface FamilyRun {
 }
 
 const firstRetryMs = 100;
+/** Refused service ports of one sync that have a line of the log each: a Service may have thousands of ports. */
+const maxToldAtOnce = 50;
+/** Of a service port's name. */
+const maxPrinted = 3 * longestName;
 /** Of a family that can't be programmed for long; what comes on top is not observed. */
 const maxTriggers = 10_000;
 
@@ -312,22 +326,38 @@ export class SyncLoop {
 
   /** Each refused service port is reported once, by name, until it succeeds or its error changes. */
   private noteFailures(run: FamilyRun, tried: Iterable<string>, report: ApplyReport): void {
+    if (run.failed.size === 0 && report.failures.length === 0) return;
     const { log } = this.options;
     const family = run.dataplane.family;
     const before = new Map(run.failed);
     for (const key of tried) run.failed.delete(key);
+    let told = 0;
+    let changed = false;
     for (const { key, servicePort, error } of report.failures) {
-      run.failed.set(key, error.message);
-      if (before.get(key) === error.message) continue;
+      run.failed.set(key, { servicePort, message: error.message });
+      if (before.get(key)?.message === error.message) continue;
+      changed = true;
+      if (++told > maxToldAtOnce) continue;
       log.error('The kernel refused a service port; all others are served, this one is tried again', error, {
-        servicePort,
+        servicePort: printable(servicePort, maxPrinted),
         family,
       });
     }
-    for (const key of before.keys()) {
-      if (!run.failed.has(key) && !run.gone.has(key))
-        log.info('The kernel accepts a service port now', { servicePort: key, family });
+    if (told > maxToldAtOnce)
+      log.error('The kernel refused more service ports than are named here', undefined, {
+        family,
+        notNamed: told - maxToldAtOnce,
+      });
+    for (const [key, { servicePort }] of before) {
+      if (run.failed.has(key)) continue;
+      changed = true;
+      if (!run.gone.has(key))
+        log.info('The kernel accepts a service port now', {
+          servicePort: printable(servicePort, maxPrinted),
+          family,
+        });
     }
+    if (changed) this.options.onRefusals?.(family, run.failed);
   }
 }
 

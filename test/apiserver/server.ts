@@ -23,6 +23,7 @@ import {
 } from './encoding.js';
 import { memorySockets, type MemorySocket } from './wire.js';
 import { Faults, isBodyFault, type Aim, type AnswerFault, type Fault } from './faults.js';
+import type { Json } from './defaults.js';
 import { discovery, targetOf, type Target } from './resources.js';
 import { selector, type Selector } from './selectors.js';
 import { Store, StoredObject } from './store.js';
@@ -81,6 +82,8 @@ export interface SeenRequest {
   readonly userAgent: string;
 }
 
+const eventsPath = /^\/apis\/events\.k8s\.io\/v1\/namespaces\/[^/]+\/events$/;
+
 const reasons: Readonly<Record<number, string>> = {
   400: 'BadRequest',
   401: 'Unauthorized',
@@ -104,6 +107,8 @@ export class ApiServer {
   streamingLists: StreamingLists;
   protobuf: ProtobufSupport;
   tokens: readonly string[] | undefined;
+  /** Events that clients reported (events.k8s.io/v1), oldest first. */
+  readonly events: Json[] = [];
   /** Every API request, oldest first. */
   readonly requests: SeenRequest[] = [];
   readonly #options: ApiServerOptions;
@@ -395,6 +400,13 @@ export class ApiServer {
         reason: 'NotAcceptable',
         message: 'only the following media types are accepted: application/json',
       });
+      return;
+    }
+    if (request.method === 'POST' && eventsPath.test(url.pathname)) {
+      const event = JSON.parse((await readAll(request)).toString()) as Json;
+      this.events.push(event);
+      if (this.events.length > 10_000) this.events.splice(0, 5_000);
+      this.#send(response, 201, 'application/json', [Buffer.from(JSON.stringify(event))]);
       return;
     }
     if (named === undefined) {

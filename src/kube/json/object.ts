@@ -2,7 +2,7 @@
 import type { BrokenObject, Decoded, ListHandler } from '../decoded.js';
 import { BrokenObjectError } from '../errors.js';
 import type { StringTable } from '../strings.js';
-import { objectAt, optionalText, type JsonObject } from './fields.js';
+import { objectAt, optionalText, textAt, type JsonObject } from './fields.js';
 import { keyOf, type JsonReader } from './objects.js';
 
 /** Give the result to one of the two methods of `handler`. */
@@ -29,7 +29,12 @@ export function versionOf(object: JsonObject): string {
 
 function identify(object: JsonObject, strings: StringTable, error: BrokenObjectError): BrokenObject {
   try {
-    return { key: keyOf(object, strings), version: versionOf(object), error };
+    return {
+      key: keyOf(object, strings),
+      version: versionOf(object),
+      uid: textAt(objectAt(object, 'metadata', ''), 'uid', 'metadata.'),
+      error,
+    };
   } catch (second) {
     if (!(second instanceof BrokenObjectError)) throw second;
     return { key: undefined, version: undefined, error };

@@ -46,7 +46,7 @@ function identify(
     for (let field = reader.next(); field !== 0; field = reader.next()) {
       if (field === 1) {
         readMetadata(reader, meta);
-        return { key: meta.key(), version: meta.version, error };
+        return { key: meta.key(), version: meta.version, uid: meta.uid, error };
       }
       reader.skip();
     }
