@@ -189,7 +189,7 @@ export class Running {
     });
     this.maintenance = setInterval(() => {
       this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
-    }, maintenanceMs).unref();
+    }, this.maintenancePeriod()).unref();
     this.fullCheck = setInterval(() => {
       for (const { family } of this.dataplanes) this.loop.requestCheck(family);
     }, fullCheckMs).unref();
@@ -213,6 +213,12 @@ export class Running {
     await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
     this.localAddresses.stop();
     for (const dataplane of this.dataplanes) dataplane.close();
+  }
+
+  /** In mode ipvs an endpoint that is drained goes only then, and its Service's address with it. */
+  private maintenancePeriod(): number {
+    const { mode, config } = this.options;
+    return mode.mode === 'ipvs' ? Math.min(maintenanceMs, config.syncPeriodMs) : maintenanceMs;
   }
 
   private countRules(family: IPFamily): void {

@@ -107,6 +107,22 @@ test('policy Local, external: outsiders meet the local endpoints, a mark leads o
   assert.deepEqual(byMark.endpoints, [L1, R1]);
 });
 
+test('affinity behind a mark is by hash: the one of IPVS would not translate the port', () => {
+  const vip = address({ kind: 'LoadBalancerIP', ip: '192.0.2.1', policy: 'Local', fallback: 'drop' });
+  const port = { addresses: [vip], localEndpoints: [L1], affinitySeconds: 600 };
+  const { services, byMark } = footprint(port, 0x6b700005);
+  assert.deepEqual(
+    [...services.values()].map(({ server }) => server.settings),
+    [{ scheduler: 'rr', flags: IPVS_SVC_F.persistent, timeoutSeconds: 600, clientPrefixLength: 32 }],
+  );
+  assert.deepEqual(byMark?.settings, {
+    scheduler: 'mh',
+    flags: IPVS_SVC_F.schedulerFlag1,
+    timeoutSeconds: 0,
+    clientPrefixLength: 32,
+  });
+});
+
 test('no mark where there is nothing to tell apart', () => {
   assert.equal(needsMark(servicePort()), false);
   const internal = address({ policy: 'Local' });

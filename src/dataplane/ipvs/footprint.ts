@@ -8,7 +8,7 @@ import { addressBytes, hairpinKey, hostUint32, serviceKey } from '../nft/keys.js
 import { sourceRangeSet } from '../nft/source-range-rules.js';
 import { maskAddress } from '../nft/source-ranges.js';
 import { maps, sets } from './names.js';
-import type { Scheduler } from './schedulers.js';
+import { affinityByHash, type Scheduler } from './schedulers.js';
 
 /** What IPVS is to hold. */
 export interface WantedServer {
@@ -130,11 +130,22 @@ export function footprintOf(port: ServicePort, mark: number, context: FootprintC
           id: serverId(key),
           key,
           protocol: port.protocol,
-          settings,
+          settings: settingsByMark(settings),
           endpoints: port.clusterEndpoints,
           owner: port,
         };
   return { services, nodePorts, byMark, hairpins };
+}
+
+/**
+ * With a mark, IPVS's own affinity does not translate the port of a packet (ip_vs_sched_persist() of ip_vs_core.c compares
+ * it with the virtual server's, which has none then): the client would be sent to the endpoint's port of the same number.
+ * Maglev hashing of the client's address does, and few clients move when endpoints come and go.
+ */
+function settingsByMark(settings: VirtualServerSettings): VirtualServerSettings {
+  if ((settings.flags & IPVS_SVC_F.persistent) === 0) return settings;
+  const { scheduler, flags } = affinityByHash;
+  return { ...settings, scheduler, flags, timeoutSeconds: 0 };
 }
 
 const maxCommentBytes = 128;

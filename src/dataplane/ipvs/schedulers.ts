@@ -40,6 +40,9 @@ export const schedulers: Readonly<Record<string, Scheduler>> = {
 
 export const defaultScheduler = 'rr';
 
+/** Sends a client to the same endpoint each time; to another while that one is drained. */
+export const affinityByHash = { scheduler: 'mh', flags: IPVS_SVC_F.schedulerFlag1 } as const;
+
 export function schedulerNamed(name: string): Scheduler {
   return schedulers[name] ?? plain(name);
 }

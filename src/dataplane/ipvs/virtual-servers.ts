@@ -16,7 +16,12 @@ import {
   type ServerChange,
   type ServerState,
 } from './server-state.js';
+import { missingScheduler } from './schedulers.js';
 import type { Tally } from './tally.js';
+
+export class SchedulerMissingError extends Error {
+  readonly code = 'ERR_IPVS_SCHEDULER_MISSING';
+}
 
 export interface VirtualServersOptions {
   readonly family: 'ip' | 'ip6';
@@ -186,13 +191,13 @@ export class VirtualServers {
     const again = this.execute([{ id, change }], tally).get(id);
     if (again === undefined) return;
     this.takeOver(id, this.kernel.getService(key));
-    const owner = this.options.wanted(id)?.owner;
-    if (owner === undefined) {
+    const wanted = this.options.wanted(id);
+    if (wanted === undefined) {
       throw new TableDamagedError(`cannot delete virtual server ${describeKey(key)}: ${again.message}`, {
         cause: reason,
       });
     }
-    tally.fail(owner, again);
+    tally.fail(wanted.owner, explain(again, wanted));
   }
 
   /** Learns what the kernel holds of a virtual server. */
@@ -211,4 +216,10 @@ export class VirtualServers {
     if (next !== undefined && (next.draining.size > 0 || next.retired)) this.draining.add(id);
     else this.draining.delete(id);
   }
+}
+
+/** ENOENT: the scheduler is not there. The one that is configured was tried at the start; others are used where it can't be. */
+function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
+  if (error.code !== 'ENOENT') return error;
+  return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });
 }
