@@ -1,5 +1,5 @@
 /**
- * One process per network namespace: serves TCP and UDP there, and sends probes from there. Controlled by the runner
+ * One process per network namespace: serves TCP, UDP and SCTP there, and sends probes from there. Controlled by the runner
  * with the lines of protocol.ts; ends when its standard input ends.
  *
  * The server's answer to a connection or datagram is one line: `place own-ip own-port peer-ip peer-port`.
@@ -12,6 +12,7 @@ import readline from 'node:readline';
 import type { Answer, Call, ListenAddress, Probe, ProbeResult, Replies, Request, Tally } from './protocol.js';
 import { resultKey } from './protocol.js';
 import { echo, forgetConnections, sendSctpInit, sendStraySegment } from './rawpackets.js';
+import { connectSctp, listenSctp } from './sctp.js';
 import { patiently } from '../patience.js';
 
 const place = process.argv[2] ?? 'unnamed';
@@ -27,26 +28,37 @@ function greet(socket: net.Socket): void {
   );
 }
 
-function listenTcp({ address, port }: ListenAddress): Promise<{ close(): void }> {
-  return new Promise((resolve, reject) => {
-    const open = new Set<net.Socket>();
-    const server = net.createServer((socket) => {
-      open.add(socket);
+async function listenToStreams({ protocol, address, port }: ListenAddress): Promise<{ close(): void }> {
+  const open = new Set<net.Socket>();
+  const serve = (socket: net.Socket): void => {
+    open.add(socket);
+    greet(socket);
+    socket.on('data', () => {
       greet(socket);
-      socket.on('data', () => {
-        greet(socket);
-      });
-      socket.on('error', () => socket.destroy());
-      socket.on('close', () => open.delete(socket));
     });
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => open.delete(socket));
+  };
+  const server = await (protocol === 'SCTP'
+    ? listenSctp({ address, port }, serve)
+    : listenTcp({ address, port }, serve));
+  return {
+    close() {
+      server.close();
+      for (const socket of open) socket.resetAndDestroy();
+    },
+  };
+}
+
+function listenTcp(
+  { address, port }: Pick<ListenAddress, 'address' | 'port'>,
+  onConnection: (socket: net.Socket) => void,
+): Promise<net.Server> {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer(onConnection);
     server.once('error', reject);
     server.listen({ host: address, port, backlog: 4096 }, () => {
-      resolve({
-        close() {
-          server.close();
-          for (const socket of open) socket.resetAndDestroy();
-        },
-      });
+      resolve(server);
     });
   });
 }
@@ -74,7 +86,7 @@ async function listen(sockets: readonly ListenAddress[]): Promise<void> {
   for (const socket of sockets) {
     const key = listenKey(socket);
     if (servers.has(key)) continue;
-    servers.set(key, socket.protocol === 'TCP' ? await listenTcp(socket) : await listenUdp(socket));
+    servers.set(key, socket.protocol === 'UDP' ? await listenUdp(socket) : await listenToStreams(socket));
   }
 }
 
@@ -99,7 +111,7 @@ function failure(error: Error): ProbeResult {
   return code === 'ECONNREFUSED' ? { kind: 'refused' } : { kind: 'failed', message: code };
 }
 
-/** An open conversation: TCP connection or connected UDP socket. */
+/** An open conversation: a TCP connection, an SCTP association or a connected UDP socket. */
 interface Conversation {
   readonly probe: Probe;
   readonly localPort: () => number;
@@ -108,14 +120,20 @@ interface Conversation {
   close(): void;
 }
 
-function converseTcp(probe: Probe): { first: Promise<ProbeResult>; conversation: Conversation } {
-  const socket = net.connect({
+function connectTcp(probe: Probe): net.Socket {
+  return net.connect({
     host: probe.target,
     port: probe.port,
     noDelay: true,
     ...(probe.source === '' ? {} : { localAddress: probe.source }),
     ...(probe.sourcePort === 0 ? {} : { localPort: probe.sourcePort }),
   });
+}
+
+function converseByStream(
+  socket: net.Socket,
+  probe: Probe,
+): { first: Promise<ProbeResult>; conversation: Conversation } {
   let waiting: ((result: ProbeResult) => void) | undefined;
   let received = '';
   let ended: ProbeResult | undefined;
@@ -239,7 +257,17 @@ function converseUdp(probe: Probe): { first: Promise<ProbeResult>; conversation:
 }
 
 function converse(probe: Probe): { first: Promise<ProbeResult>; conversation: Conversation } {
-  return probe.protocol === 'TCP' ? converseTcp(probe) : converseUdp(probe);
+  switch (probe.protocol) {
+    case 'TCP':
+      return converseByStream(connectTcp(probe), probe);
+    case 'UDP':
+      return converseUdp(probe);
+    case 'SCTP': {
+      const { source, sourcePort: port, target } = probe;
+      const own = source === '' ? undefined : { address: source, port };
+      return converseByStream(connectSctp(own, { address: target, port: probe.port }), probe);
+    }
+  }
 }
 
 async function ask(probe: Probe): Promise<ProbeResult> {

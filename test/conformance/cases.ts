@@ -1,4 +1,4 @@
-/** The case files: their schema, and how a row becomes the tests that are run (its IPv6 and UDP twins). */
+/** The case files: their schema, and how a row becomes the tests that are run (its twins over IPv6, UDP and SCTP). */
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,6 +6,10 @@ import YAML from 'yaml';
 import { z } from 'zod';
 import type { Family } from './addresses.js';
 import { toV6, translateText } from './addresses.js';
+
+/** A row is written for TCP, where it does not say otherwise, and translated for the others. */
+export const transports = ['tcp', 'udp', 'sctp'] as const;
+export type TransportName = (typeof transports)[number];
 
 const oneOrMany = z
   .union([z.string(), z.array(z.string())])
@@ -176,7 +180,7 @@ const rowSchema = z.strictObject({
   ...sendFields,
   steps: z.array(stepSchema).optional(),
   families: z.array(z.enum(['v4', 'v6'])).optional(),
-  protocols: z.array(z.enum(['tcp', 'udp'])).optional(),
+  protocols: z.array(z.enum(transports)).optional(),
   /** Columns of the table to which the row applies. */
   modes: z.array(z.enum(['nft', 'ipt', 'auto', 'ipvs'])).optional(),
   /** Not together with other rows. */
@@ -192,7 +196,7 @@ const fileSchema = z.strictObject({
   title: z.string(),
   baseline: z.record(z.string(), serviceSchema).default({}),
   proxy: proxySchema.optional(),
-  protocols: z.array(z.enum(['tcp', 'udp'])).optional(),
+  protocols: z.array(z.enum(transports)).optional(),
   families: z.array(z.enum(['v4', 'v6'])).optional(),
   rows: z.array(rowSchema),
 });
@@ -216,7 +220,6 @@ export function inColumn<T>(
 ): T {
   return of[column] ?? of.nft;
 }
-export type TransportName = 'tcp' | 'udp';
 
 /** One run of one row: in one family, over one protocol. All addresses and protocols in it are already translated. */
 export interface Test {
@@ -269,7 +272,7 @@ export function loadSections(folder = caseFolder): readonly LoadedFile[] {
         title,
         baseline: Object.fromEntries(Object.entries(baseline).map(([name, spec]) => [name, withPort(spec)])),
         proxy,
-        protocols: protocols ?? ['tcp', 'udp'],
+        protocols: protocols ?? transports,
         families: families ?? ['v4', 'v6'],
         rows,
       };
@@ -315,16 +318,17 @@ function mapStrings(value: unknown, change: (text: string) => string): unknown {
   return value;
 }
 
-const otherProtocol: Readonly<Record<string, string>> = { TCP: 'UDP', UDP: 'TCP' };
-
-/** TCP becomes UDP and the other way round, so that rows about the wrong protocol stay rows about the wrong protocol. */
-function swapProtocol(text: string): string {
-  return text.replace(/\b(TCP|UDP)\b/g, (name) => otherProtocol[name] ?? name);
+/** TCP becomes the other one, and that one TCP: rows about the wrong protocol stay rows about the wrong protocol. */
+function swapProtocol(text: string, transport: TransportName): string {
+  const other = transport.toUpperCase();
+  return text.replace(/\b(?:TCP|UDP|SCTP)\b/g, (name) =>
+    name === 'TCP' ? other : name === other ? 'TCP' : name,
+  );
 }
 
 function translate<T>(value: T, family: Family, transport: TransportName): T {
   return mapStrings(value, (text) => {
-    const swapped = transport === 'udp' ? swapProtocol(text) : text;
+    const swapped = swapProtocol(text, transport);
     return family === 'v6' ? translateText(swapped) : swapped;
   }) as T;
 }

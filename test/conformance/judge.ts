@@ -8,13 +8,15 @@ import { patiently } from '../patience.js';
 /** How long silence must last to count as dropped, where that is what is expected. Milliseconds. */
 const ordinarySilence = patiently(300);
 /**
- * The same for TCP over IPv6. Here the ICMPv6 error comes back while the connect() system call still holds the socket,
- * and the kernel puts it aside (LockDroppedIcmps): only the SYN that is sent again after a second is refused.
+ * The same for TCP over IPv6, and for SCTP. Here the ICMP error comes back while the connect() system call still holds the
+ * socket, and the kernel puts it aside (LockDroppedIcmps): only the packet that is sent again after a second is refused.
  */
-const silenceOfTcp6 = patiently(1400);
+const silenceOfRetries = patiently(1400);
 
 export function silence(protocol: string, target: string): number {
-  return protocol === 'TCP' && target.includes(':') ? silenceOfTcp6 : ordinarySilence;
+  return protocol === 'SCTP' || (protocol === 'TCP' && target.includes(':'))
+    ? silenceOfRetries
+    : ordinarySilence;
 }
 
 export interface Observation {

@@ -11,7 +11,7 @@ import { ApiSource, ManifestSource } from './object-source.js';
 import type { KubeObject } from './objects.js';
 import { defaultServiceCidrs, nodeObject, objectKey, testNamespace } from './objects.js';
 import { ProxyError, ProxyProcess, proxyArguments } from './proxy.js';
-import type { ListenAddress } from './protocol.js';
+import type { ListenAddress, Protocol } from './protocol.js';
 import { Topology } from './topology.js';
 import { patiently } from '../patience.js';
 
@@ -21,6 +21,8 @@ export interface LabOptions {
   readonly mode: string;
   readonly source: 'api' | 'manifests';
   readonly families: readonly Family[];
+  /** Those in which packets may be sent. */
+  readonly protocols: readonly Protocol[];
   /** Folder for logs and generated files. */
   readonly folder: string;
 }
@@ -51,7 +53,7 @@ export class Lab {
   }
 
   static async build(options: LabOptions): Promise<Lab> {
-    const topology = await Topology.build(options.job);
+    const topology = await Topology.build(options.job, options.protocols);
     const lab = new Lab(options, topology);
     await topology.agent('local-pods').request({
       op: 'listen',
@@ -253,12 +255,13 @@ export class Lab {
     });
     child.stdin.on('error', () => undefined);
     this.#tableOwner = child;
+    const name = this.mode === 'ipvs' ? 'kube-proxy-ipvs' : 'kube-proxy';
     for (const family of ['ip', 'ip6']) {
-      child.stdin.write(`add table ${family} kube-proxy\ndelete table ${family} kube-proxy\n`);
-      child.stdin.write(`add table ${family} kube-proxy { flags owner; }\n`);
+      child.stdin.write(`add table ${family} ${name}\ndelete table ${family} ${name}\n`);
+      child.stdin.write(`add table ${family} ${name} { flags owner; }\n`);
     }
     const deadline = Date.now() + patiently(3000);
-    while (!(await this.topology.exec('alder', 'nft', ['list', 'tables'])).includes('ip6 kube-proxy')) {
+    while (!(await this.topology.exec('alder', 'nft', ['list', 'tables'])).includes(`ip6 ${name}`)) {
       if (Date.now() > deadline) throw new ProxyError('the tables could not be locked');
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

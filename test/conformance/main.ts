@@ -8,7 +8,8 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Family } from './addresses.js';
 import type { Column, Test, TransportName } from './cases.js';
-import { CaseFileError, loadSections, needsApi, testsOf } from './cases.js';
+import { CaseFileError, loadSections, needsApi, testsOf, transports } from './cases.js';
+import { hasSctp } from './sctp.js';
 import { CommandError } from './commands.js';
 import { chooseIptables, iptablesKinds } from './iptables-kind.js';
 import { NotationError } from './notation.js';
@@ -26,7 +27,7 @@ Runs the conformance cases against a kube-proxy-compatible command, in network n
   --iptables nft|legacy       the kind of iptables that it finds (what PATH has)
   --cases LIST                sections and rows, as A,B,17,30-40 (all)
   --families LIST             v4,v6
-  --protocols LIST            tcp,udp
+  --protocols LIST            of tcp,udp,sctp (tcp,udp)
   --source api|manifests      where the proxy gets its objects (api)
   --expect better|upstream    what counts where upstream is judged weak (better)
   --jobs N                    nodes under test at the same time (2)
@@ -78,7 +79,7 @@ function readOptions() {
   return {
     ...values,
     families: someOf<Family>('families', values.families, ['v4', 'v6']),
-    protocols: someOf<TransportName>('protocols', values.protocols, ['tcp', 'udp']),
+    protocols: someOf<TransportName>('protocols', values.protocols, transports),
     iptables: values.iptables === undefined ? undefined : oneOf('iptables', values.iptables, iptablesKinds),
     source: oneOf('source', values.source, ['api', 'manifests']),
     expect: oneOf('expect', values.expect, ['better', 'upstream']),
@@ -99,7 +100,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const column = columnOf(options.mode);
-  const { families, protocols: transports } = options;
+  const { families, protocols } = options;
   const report = new Report(column);
   const tests: Test[] = [];
   for (const section of loadSections()) {
@@ -110,7 +111,7 @@ async function main(): Promise<number> {
       if (options.source === 'manifests' && needsApi(row)) continue;
       tests.push(
         ...testsOf(section, row).filter(
-          ({ family, transport }) => families.includes(family) && transports.includes(transport),
+          ({ family, transport }) => families.includes(family) && protocols.includes(transport),
         ),
       );
     }
@@ -121,6 +122,12 @@ async function main(): Promise<number> {
   }
   if (process.getuid?.() !== 0) {
     console.error('conformance: must run as root: it makes network namespaces. Try again with sudo.');
+    return 2;
+  }
+  if (protocols.includes('sctp') && !hasSctp()) {
+    console.error(
+      "conformance: this kernel has no SCTP sockets: load them with 'modprobe sctp', or leave sctp out of --protocols",
+    );
     return 2;
   }
   const folder = options.logs ?? fs.mkdtempSync(path.join(os.tmpdir(), 'conformance-'));
@@ -140,6 +147,8 @@ async function main(): Promise<number> {
       mode: options.mode,
       source: options.source,
       families,
+      // Rows are about other protocols than their own, too.
+      protocols: ['TCP', 'UDP', ...(protocols.includes('sctp') ? (['SCTP'] as const) : [])],
       folder: path.resolve(folder),
       jobs: Number(options.jobs),
       expectations: { column, standard: options.expect },

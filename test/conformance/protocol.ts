@@ -3,9 +3,9 @@
  * answers on its standard output. Both ends are compiled from this file.
  */
 
-export type Protocol = 'TCP' | 'UDP';
+export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 
-/** One connection (TCP) or one question (UDP) from this namespace. */
+/** One connection (TCP, SCTP) or one question (UDP) from this namespace. */
 export interface Probe {
   readonly protocol: Protocol;
   /** '' lets the kernel choose. */

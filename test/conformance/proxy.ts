@@ -13,6 +13,8 @@ export class ProxyError extends Error {
 
 const defaultClusterCidr = ['10.61.0.0/16', 'fd61::/48'];
 
+const ipvsSyncPeriod = '1s';
+
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -42,6 +44,8 @@ export function proxyArguments(mode: string, spec: ProxySpec, configurationFile:
       ...(clusterCidr.length === 0 ? [] : [`--cluster-cidr=${clusterCidr.join(',')}`]),
       ...(nodePorts === null ? [] : [`--nodeport-addresses=${nodePorts.join(',')}`]),
       ...(spec['masquerade-all'] === true ? ['--masquerade-all'] : []),
+      // So that addresses of former rows are given up soon.
+      ...(mode === 'ipvs' ? [`--ipvs-sync-period=${ipvsSyncPeriod}`] : []),
       '--v=2',
     ];
   }
@@ -55,6 +59,7 @@ export function proxyArguments(mode: string, spec: ProxySpec, configurationFile:
       detectLocalMode: localMode,
       nodePortAddresses: nodePorts,
       [section]: { masqueradeAll: spec['masquerade-all'] === true },
+      ...(mode === 'ipvs' ? { ipvs: { syncPeriod: ipvsSyncPeriod } } : {}),
     },
     spec.file,
   );

@@ -1,35 +1,25 @@
 /**
  * What Node has no socket for: ICMP echo, a bare SCTP INIT, a TCP segment outside its connection's window, and the
- * netlink request that empties the connection tracking table. Uses the C library through koffi; all sockets are non-blocking or send only.
+ * netlink request that empties the connection tracking table. All sockets are non-blocking or send only.
  */
-import koffi from 'koffi';
-import { v6ToNumber } from './addresses.js';
+import type { Endpoint } from './libc.js';
+import {
+  addressBytes,
+  closeDescriptor,
+  libc,
+  numbers,
+  setOption,
+  socketAddress,
+  SystemCallError,
+} from './libc.js';
 
-const libc = koffi.load('libc.so.6');
-const socket = libc.func('int socket(int domain, int type, int protocol)');
-const bind = libc.func('int bind(int fd, const void *address, uint32_t length)');
-const connect = libc.func('int connect(int fd, const void *address, uint32_t length)');
-const sendTo = libc.func(
-  'long sendto(int fd, const void *data, size_t size, int flags, const void *address, uint32_t length)',
-);
-const receive = libc.func('long recv(int fd, _Out_ void *data, size_t size, int flags)');
-const setOption = libc.func(
-  'int setsockopt(int fd, int level, int name, const void *value, uint32_t length)',
-);
-const close = libc.func('int close(int fd)');
+const { AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_SCTP, SOCK_DGRAM, SOCK_RAW } = numbers;
 
-/** <sys/socket.h>, <netinet/in.h> */
-const AF_INET = 2;
-const AF_INET6 = 10;
-const SOCK_DGRAM = 2;
-const SOCK_RAW = 3;
+/** <sys/socket.h>, <netinet/in.h>, <asm-generic/errno.h> */
 const MSG_DONTWAIT = 0x40;
-const IPPROTO_IP = 0;
 const IPPROTO_ICMP = 1;
 const IPPROTO_TCP = 6;
-const IPPROTO_IPV6 = 41;
 const IPPROTO_ICMPV6 = 58;
-const IPPROTO_SCTP = 132;
 const IP_TOS = 1;
 const IPV6_TCLASS = 67;
 const EAGAIN = 11;
@@ -45,31 +35,6 @@ const CTNETLINK_DELETE = (1 << 8) | 2;
 /** DSCP 42, the mark that the recorders of the topology look for, as the whole traffic class byte. */
 const strayTrafficClass = 42 << 2;
 
-export interface Endpoint {
-  readonly address: string;
-  readonly port: number;
-}
-
-function addressBytes(address: string): Buffer {
-  if (!address.includes(':')) return Buffer.from(address.split('.').map(Number));
-  return Buffer.from(v6ToNumber(address).toString(16).padStart(32, '0'), 'hex');
-}
-
-/** struct sockaddr_in or sockaddr_in6. */
-function socketAddress({ address, port }: Endpoint): Buffer {
-  const bytes = addressBytes(address);
-  const result = Buffer.alloc(bytes.length === 4 ? 16 : 28);
-  result.writeUInt16LE(bytes.length === 4 ? AF_INET : AF_INET6, 0);
-  result.writeUInt16BE(port, 2);
-  bytes.copy(result, bytes.length === 4 ? 4 : 8);
-  return result;
-}
-
-function check(result: number, call: string): number {
-  if (result < 0) throw new Error(`${call} failed with errno ${koffi.errno()}`);
-  return result;
-}
-
 /** Sends one ICMP echo request and waits for the echo reply or a port unreachable. */
 export async function echo(
   source: string,
@@ -77,34 +42,35 @@ export async function echo(
   timeout: number,
 ): Promise<'answered' | 'refused' | 'silent'> {
   const v6 = target.includes(':');
-  const fd = check(
-    socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) as number,
-    'socket(ICMP)',
-  );
+  const fd = libc.socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
   try {
     const address = socketAddress({ address: target, port: 0 });
     if (source !== '') {
-      const own = socketAddress({ address: source, port: 0 });
-      check(bind(fd, own, own.length) as number, 'bind(ICMP)');
+      libc.bind(fd, socketAddress({ address: source, port: 0 }));
     }
-    check(connect(fd, address, address.length) as number, 'connect(ICMP)');
+    libc.connect(fd, address);
     const request = Buffer.alloc(16);
     request[0] = v6 ? 128 : 8;
-    if ((sendTo(fd, request, request.length, 0, null, 0) as number) < 0) {
-      return koffi.errno() === ECONNREFUSED ? 'refused' : 'silent';
+    try {
+      libc.sendTo(fd, request);
+    } catch (error) {
+      return error instanceof SystemCallError && error.errno === ECONNREFUSED ? 'refused' : 'silent';
     }
     const deadline = Date.now() + timeout;
     const reply = Buffer.alloc(512);
     while (Date.now() < deadline) {
-      if ((receive(fd, reply, reply.length, MSG_DONTWAIT) as number) > 0) return 'answered';
-      const error = koffi.errno();
-      if (error === ECONNREFUSED) return 'refused';
-      if (error !== EAGAIN) throw new Error(`recv(ICMP) failed with errno ${error}`);
+      try {
+        if (libc.receive(fd, reply, MSG_DONTWAIT) > 0) return 'answered';
+      } catch (error) {
+        if (!(error instanceof SystemCallError)) throw error;
+        if (error.errno === ECONNREFUSED) return 'refused';
+        if (error.errno !== EAGAIN) throw error;
+      }
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     return 'silent';
   } finally {
-    close(fd);
+    closeDescriptor(fd);
   }
 }
 
@@ -116,20 +82,13 @@ function sendRaw(
   trafficClass: number,
 ): void {
   const v6 = target.includes(':');
-  const fd = check(socket(v6 ? AF_INET6 : AF_INET, SOCK_RAW, protocol) as number, 'socket(raw)');
+  const fd = libc.socket(v6 ? AF_INET6 : AF_INET, SOCK_RAW, protocol);
   try {
-    const own = socketAddress({ address: source, port: 0 });
-    check(bind(fd, own, own.length) as number, 'bind(raw)');
-    const value = Buffer.alloc(4);
-    value.writeInt32LE(trafficClass);
-    check(
-      setOption(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, value, 4) as number,
-      'setsockopt(traffic class)',
-    );
-    const address = socketAddress({ address: target, port: 0 });
-    check(sendTo(fd, packet, packet.length, 0, address, address.length) as number, 'sendto(raw)');
+    libc.bind(fd, socketAddress({ address: source, port: 0 }));
+    setOption(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, trafficClass);
+    libc.sendTo(fd, packet, socketAddress({ address: target, port: 0 }));
   } finally {
-    close(fd);
+    closeDescriptor(fd);
   }
 }
 
@@ -193,18 +152,18 @@ export function sendStraySegment(source: Endpoint, target: Endpoint): void {
 
 /** A delete request that names no connection deletes all of this namespace, of both families. */
 export function forgetConnections(): void {
-  const fd = check(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER) as number, 'socket(netlink)');
+  const fd = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
   try {
     const request = Buffer.alloc(20);
     request.writeUInt32LE(request.length, 0);
     request.writeUInt16LE(CTNETLINK_DELETE, 4);
     request.writeUInt16LE(NLM_F_REQUEST_AND_ACK, 6);
-    check(sendTo(fd, request, request.length, 0, null, 0) as number, 'send(netlink)');
+    libc.sendTo(fd, request);
     const reply = Buffer.alloc(128);
-    check(receive(fd, reply, reply.length, 0) as number, 'recv(netlink)');
+    libc.receive(fd, reply, 0);
     const status = reply.readUInt16LE(4) === NLMSG_ERROR ? reply.readInt32LE(16) : 0;
     if (status !== 0) throw new Error(`connection tracking refused to forget: errno ${-status}`);
   } finally {
-    close(fd);
+    closeDescriptor(fd);
   }
 }

@@ -32,6 +32,8 @@ import type { ListenAddress, Probe, ProbeResult, Protocol } from './protocol.js'
 import { addressPart } from './protocol.js';
 import { patiently } from '../patience.js';
 
+/** A connection that was reset is forgotten by IPVS after 10 s, by its own clock; and then the proxy has to look. */
+const forgetsConnections = 20_000 + patiently(1000);
 /** How long a packet may take whose arrival is recorded, but that nobody answers. */
 const arrivalPatience = patiently(300);
 /**
@@ -170,7 +172,12 @@ export class RowRun {
   #servers(): readonly ListenAddress[] {
     const sockets = new Map<string, ListenAddress>();
     const add = (protocol: string, address: string, port: number): void => {
-      if (protocol !== 'TCP' && protocol !== 'UDP') return;
+      if (
+        protocol !== 'TCP' &&
+        protocol !== 'UDP' &&
+        !(protocol === 'SCTP' && this.#test.transport === 'sctp')
+      )
+        return;
       if (address === '' || port === 0) return;
       sockets.set(`${protocol} ${address} ${port}`, { protocol, address, port });
     };
@@ -379,6 +386,7 @@ export class RowRun {
       return;
     }
     const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
+    const settling = Date.now() + this.#settling(outcome);
     let mayBeLoad = step.within === undefined && (outcome.kind === 'endpoints' || outcome.kind === 'PASS');
     for (;;) {
       const observations = await this.#observe(packet, step, outcome);
@@ -398,6 +406,10 @@ export class RowRun {
         await new Promise((resolve) => setTimeout(resolve, 500));
         continue;
       }
+      if (Date.now() < settling && observations.some(({ result }) => result.kind === 'refused')) {
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        continue;
+      }
       if (Date.now() >= deadline) {
         throw new RowFailure(
           `${text} (${packet.protocol} to ${packet.target} port ${packet.port}): expected ${expected}, got ${describe(observations, circumstances)} (${problem})`,
@@ -405,6 +417,15 @@ export class RowRun {
       }
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+  }
+
+  /**
+   * Mode ipvs keeps the address of a former Service until IPVS has forgotten its connections, and refuses new ones
+   * meanwhile (docs/ipvs.md): how long that may take, where something else is expected. Milliseconds.
+   */
+  #settling(outcome: Outcome): number {
+    const isFree = outcome.kind === 'PASS' || outcome.kind === 'DROP';
+    return isFree && this.#expectations.column === 'ipvs' ? forgetsConnections : 0;
   }
 
   /** For packets that nobody answers: only the arrival at the endpoint is asserted. */

@@ -16,6 +16,7 @@
 import { NamespaceAgent } from './namespace-agent.js';
 import { run, runQuietly } from './commands.js';
 import type { Place } from './addresses.js';
+import type { Protocol } from './protocol.js';
 import { nodeAddress, ownedPrefixes, places, secondAddress } from './addresses.js';
 
 interface Link {
@@ -122,9 +123,9 @@ const elsewhereRules = `
 table inet catch-all {
   chain prerouting {
     type nat hook prerouting priority dstnat;
-    meta nfproto ipv4 meta l4proto { tcp, udp } dnat ip to ${peer.v4}:${elsewherePort}
+    meta nfproto ipv4 meta l4proto { tcp, udp, sctp } dnat ip to ${peer.v4}:${elsewherePort}
     meta nfproto ipv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
-    meta nfproto ipv6 meta l4proto { tcp, udp } dnat ip6 to [2001:db8:ffff::2]:${elsewherePort}
+    meta nfproto ipv6 meta l4proto { tcp, udp, sctp } dnat ip6 to [2001:db8:ffff::2]:${elsewherePort}
   }
 }`;
 
@@ -168,7 +169,7 @@ export class Topology {
   }
 
   /** Takes well under a second. Everything made is removed by destroy(), or by a later run of removeStale(). */
-  static async build(job: number): Promise<Topology> {
+  static async build(job: number, protocols: readonly Protocol[]): Promise<Topology> {
     const prefix = `kpc-${process.pid}-${job}`;
     const name = (place: Place): string => `${prefix}-${place}`;
     const agents = new Map<Place, NamespaceAgent>();
@@ -193,7 +194,7 @@ export class Topology {
       );
       await agents.get('elsewhere')!.request({
         op: 'listen',
-        sockets: (['TCP', 'UDP'] as const).flatMap((protocol) => [
+        sockets: protocols.flatMap((protocol) => [
           { protocol, address: peer.v4, port: elsewherePort },
           { protocol, address: '2001:db8:ffff::2', port: elsewherePort },
         ]),

@@ -11,12 +11,15 @@ import type { Circumstances, Observation } from '../judge.js';
 import { judge, silence } from '../judge.js';
 import { parseOutcome } from '../notation.js';
 import type { Protocol } from '../protocol.js';
+import { hasSctp } from '../sctp.js';
 import { Topology, removeStale } from '../topology.js';
 
 interface Treatment {
   readonly target: string;
   readonly expectation: string;
 }
+
+const protocols: readonly Protocol[] = ['TCP', 'UDP', ...(hasSctp() ? (['SCTP'] as const) : [])];
 
 /** Port 80 of these addresses, by the rules below. */
 const treatments: readonly Treatment[] = [
@@ -39,8 +42,8 @@ function rules(family: Family): string {
   return `
 table ${ip} by-hand {
   chain translate {
-    ${ip} daddr ${translated} th dport 80 meta l4proto { tcp, udp } dnat to numgen random mod 2 map ${both}
-    ${ip} daddr ${twin('10.177.0.6')} th dport 80 meta l4proto { tcp, udp } dnat to numgen random mod 1 map { 0 : ${local} . 9000 }
+    ${ip} daddr ${translated} th dport 80 meta l4proto { tcp, udp, sctp } dnat to numgen random mod 2 map ${both}
+    ${ip} daddr ${twin('10.177.0.6')} th dport 80 meta l4proto { tcp, udp, sctp } dnat to numgen random mod 1 map { 0 : ${local} . 9000 }
   }
   chain marking {
     ${ip} daddr ${twin('10.177.0.2')} meta mark set 0x4000
@@ -70,12 +73,12 @@ describe('what the harness tells apart', { skip: process.getuid?.() !== 0 ? 'nee
 
   before(async () => {
     await removeStale();
-    topology = await Topology.build(90);
+    topology = await Topology.build(90, protocols);
     for (const place of ['local-pods', 'remote-pods'] as const) {
       const endpoint = findActor(place === 'local-pods' ? 'L1' : 'R1')!;
       await topology.agent(place).request({
         op: 'listen',
-        sockets: (['TCP', 'UDP'] as const).flatMap((protocol) =>
+        sockets: protocols.flatMap((protocol) =>
           [endpoint.v4, endpoint.v6].map((address) => ({ protocol, address, port: 9000 })),
         ),
       });
@@ -88,7 +91,7 @@ describe('what the harness tells apart', { skip: process.getuid?.() !== 0 ? 'nee
   });
 
   for (const family of ['v4', 'v6'] as const) {
-    for (const protocol of ['TCP', 'UDP'] as const) {
+    for (const protocol of protocols) {
       for (const client of ['PA', 'XA', 'HA']) {
         it(`${client} over ${protocol}, ${family}`, async () => {
           for (const treatment of treatments)
