@@ -56,6 +56,8 @@ export class TableDamagedError extends Error {
 export interface ApplyReport {
   /** Kernel transactions that changed something; 0 when the kernel was already as wanted. */
   readonly transactions: number;
+  /** Those of them that nf_tables counts in its generation; all of them when absent. */
+  readonly rulesetTransactions?: number;
   readonly elementsAdded: number;
   readonly elementsDeleted: number;
   /** Milliseconds spent in the kernel, acknowledgements included. */
@@ -81,7 +83,7 @@ export interface Dataplane {
    * Addresses of this family on the interfaces of this node, for modes that have to name those that they mean. Not those on
    * kube-ipvs0, which are addresses of Services.
    */
-  setLocalAddresses?(addresses: readonly string[]): ApplyReport;
+  setLocalAddresses?(addresses: readonly string[]): ApplyReport | undefined;
   /**
    * Where load balancers ask for this node's health on behalf of a Service; undefined: no longer. For modes that let such
    * packets in, whatever the host's own rules say.

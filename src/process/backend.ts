@@ -5,9 +5,12 @@ import { ensureCounters } from '../dataplane/iptables/counters.js';
 import { IptablesFamily, type RuleStatistics } from '../dataplane/iptables/family.js';
 import { RuleWatch, WatchedFamily } from '../dataplane/iptables/watch.js';
 import { IpvsFamily } from '../dataplane/ipvs/family.js';
+import { tableName as ipvsTableName } from '../dataplane/ipvs/names.js';
 import { KernelServiceInterface } from '../dataplane/ipvs/service-interface.js';
+import { IpvsWatch } from '../dataplane/ipvs/watch.js';
 import { NftablesFamily } from '../dataplane/nftables/family.js';
-import { TableWatch, WatchedDataplane } from '../dataplane/nftables/watch.js';
+import { maps, tableName } from '../dataplane/nftables/names.js';
+import { TableWatch, WatchedDataplane } from '../dataplane/nft/watch.js';
 import { kubeProxyServers, type Running as Keeps } from '../leftovers/index.js';
 import type { Logger } from '../log/logger.js';
 import type { IptablesMetrics } from '../metrics/metrics.js';
@@ -56,26 +59,47 @@ export function openBackend(options: BackendOptions): Backend {
   }
 }
 
-function openIpvsBackend({ families, dataplaneOptions, ipvs, localAddresses }: BackendOptions): Backend {
+function openIpvsBackend(options: BackendOptions): Backend {
+  const { families, dataplaneOptions, ipvs, localAddresses, onForeignChange, onRepaired } = options;
+  const log = options.log.named('watch');
   const excluded = ipvs.excludeCIDRs.map(parseCidr).filter((cidr) => cidr !== undefined);
-  const dataplanes = families.map((family) => {
+  const programs = families.map((family) => {
     const side = {
       nft: openNftables(),
       ipvs: openIpvs(),
       addresses: new KernelServiceInterface(RouteConnection.open(), family === 'IPv4' ? 'ip' : 'ip6'),
     };
-    return new IpvsFamily(side, dataplaneOptions(family), {
+    const dataplane = new IpvsFamily(side, dataplaneOptions(family), {
       scheduler: schedulerOf(ipvs),
       excludeCIDRs: excluded.filter((cidr) => cidr.family === family).map(({ cidr }) => cidr),
       localAddresses: localAddresses(family),
       formerServers: kubeProxyServers,
     });
+    return { portId: side.nft.portId, dataplane };
+  });
+  const observer = openNftables();
+  const watch = new TableWatch({
+    table: ipvsTableName,
+    families,
+    ownPortIds: programs.map(({ portId }) => portId),
+    generation: () => observer.getGeneration().id,
+    onRepaired,
+    onForeignChange,
+    log,
+  });
+  const ipvsWatch = new IpvsWatch({
+    families: programs.map(({ dataplane }) => dataplane),
+    onForeignChange,
+    log,
   });
   return {
-    dataplanes,
+    dataplanes: programs.map(({ dataplane }) => new WatchedDataplane(dataplane, watch)),
     keeps: () => ({ mode: 'ipvs' }),
     ruleStatistics: () => undefined,
-    stopWatching: () => Promise.resolve(),
+    stopWatching: async () => {
+      await Promise.all([watch.close(), ipvsWatch.close()]);
+      observer.close();
+    },
   };
 }
 
@@ -87,6 +111,8 @@ function openNftablesBackend(options: BackendOptions): Backend {
   });
   const observer = openNftables();
   const watch = new TableWatch({
+    table: tableName,
+    learnedSet: maps.affinity,
     families,
     ownPortIds: programs.map(({ connection }) => connection.portId),
     generation: () => observer.getGeneration().id,

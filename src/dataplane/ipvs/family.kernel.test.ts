@@ -184,6 +184,7 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
     { ...report, kernelMs: 0 },
     {
       transactions: 0,
+      rulesetTransactions: 0,
       elementsAdded: 0,
       elementsDeleted: 0,
       kernelMs: 0,
@@ -394,15 +395,76 @@ describe('refusals', () => {
     assert.deepEqual((await lab.start().adopt(ports)).elementsAdded, 0);
   });
 
+  test(
+    'what somebody else did to a virtual server, its endpoints or addresses is noticed and put right',
+    {
+      skip,
+    },
+    async (context) => {
+      const lab = new Lab({}, context);
+      const ports = [servicePort({ clusterEndpoints: [L1, L2] })];
+      await lab.family.adopt(ports);
+      const [server] = lab.ipvs.listServices();
+      assert.ok(server);
+      const service = server.key;
+      const destination = { family: 'ip', address: L1.ip, port: L1.port } as const;
+      const settings = { forwarding: 0, weight: 1, upperThreshold: 0, lowerThreshold: 0 };
+      const stranger = { family: 'ip', address: '10.61.9.9', port: 9000 } as const;
+      const deeds: readonly (readonly [what: RegExp, deed: () => unknown])[] = [
+        [/took endpoint/, () => lab.ipvs.executeAll([{ do: 'delete destination', service, destination }])],
+        [
+          /took endpoint/,
+          () =>
+            lab.ipvs.executeAll([
+              { do: 'change destination', service, destination, settings: { ...settings, weight: 0 } },
+            ]),
+        ],
+        [
+          /gave .* endpoint 10\.61\.9\.9 9000/,
+          () => lab.ipvs.executeAll([{ do: 'add destination', service, destination: stranger, settings }]),
+        ],
+        [
+          /changed virtual server/,
+          () =>
+            lab.ipvs.executeAll([
+              {
+                do: 'change service',
+                server: { key: service, settings: { ...server.settings, scheduler: 'lc' } },
+              },
+            ]),
+        ],
+        [/took address/, () => lab.addresses.addresses.clear()],
+      ];
+      const right = lab.servers();
+      for (const [what, deed] of deeds) {
+        lab.family.check();
+        deed();
+        assert.throws(() => {
+          lab.family.check();
+        }, what);
+        await lab.family.adopt(ports);
+        assert.deepEqual([lab.servers(), [...lab.addresses.addresses]], [right, ['10.96.0.1']], String(what));
+      }
+      // A weight that somebody gave is theirs.
+      lab.ipvs.executeAll([
+        { do: 'change destination', service, destination, settings: { ...settings, weight: 7 } },
+      ]);
+      lab.family.check();
+    },
+  );
+
   test('a virtual server that somebody deleted is noticed and put back', { skip }, async (context) => {
     const lab = new Lab({}, context);
     await lab.family.adopt([servicePort()]);
     const [server] = lab.ipvs.listServices();
     assert.ok(server);
     lab.ipvs.executeAll([{ do: 'delete service', service: server.key }]);
-    assert.throws(() => lab.family.maintain(), TableDamagedError);
+    assert.throws(() => {
+      lab.family.check();
+    }, TableDamagedError);
     await lab.family.adopt([servicePort()]);
     assert.equal(lab.servers().length, 1);
+    lab.family.check();
     // Or at the next change.
     lab.ipvs.executeAll([{ do: 'delete service', service: server.key }]);
     assert.deepEqual((await lab.apply([servicePort({ clusterEndpoints: [L2] })])).failures, []);

@@ -38,6 +38,7 @@ import { schedulerNamed } from './schedulers.js';
 import { Tally } from './tally.js';
 import { bytes, Transaction } from './transaction.js';
 import { VirtualServers } from './virtual-servers.js';
+import type { CheckedFamily } from './watch.js';
 
 export interface IpvsOptions {
   /** As the kernel knows it. */
@@ -75,7 +76,7 @@ interface Step {
   readonly next: ServicePort | undefined;
 }
 
-export class IpvsFamily implements Dataplane {
+export class IpvsFamily implements Dataplane, CheckedFamily {
   readonly family: IPFamily;
   private readonly nft: 'ip' | 'ip6';
   private context: FootprintContext;
@@ -176,10 +177,19 @@ export class IpvsFamily implements Dataplane {
   maintain(): ApplyReport {
     const tally = new Tally();
     if (!this.adopted) return tally;
-    this.servers.verify();
-    this.verifyAddresses();
     this.releaseAddresses(this.servers.settle(undefined, tally), tally);
     return tally;
+  }
+
+  hasBound(ip: string): boolean {
+    return this.bound.has(ip);
+  }
+
+  /** Looks whether IPVS and the service interface are as we left them. @throws TableDamagedError */
+  check(): void {
+    if (!this.adopted) return;
+    this.servers.verify();
+    this.verifyAddresses();
   }
 
   close(): void {
@@ -390,6 +400,7 @@ export class IpvsFamily implements Dataplane {
       this.side.nft.commit(tx.batch);
     });
     tally.transactions++;
+    tally.rulesetTransactions++;
     tally.elementsAdded += tx.added;
     tally.elementsDeleted += tx.deleted;
   }

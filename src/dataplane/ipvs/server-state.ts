@@ -52,6 +52,10 @@ export function destinationId({ ip, port }: Destination): string {
   return `${ip} ${port}`;
 }
 
+export function destinationOf({ address, port }: RealServerKey): Destination {
+  return { ip: address, port };
+}
+
 function keyOf({ ip, port }: Destination, { family }: VirtualServerKey): RealServerKey {
   return { family, address: ip, port };
 }
@@ -75,7 +79,7 @@ export function stateInKernel(
   const misplaced: Destination[] = [];
   const draining = new Map<string, Destination>();
   for (const { key: of, settings: how } of destinations) {
-    const destination = { ip: of.address, port: of.port };
+    const destination = destinationOf(of);
     if (how.forwarding !== FORWARDING.masquerade) misplaced.push(destination);
     else if (how.weight > 0) live.push(destination);
     else draining.set(destinationId(destination), destination);
@@ -84,7 +88,8 @@ export function stateInKernel(
   return { key, protocol, settings: { ...settings, flags }, live, draining, misplaced, retired: false };
 }
 
-function sameSettings(a: VirtualServerSettings, b: VirtualServerSettings): boolean {
+/** @param a with our flags only */
+export function sameSettings(a: VirtualServerSettings, b: VirtualServerSettings): boolean {
   return (
     a.scheduler === b.scheduler &&
     a.flags === b.flags &&
@@ -205,7 +210,7 @@ export function settleServer(
   const draining = new Map<string, Destination>();
   const commands: IpvsCommand[] = [];
   for (const { key: of, activeConnections, inactiveConnections } of destinations) {
-    const destination = { ip: of.address, port: of.port };
+    const destination = destinationOf(of);
     const id = destinationId(destination);
     if (!current.draining.has(id)) continue;
     if (activeConnections > 0 || (inactiveConnections > 0 && !(shadows && current.retired)))

@@ -2,7 +2,10 @@
 import { NetlinkError } from '../../netlink/index.js';
 import {
   describeKey,
+  FORWARDING,
+  IPVS_SVC_F,
   type IpvsCommand,
+  type RealServer,
   type VirtualServer,
   type VirtualServerKey,
 } from '../../netlink/ipvs/index.js';
@@ -10,7 +13,10 @@ import { TableDamagedError } from '../dataplane.js';
 import { protocolOf, serverId, type WantedServer } from './footprint.js';
 import type { IpvsKernel } from './kernel.js';
 import {
+  destinationId,
+  destinationOf,
   planServer,
+  sameSettings,
   settleServer,
   stateInKernel,
   type ServerChange,
@@ -33,6 +39,9 @@ export interface VirtualServersOptions {
   readonly isServiceAddress: (ip: string) => boolean;
 }
 
+/** Virtual servers whose endpoints are looked at by one verify(). */
+const endpointChecks = 1_000;
+
 interface PlannedChange {
   readonly id: string;
   readonly change: ServerChange;
@@ -43,6 +52,8 @@ export class VirtualServers {
   private readonly states = new Map<string, ServerState>();
   /** Ids of those that drain endpoints. */
   private readonly draining = new Set<string>();
+  /** Whose endpoints are verified next. */
+  private inTurn = this.states.values();
   /** Those that an earlier process or somebody else left, and whose endpoints were not read yet. */
   private readonly unread = new Map<string, VirtualServer>();
 
@@ -131,15 +142,45 @@ export class VirtualServers {
     return ips;
   }
 
-  /** IPVS tells nobody when it is changed, so we ask now and then. @throws TableDamagedError */
+  /**
+   * IPVS tells nobody when it is changed, so we ask now and then: all virtual servers, and the endpoints of some of them, in
+   * turn.
+   * @throws TableDamagedError
+   */
   verify(): void {
-    const found = new Set(this.kernel.listServices().map(({ key }) => serverId(key)));
-    for (const [id, { key }] of this.states) {
-      if (!found.has(id))
-        throw new TableDamagedError(
-          `another program deleted virtual server ${describeKey(key)}; comparing everything`,
-        );
+    const found = new Map(this.kernel.listServices().map((server) => [serverId(server.key), server]));
+    for (const [id, { key, settings }] of this.states) {
+      const server = found.get(id);
+      if (server === undefined) throw damaged(`another program deleted virtual server ${describeKey(key)}`);
+      const { flags } = server.settings;
+      if (!sameSettings({ ...server.settings, flags: flags & ~IPVS_SVC_F.hashed }, settings))
+        throw damaged(`another program changed virtual server ${describeKey(key)}`);
     }
+    for (let left = Math.min(endpointChecks, this.states.size); left > 0; left--) {
+      let next = this.inTurn.next();
+      if (next.done === true) {
+        this.inTurn = this.states.values();
+        next = this.inTurn.next();
+      }
+      if (next.done !== true) this.verifyEndpoints(next.value);
+    }
+  }
+
+  /** @throws TableDamagedError */
+  private verifyEndpoints({ key, live, draining }: ServerState): void {
+    const held = new Map(
+      this.kernel.listDestinations(key).map((server) => [destinationId(destinationOf(server.key)), server]),
+    );
+    const isLive = ({ settings }: RealServer): boolean =>
+      settings.weight > 0 && settings.forwarding === FORWARDING.masquerade;
+    for (const destination of live) {
+      const server = held.get(destinationId(destination));
+      if (server === undefined || !isLive(server))
+        throw damaged(`another program took endpoint ${destinationId(destination)} from ${describeKey(key)}`);
+      held.delete(destinationId(destination));
+    }
+    for (const id of held.keys())
+      if (!draining.has(id)) throw damaged(`another program gave ${describeKey(key)} endpoint ${id}`);
   }
 
   close(): void {
@@ -222,4 +263,8 @@ export class VirtualServers {
 function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
   if (error.code !== 'ENOENT') return error;
   return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });
+}
+
+function damaged(what: string): TableDamagedError {
+  return new TableDamagedError(`${what}; comparing everything`);
 }

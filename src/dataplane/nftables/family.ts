@@ -37,7 +37,8 @@ import { baseObjects, classRules } from './layout.js';
 import { chains, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readTable } from './read-table.js';
 import { assignSlots } from './slots.js';
-import { elementId, wantedAmong, type TouchedElements } from './touched.js';
+import type { TouchedElements } from '../nft/watch.js';
+import { elementId, wantedAmong } from './touched.js';
 import { Transaction } from './transaction.js';
 
 /**

@@ -7,10 +7,8 @@ import type { ClassNumbers } from './classes.js';
 import { footprintOf, slotValue, type Element, type ServicePortState } from './footprint.js';
 import { nodePortKey, readHostUint32, serviceKey } from '../nft/keys.js';
 import { sourceRangePrefix } from '../nft/source-range-rules.js';
+import type { TouchedElements } from '../nft/watch.js';
 import { maps, sets } from './names.js';
-
-/** By set: keys as latin1. */
-export type TouchedElements = ReadonlyMap<string, ReadonlySet<string>>;
 
 /** What the dataplane knows about its elements. */
 export interface Known {

@@ -12,9 +12,10 @@ import {
 import type { Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import type { ApplyReport, Dataplane } from '../dataplane.js';
-import { nftFamily } from '../nft/rules.js';
-import { maps, tableName } from './names.js';
-import type { TouchedElements } from './touched.js';
+import { nftFamily } from './rules.js';
+
+/** Elements that somebody else touched, by set: keys as latin1. */
+export type TouchedElements = ReadonlyMap<string, ReadonlySet<string>>;
 
 /** Others may need several transactions for what they do. */
 const firstDelayMs = 5;
@@ -27,13 +28,17 @@ const restFactor = 20;
 const maxTouched = 4096;
 
 export interface TableWatchOptions {
+  /** Name of the tables, one for each family. */
+  readonly table: string;
+  /** A set in which the kernel itself keeps what it learns: changes there are nobody's. */
+  readonly learnedSet?: string;
   readonly families: readonly IPFamily[];
   /** Port ids of our own connections (NftablesConnection.portId). */
   readonly ownPortIds: readonly number[];
   /** Number that grows by one with each transaction of anybody (NftablesConnection.getGeneration). */
   readonly generation: () => number;
-  /** Puts elements right; undefined when only comparing everything helps. */
-  readonly repair: (family: IPFamily, touched: TouchedElements) => ApplyReport | undefined;
+  /** Puts elements right; undefined when only comparing everything helps, which is so for all when this is absent. */
+  readonly repair?: (family: IPFamily, touched: TouchedElements) => ApplyReport | undefined;
   /** Elements were put right, so many seconds after it was noticed. */
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
   /** Everything has to be compared. */
@@ -97,7 +102,8 @@ export class TableWatch {
     const before = this.options.generation();
     try {
       const report = await work();
-      const foreign = this.options.generation() - before - report.transactions;
+      const own = report.rulesetTransactions ?? report.transactions;
+      const foreign = this.options.generation() - before - own;
       if (foreign > 0) this.changedSomehow('unknown, it happened during a large change of ours');
       return report;
     } finally {
@@ -117,8 +123,10 @@ export class TableWatch {
       this.arriving.clear();
       return;
     }
-    // The kernel's own memory of clients: what is missing there is learned again.
-    if (notification.table !== tableName || notification.name === maps.affinity) return;
+    const { table, learnedSet } = this.options;
+    // What is missing among the learned is learned again.
+    if (notification.table !== table || (learnedSet !== undefined && notification.name === learnedSet))
+      return;
     for (const family of this.options.families) {
       if (nftFamily(family) === notification.family) this.note(family, notification);
     }
@@ -188,7 +196,7 @@ export class TableWatch {
   private repair(family: IPFamily, touched: TouchedElements, noticed: number): boolean {
     const start = performance.now();
     try {
-      const report = this.options.repair(family, touched);
+      const report = this.options.repair?.(family, touched);
       if (report === undefined) return false;
       const end = performance.now();
       this.repaired(end - start);
@@ -254,6 +262,14 @@ export class WatchedDataplane implements Dataplane {
 
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {
     return this.inner.setServiceCIDRs(...args);
+  }
+
+  setLocalAddresses(addresses: readonly string[]): ApplyReport | undefined {
+    return this.inner.setLocalAddresses?.(addresses);
+  }
+
+  setHealthCheckPort(service: string, port: number | undefined): void {
+    this.inner.setHealthCheckPort?.(service, port);
   }
 
   setNodePortAddresses(...args: Parameters<Dataplane['setNodePortAddresses']>): ApplyReport {

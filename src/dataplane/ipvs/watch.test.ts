@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { mock, test } from 'node:test';
+import { silentLogger } from '../../log/logger.js';
+import type { AddressHandlers, InterfaceAddress } from '../../netlink/rtnetlink/index.js';
+import { TableDamagedError } from '../dataplane.js';
+import { IpvsWatch } from './watch.js';
+
+function lab() {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  const told: string[] = [];
+  const state = { damage: '', checks: 0 };
+  let handlers: AddressHandlers | undefined;
+  const watch = new IpvsWatch({
+    families: [
+      {
+        family: 'IPv4',
+        hasBound: (ip) => ip === '10.96.0.1',
+        check: () => {
+          state.checks++;
+          if (state.damage !== '') throw new TableDamagedError(state.damage);
+        },
+      },
+    ],
+    onForeignChange: (family) => told.push(family),
+    log: silentLogger,
+    subscribe: (given) => {
+      handlers = given;
+      return { close: () => Promise.resolve() } as ReturnType<
+        typeof import('../../netlink/rtnetlink/index.js').subscribeAddresses
+      >;
+    },
+  });
+  const address = (action: 'new' | 'delete', ip: string): void => {
+    handlers?.onAddress(action, { address: ip } as InterfaceAddress);
+  };
+  const end = async (): Promise<void> => {
+    await watch.close();
+    mock.timers.reset();
+  };
+  return { told, state, address, end, lost: () => handlers?.onOverrun() };
+}
+
+test('IPVS is looked at every five seconds', async () => {
+  const { told, state, end } = lab();
+  mock.timers.tick(4_999);
+  assert.equal(state.checks, 0);
+  for (let n = 0; n < 3; n++) mock.timers.tick(5_000);
+  assert.equal(state.checks, 3);
+  assert.deepEqual(told, []);
+  state.damage = 'gone';
+  mock.timers.tick(5_000);
+  assert.deepEqual(told, ['IPv4']);
+  await end();
+});
+
+test('an address that somebody deletes is noticed at once; others are nobody’s business', async () => {
+  const { state, address, end, lost } = lab();
+  address('new', '10.96.0.1');
+  address('delete', '192.0.2.1');
+  mock.timers.tick(1_000);
+  assert.equal(state.checks, 0);
+  address('delete', '10.96.0.1');
+  mock.timers.tick(20);
+  assert.equal(state.checks, 1);
+  lost();
+  mock.timers.tick(20);
+  assert.equal(state.checks, 2);
+  await end();
+});
+
+test('two programs that fight are damped, until there is peace', async () => {
+  const { told, state, address, end } = lab();
+  state.damage = 'gone';
+  mock.timers.tick(5_000);
+  assert.equal(told.length, 1);
+  const repaired: number[] = [];
+  for (let second = 1; second <= 200; second++) {
+    const before = told.length;
+    address('delete', '10.96.0.1');
+    mock.timers.tick(1_000);
+    if (told.length > before) repaired.push(second);
+  }
+  assert.deepEqual(repaired, [5, 15, 35, 75, 135, 195]);
+  state.damage = '';
+  mock.timers.tick(60_000);
+  const { checks } = state;
+  mock.timers.tick(5_000);
+  assert.equal(state.checks, checks + 1);
+  await end();
+});
