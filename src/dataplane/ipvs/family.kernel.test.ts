@@ -433,7 +433,12 @@ describe('refusals', () => {
               },
             ]),
         ],
-        [/took address/, () => lab.addresses.addresses.clear()],
+        [
+          /took address/,
+          () => {
+            lab.addresses.addresses.clear();
+          },
+        ],
       ];
       const right = lab.servers();
       for (const [what, deed] of deeds) {

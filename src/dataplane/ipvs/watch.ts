@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import type { Logger } from '../../log/logger.js';
 import type { IPFamily } from '../../model/types.js';
-import { subscribeAddresses } from '../../netlink/rtnetlink/index.js';
+import { subscribeAddresses, type AddressHandlers } from '../../netlink/rtnetlink/index.js';
 import { TableDamagedError } from '../dataplane.js';
 
 /** How often IPVS is looked at, … */
@@ -26,16 +26,21 @@ export interface CheckedFamily {
   check(): void;
 }
 
+interface Ending {
+  close(): Promise<void>;
+}
+
 export interface IpvsWatchOptions {
   readonly families: readonly CheckedFamily[];
   /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   readonly log: Logger;
-  readonly subscribe?: typeof subscribeAddresses;
+  /** Tells of addresses; the kernel's when absent. */
+  readonly subscribe?: (handlers: AddressHandlers) => Ending;
 }
 
 export class IpvsWatch {
-  private readonly subscription: ReturnType<typeof subscribeAddresses>;
+  private readonly subscription: Ending;
   private timer: NodeJS.Timeout | undefined;
   private damagesInARow = 0;
 
