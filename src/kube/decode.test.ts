@@ -220,7 +220,7 @@ function comparable(event: WatchEvent<unknown>): unknown {
   if (event.type === 'BOOKMARK') return { type: event.type, initialEventsEnd: event.initialEventsEnd };
   if (event.type === 'ERROR') return { type: event.type, code: event.status.code };
   if (event.type === 'BROKEN') return event;
-  const text = JSON.stringify(event.item.object)
+  const text = JSON.stringify('object' in event.item ? event.item.object : event.item.key)
     .replaceAll(/late-\d+/g, 'late')
     .replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|10\.96\.\d+\.\d+|"2026-[^"]*"/g, '?');
   return { type: event.type, object: text };

@@ -1,12 +1,16 @@
 /** What decoders yield, in either encoding. */
 import type { BrokenObjectError } from './errors.js';
 
-/** One object of a list or a watch event. */
-export interface Decoded<T> {
+/** Which object, and which state of it. */
+export interface Identified {
   /** 'namespace/name', or 'name' for kinds without a namespace. */
   readonly key: string;
   /** metadata.resourceVersion; opaque. */
   readonly version: string;
+}
+
+/** One object of a list or a watch event. */
+export interface Decoded<T> extends Identified {
   readonly object: T;
 }
 
@@ -41,7 +45,9 @@ export interface ApiStatus {
 }
 
 export type WatchEvent<T> =
-  | { readonly type: 'ADDED' | 'MODIFIED' | 'DELETED'; readonly item: Decoded<T> }
+  | { readonly type: 'ADDED' | 'MODIFIED'; readonly item: Decoded<T> }
+  /** What it looked like when it was deleted is of no account, and need not be readable. */
+  | { readonly type: 'DELETED'; readonly item: Identified }
   | { readonly type: 'BOOKMARK'; readonly version: string; readonly initialEventsEnd: boolean }
   | { readonly type: 'ERROR'; readonly status: ApiStatus }
   | { readonly type: 'BROKEN'; readonly broken: BrokenObject };
@@ -84,4 +90,12 @@ export const emptyList: readonly never[] = Object.freeze([]);
  */
 export function appended<T>(list: readonly T[], item: T): readonly T[] {
   return list.length === 0 ? [item] : list.concat([item]);
+}
+
+/** What a watch event of a broken object says. */
+export function brokenEvent<T>(type: 'ADDED' | 'MODIFIED' | 'DELETED', broken: BrokenObject): WatchEvent<T> {
+  const { key, version = '' } = broken;
+  return type === 'DELETED' && key !== undefined
+    ? { type, item: { key, version } }
+    : { type: 'BROKEN', broken };
 }

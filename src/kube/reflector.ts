@@ -10,6 +10,7 @@ import type {
   BrokenObject,
   Codec,
   Decoded,
+  Identified,
   ListMeta,
   WatchDecoder,
   WatchEvent,
@@ -692,7 +693,7 @@ export class Reflector<T> {
    * Whether an event of a running watch is news; then the watch would continue after it. Versions of one kind grow (Kubernetes API
    * concepts, resource versions), so an event that does not is a repetition, or from another history.
    */
-  #isNext({ key, version }: Decoded<T>, gone: boolean): boolean {
+  #isNext({ key, version }: Identified, gone: boolean): boolean {
     if (version !== this.#version && !isOlder(version, this.#version)) {
       this.#advance(version);
       return true;

@@ -618,6 +618,12 @@ for (const contentType of ['json', 'protobuf'] as const) {
     server.compact(true);
     await until('the new list', () => listRequests(server).length > lists && watching(source), recorder);
     assert.ok(recorder.services.has('a/bad'));
+    // For its end, nobody has to understand what it was.
+    recorder.take();
+    server.store.delete(serviceKind!, 'a/bad');
+    await until('its deletion', () => !recorder.services.has('a/bad'), recorder);
+    assert.deepEqual(recorder.take(), ['service a/bad gone']);
+    assert.equal(listRequests(server).length, lists + 1, 'the event was enough');
   });
 }
 

@@ -5,11 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, test } from 'node:test';
 import { TableDamagedError, type ApplyReport, type Dataplane } from '../dataplane/dataplane.js';
 import { Health } from '../health/health.js';
+import type { ClusterEvent } from '../kube/events.js';
 import { createLogger } from '../log/logger.js';
 import { createMetrics } from '../metrics/metrics.js';
 import { clusterIP, deliver, endpoints, newModel, slice } from '../model/fixtures.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../model/types.js';
+import { RefusedServices } from './refused-services.js';
 import { SyncLoop, type SyncLoopOptions } from './sync-loop.js';
+import { TroubledObjects } from './troubled-objects.js';
 
 const nothing: ApplyReport = {
   transactions: 0,
@@ -267,6 +270,56 @@ test('a refused service port is reported once, left alone for a while, and tried
   await until(() => lines.some((line) => line.includes('accepts a service port now')));
   await sleep(450);
   assert.equal(v4.calls.length, 5, 'and that is all');
+});
+
+test('a refused service port is told of once in each place, however often it is tried', async () => {
+  const events: ClusterEvent[] = [];
+  const metrics = createMetrics();
+  const troubled = new TroubledObjects({
+    nodeName: 'alder',
+    metrics,
+    log: createLogger({ format: 'text', verbosity: 0, write: () => undefined }),
+    record: (event) => events.push(event),
+  });
+  const services = new RefusedServices(troubled, () => 'u-1');
+  const { v4, put, lines } = begin({
+    metrics,
+    onRefusals: (family, refused) => {
+      services.update(family, refused);
+    },
+  });
+  const value = async (name: string): Promise<number> =>
+    Number(
+      new RegExp(`^${name}.*(?:IPv4|kernel_refused)"\\} (.*)$`, 'm').exec(
+        await metrics.registry.metrics(),
+      )?.[1],
+    );
+  v4.refuses.add('b');
+  put('a');
+  put('b');
+  await until(() => v4.calls.length >= 3);
+  loops[0]?.requestAdoption('IPv4');
+  await until(() => v4.story.filter((call) => call.startsWith('adopt')).length === 2);
+  await until(() => v4.calls.length >= 5);
+  assert.deepEqual(
+    events.map(({ reason, regarding, note }) => ({ reason, name: regarding.name, uid: regarding.uid, note })),
+    [
+      {
+        reason: 'KernelRefused',
+        name: 'b',
+        uid: 'u-1',
+        note: 'Service has ports that the kernel refuses; they are tried again (node alder): default/b:/TCP (IPv4): no such thing (ENOENT)',
+      },
+    ],
+  );
+  assert.equal(lines.filter((line) => line.includes('refused a service port')).length, 1);
+  assert.equal(await value('kubeproxyts_troubled_objects'), 1);
+  assert.equal(await value('kubeproxyts_service_ports_refused'), 1);
+  v4.refuses.clear();
+  await until(() => lines.some((line) => line.includes('accepts a service port now')));
+  assert.equal(await value('kubeproxyts_troubled_objects'), 0);
+  assert.equal(await value('kubeproxyts_service_ports_refused'), 0);
+  assert.equal(events.length, 1);
 });
 
 test('a new version of a refused service port is tried at once', async () => {

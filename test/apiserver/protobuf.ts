@@ -149,8 +149,13 @@ class Writer {
     this.#length += this.#buffer.write(value, this.#length);
   }
 
+  /** An int32 or int64. */
   integer(field: number, value: number): void {
     this.varint(field * 8);
+    if (value < 0) {
+      this.#negative(value);
+      return;
+    }
     this.varint(value);
   }
 
@@ -170,6 +175,14 @@ class Writer {
     this.#length = start;
     this.varint(size);
     this.#length = end;
+  }
+
+  /** Ten bytes, whatever the width of the field: two's complement in 64 bits. */
+  #negative(value: number): void {
+    this.#reserve(10);
+    for (let rest = BigInt.asUintN(64, BigInt(value)), i = 0; i < 10; i++, rest >>= 7n) {
+      this.#buffer[this.#length++] = Number(rest & 0x7fn) | (i < 9 ? 0x80 : 0);
+    }
   }
 
   clear(): void {

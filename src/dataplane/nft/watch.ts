@@ -232,15 +232,26 @@ function addKeys(damage: Damage, set: string, keys: Iterable<string>): void {
   if (damage.count > maxTouched) damage.touched = undefined;
 }
 
-/** Changes of more service ports than this are made unwatched. */
-const largeChange = 200;
+/** Changes of service ports with more elements than this are made unwatched. */
+const largeChange = 2000;
+/** Elements of a service port, where the dataplane does not tell. */
+const usualExtent = 10;
+
+/** What can be watched over. */
+export interface WatchableDataplane extends Dataplane {
+  /**
+   * About how many elements the service ports of these changes have, now or then: no fewer than will be written.
+   * @param enough nobody asks how far beyond that it is
+   */
+  extentOf?(changes: FamilyChanges, enough: number): number;
+}
 
 /** A dataplane whose large changes the watch does not have to see. */
 export class WatchedDataplane implements Dataplane {
   readonly family: IPFamily;
 
   constructor(
-    private readonly inner: Dataplane,
+    private readonly inner: WatchableDataplane,
     private readonly watch: TableWatch,
   ) {
     this.family = inner.family;
@@ -256,7 +267,10 @@ export class WatchedDataplane implements Dataplane {
   }
 
   apply(changes: FamilyChanges): Promise<ApplyReport> {
-    if (changes.upserted.length + changes.removed.length <= largeChange) return this.inner.apply(changes);
+    const { upserted, removed } = changes;
+    const extent =
+      this.inner.extentOf?.(changes, largeChange) ?? usualExtent * (upserted.length + removed.length);
+    if (extent <= largeChange) return this.inner.apply(changes);
     return this.watch.unwatched(() => this.inner.apply(changes));
   }
 

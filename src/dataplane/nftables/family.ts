@@ -48,6 +48,10 @@ import { Transaction } from './transaction.js';
 const transactionBytes = 1 << 20;
 /** Steps between two turns of the event loop also when they have nothing to write. */
 const stepsPerTurn = 4096;
+/** So long one transaction is put together: the process has others to answer. */
+const turnMs = 30;
+/** The clock is read after so many steps. */
+const stepsPerLook = 64;
 
 const noValue = Buffer.alloc(0);
 
@@ -71,6 +75,15 @@ class Tally {
     this.elementsDeleted += other.elementsDeleted;
     this.kernelMs += other.kernelMs;
   }
+}
+
+/** About how many elements a service port has. */
+function elementsOf(port: ServicePort | undefined): number {
+  if (port === undefined) return 0;
+  const { addresses, clusterEndpoints, localEndpoints } = port;
+  let ranges = 0;
+  for (const { sourceRanges } of addresses) ranges += sourceRanges?.length ?? 0;
+  return 1 + ranges + addresses.length * (1 + clusterEndpoints.length + localEndpoints.length);
 }
 
 export class NftablesFamily implements Dataplane {
@@ -131,6 +144,20 @@ export class NftablesFamily implements Dataplane {
       this.change(tx, step.key, step.next);
     });
     return tally;
+  }
+
+  /** See WatchableDataplane. */
+  extentOf({ upserted, removed }: FamilyChanges, enough: number): number {
+    let extent = 0;
+    for (const port of upserted) {
+      if (extent > enough) return extent;
+      extent += elementsOf(port) + elementsOf(this.states.get(port.key)?.port);
+    }
+    for (const key of removed) {
+      if (extent > enough) return extent;
+      extent += elementsOf(this.states.get(key)?.port);
+    }
+    return extent;
   }
 
   /**
@@ -266,10 +293,12 @@ export class NftablesFamily implements Dataplane {
     let from = 0;
     while (from < steps.length) {
       const tx = this.begin(memory);
+      const until = performance.now() + turnMs;
       let to = from;
       let built = false;
       try {
         while (to < steps.length && to - from < stepsPerTurn && tx.batch.byteLength < transactionBytes) {
+          if (to > from && (to - from) % stepsPerLook === 0 && performance.now() > until) break;
           const step = steps[to];
           if (step !== undefined) build(tx, step);
           to++;

@@ -1,6 +1,6 @@
 /** A watch stream in JSON: one event per line, {"type": …, "object": …}. */
 import { isUtf8 } from 'node:buffer';
-import { maxObjectBytes, type WatchDecoder, type WatchEvent } from '../decoded.js';
+import { brokenEvent, maxObjectBytes, type WatchDecoder, type WatchEvent } from '../decoded.js';
 import { BrokenObjectError, GarbageError } from '../errors.js';
 import { Inbox } from '../inbox.js';
 import type { StringTable } from '../strings.js';
@@ -76,7 +76,7 @@ export class JsonWatchDecoder<T> implements WatchDecoder<T> {
         result = { type, item };
       },
       broken: (broken) => {
-        result = { type: 'BROKEN', broken };
+        result = brokenEvent(type, broken);
       },
     });
     return result ?? this.#garbage('the event holds no object', position);

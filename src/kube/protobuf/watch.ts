@@ -4,7 +4,7 @@
  *
  *     WatchEvent:  1 type   2 object: 1 raw (an envelope, envelope.ts)
  */
-import { maxObjectBytes, type Decoded, type WatchDecoder, type WatchEvent } from '../decoded.js';
+import { brokenEvent, maxObjectBytes, type Decoded, type WatchDecoder, type WatchEvent } from '../decoded.js';
 import { BrokenObjectError, GarbageError } from '../errors.js';
 import { Inbox } from '../inbox.js';
 import type { StringTable } from '../strings.js';
@@ -107,7 +107,7 @@ export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
           event = { type, item };
         },
         broken: (broken) => {
-          event = { type: 'BROKEN', broken };
+          event = brokenEvent(type, broken);
         },
       });
       if (event === undefined) return reader.fail('the event holds no object');
