@@ -620,7 +620,7 @@ for (const contentType of ['json', 'protobuf'] as const) {
     assert.ok(recorder.services.has('a/bad'));
     // For its end, nobody has to understand what it was.
     recorder.take();
-    server.store.delete(serviceKind!, 'a/bad');
+    server.store.delete(serviceKind, 'a/bad');
     await until('its deletion', () => !recorder.services.has('a/bad'), recorder);
     assert.deepEqual(recorder.take(), ['service a/bad gone']);
     assert.equal(listRequests(server).length, lists + 1, 'the event was enough');
