@@ -156,6 +156,13 @@ function hasIptables(kind: string): boolean {
   return spawnSync('unshare', command, { env: testEnvironment() }).status === 0;
 }
 
+/** Less than a minute of what `make soak` does for ten. */
+async function soak(): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  if (process.getuid?.() !== 0) return await skipped('the soak needs root: it makes network namespaces');
+  const options = ['--minutes', '0.7', '--seed', '1'];
+  return await check(process.execPath, [join(dist, 'test', 'soak', 'main.js'), ...options]);
+}
+
 async function conformance(
   mode: string,
   ...more: readonly string[]
@@ -217,6 +224,8 @@ async function main(): Promise<number> {
       ),
     );
   }
+
+  outcomes.push(await timed('soak (short)', soak));
 
   const sum = (of: (outcome: Outcome) => number): number =>
     outcomes.reduce((total, outcome) => total + of(outcome), 0);

@@ -323,8 +323,10 @@ export class ApiServer {
   /** Serve with a new certificate of the same authority; connections are made anew. */
   renewCertificate(set: CertificateSet | undefined = this.#options.tls): void {
     if (set === undefined || this.#server instanceof http.Server) return;
-    const { serverKey: key, serverCertificate: cert } = set;
-    if ('setSecureContext' in this.#server) this.#server.setSecureContext({ key, cert });
+    const { serverKey: key, serverCertificate: cert, authority } = set;
+    // Without the authority no client's certificate would be known any more.
+    const clients = this.#options.clientCertificates === true ? { ca: authority } : {};
+    if ('setSecureContext' in this.#server) this.#server.setSecureContext({ key, cert, ...clients });
     this.cutConnections();
   }
 

@@ -4,6 +4,7 @@
  * file in a process of its own.)
  */
 import { spawnSync } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
 
@@ -17,6 +18,30 @@ export function enterNetworkNamespace(): string | false {
   if (unshare(CLONE_NEWNET) !== 0) return `unshare(CLONE_NEWNET) failed with errno ${koffi.errno()}`;
   const up = spawnSync('ip', ['link', 'set', 'lo', 'up'], { encoding: 'utf8' });
   return up.status === 0 ? false : `ip link set lo up failed: ${up.error?.message ?? up.stderr}`;
+}
+
+/**
+ * Moves the calling thread into a namespace that `ip netns add` made, and with it what it opens and starts from then on.
+ * @returns moves it back
+ * @throws Error when the namespace is not there, or this is not root
+ */
+export function joinNetworkNamespace(name: string): () => void {
+  const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi;
+  const setns: (fd: number, kind: number) => number = koffi.load(null).func('int setns(int fd, int kind)');
+  const enter = (fd: number): void => {
+    if (setns(fd, CLONE_NEWNET) !== 0) throw new Error(`setns(${name}) failed with errno ${koffi.errno()}`);
+  };
+  const home = openSync('/proc/thread-self/ns/net', 'r');
+  const away = openSync(`/run/netns/${name}`, 'r');
+  try {
+    enter(away);
+  } finally {
+    closeSync(away);
+  }
+  return () => {
+    enter(home);
+    closeSync(home);
+  };
 }
 
 /** @returns why nft can't be used here, for a test's `skip`; false when it can */

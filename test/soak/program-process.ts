@@ -1,0 +1,114 @@
+/** The program under test as a process on its node: started, ended, its configuration exchanged, its memory read. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, openSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { patiently } from '../patience.js';
+import { program } from '../process/node.js';
+
+export interface Settings {
+  readonly nodePortAddresses: readonly string[];
+  readonly masqueradeAll: boolean;
+}
+
+export interface Usage {
+  /** Resident memory, MiB. */
+  readonly memory: number;
+  readonly files: number;
+}
+
+export interface ProgramOptions {
+  /** Network namespace, a name for `ip netns`. */
+  readonly namespace: string;
+  readonly nodeName: string;
+  /** Holds what belongs to it: kubeconfig-NODE is there already, the rest is made. */
+  readonly folder: string;
+  readonly clusterCIDR: string;
+}
+
+export class ProgramProcess {
+  readonly log: string;
+  /** How often it was started. */
+  starts = 0;
+  private child: ChildProcess | undefined;
+  private readonly configuration: string;
+
+  constructor(private readonly options: ProgramOptions) {
+    this.log = join(options.folder, `${options.nodeName}.log`);
+    this.configuration = join(options.folder, `${options.nodeName}.yaml`);
+  }
+
+  /** Written at once, as a ConfigMap's volume would be. A process that runs takes it without being told. */
+  configure({ nodePortAddresses, masqueradeAll }: Settings): void {
+    const { folder, nodeName, clusterCIDR } = this.options;
+    const next = `${this.configuration}.next`;
+    writeFileSync(
+      next,
+      JSON.stringify({
+        apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+        kind: 'KubeProxyConfiguration',
+        mode: 'nftables',
+        clientConnection: { kubeconfig: join(folder, `kubeconfig-${nodeName}`), qps: -1 },
+        clusterCIDR,
+        nodePortAddresses,
+        nftables: { masqueradeAll },
+        logging: { verbosity: 2 },
+      }),
+    );
+    renameSync(next, this.configuration);
+  }
+
+  start(): void {
+    const { namespace, nodeName } = this.options;
+    const log = openSync(this.log, 'a');
+    const options = [`--config=${this.configuration}`, `--hostname-override=${nodeName}`];
+    // ip executes the program in its own place: the process is the program's.
+    this.child = spawn('ip', ['netns', 'exec', namespace, program, ...options], {
+      stdio: ['ignore', log, log],
+    });
+    closeSync(log);
+    this.starts++;
+  }
+
+  get running(): boolean {
+    return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  get pid(): number {
+    return this.child?.pid ?? 0;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.child?.kill(signal);
+  }
+
+  /** Resolves when it has ended. */
+  async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    const { child } = this;
+    if (child === undefined || !this.running) return;
+    await new Promise<void>((resolve) => {
+      const hard = setTimeout(() => child.kill('SIGKILL'), patiently(10_000));
+      child.once('exit', () => {
+        clearTimeout(hard);
+        resolve();
+      });
+      child.kill(signal);
+    });
+  }
+
+  /** undefined when it does not run. */
+  usage(): Usage | undefined {
+    try {
+      const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
+      const kib = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]);
+      if (Number.isNaN(kib)) return undefined;
+      return { memory: kib / 1024, files: readdirSync(`/proc/${this.pid}/fd`).length };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Its last words. */
+  tail(lines: number): string {
+    return readFileSync(this.log, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+  }
+}

@@ -1,0 +1,411 @@
+/**
+ * The long random test. Each step does something to the cluster, the API server, the kernel or the process, waits until the
+ * kernel is right again, and asks by packets.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Random } from '../../src/netlink/testing/random.js';
+import { catalogue } from '../faults/catalogue.js';
+import { patiently } from '../patience.js';
+import { attackKinds, makeAttack } from './attacks.js';
+import type { Destination, ServicePort } from './expectation.js';
+import type { Lab } from './lab.js';
+import { foreignTables, nodePortChoices, type NodeUnderTest } from './lab.js';
+import { Packets } from './packets.js';
+import type { Report } from './report.js';
+import { Transactions } from './transactions.js';
+import { keyOf, ownerOf, World, type Change } from './world.js';
+
+export interface SoakOptions {
+  readonly seed: number;
+  readonly seconds: number;
+  /** Services that come and go. */
+  readonly services: number;
+}
+
+/** By then the kernel has to be right, from the last thing that happened. */
+const limits = {
+  usual: patiently(20_000),
+  /** Pauses between tries of a client that was turned away, as docs/resilience.md tells them. */
+  trouble: patiently(100_000),
+};
+/** Without a transaction for so long nothing seems to be under way. */
+const quietMs = 60;
+/** Faults that last for a minute or more by themselves (docs/resilience.md); test/faults has them. */
+const tooLong = new Set([
+  'no answer',
+  'a body that stops',
+  'a streaming list without an end',
+  '429 with Retry-After',
+  'bookmarks',
+]);
+const troubleNames = Object.keys(catalogue).filter((name) => !tooLong.has(name));
+/** What takes milliseconds in the catalogue of faults takes so many times as long. */
+const troubleScale = 10;
+/** Repairs soon after one another are put off by the program, more and more. */
+const restBetweenAttacksMs = 1500;
+
+export class Mismatch extends Error {
+  readonly code = 'ERR_SOAK_MISMATCH';
+}
+
+/** What a step leaves behind for its check. */
+interface Done {
+  readonly what: string;
+  readonly limitMs: number;
+  /** Connections to Services that last may have failed meanwhile. */
+  readonly disturbs: boolean;
+  /** Told when alder's kernel is right; undefined: without a transaction. */
+  readonly count: (times: Times | undefined) => void;
+}
+
+/** performance.now(): when the step began, and the first and last transaction in the kernel. */
+interface Times {
+  readonly begun: number;
+  readonly first: number;
+  readonly last: number;
+}
+
+export class Soak {
+  private readonly random: Random;
+  private readonly attacks: Random;
+  private readonly world: World;
+  private readonly packets: Packets;
+  private readonly transactions = new Transactions();
+  /** Services that this step changed. */
+  private changed = new Set<string>();
+  private foreign: string | undefined;
+  private lastAttackAt = -Infinity;
+
+  constructor(
+    private readonly lab: Lab,
+    private readonly options: SoakOptions,
+    private readonly report: Report,
+  ) {
+    // Each has its own, so that one seed is one story, whatever the kernel holds and however long something takes.
+    const [steps, changes, attacks, questions] = [0, 1, 2, 3].map((i) => new Random(options.seed * 4 + i));
+    this.random = steps!;
+    this.attacks = attacks!;
+    this.world = new World(changes!, options.services);
+    this.packets = new Packets(lab.topology, questions!);
+  }
+
+  /**
+   * @param progress called after every step
+   * @throws Mismatch at the first thing that is wrong; the report has it, too
+   */
+  async run(progress: () => void): Promise<void> {
+    const { lab, report, options } = this;
+    await lab.putNodes();
+    await this.write([...this.world.begin()]);
+    for (const node of this.nodes) {
+      await node.nft(foreignTables);
+      node.program.start();
+    }
+    await this.judge(
+      { what: 'start', limitMs: limits.usual, disturbs: false, count: () => undefined },
+      performance.now(),
+    );
+    await this.packets.startSteady(this.lastingAddresses());
+    while (report.seconds < options.seconds) {
+      await this.step();
+      progress();
+    }
+    this.mismatches(await this.packets.endSteady(this.lastingAddresses()));
+    await this.final();
+  }
+
+  close(): void {
+    this.transactions.close();
+  }
+
+  private get nodes(): readonly NodeUnderTest[] {
+    return [this.lab.alder, this.lab.birch];
+  }
+
+  /** A cluster IP and a load balancer's address of Services that are never touched. */
+  private lastingAddresses(): readonly Destination[] {
+    const ports = this.lab.alder.expectation(this.world).ports;
+    const stays = ports.filter(
+      ({ service, protocol }) => service.metadata.namespace === 'stay' && protocol === 'TCP',
+    );
+    const address = (kind: string, family: string): readonly Destination[] =>
+      stays
+        .filter((port) => port.family === family)
+        .flatMap(({ destinations }) => destinations.filter((one) => one.kind === kind).map(({ to }) => to))
+        .slice(0, 1);
+    return [...address('cluster IP', 'IPv4'), ...address('load balancer', 'IPv6')];
+  }
+
+  private async step(): Promise<void> {
+    const { random, report } = this;
+    this.changed = new Set();
+    report.steps++;
+    const dice = random.below(100);
+    const begun = performance.now();
+    this.transactions.forget();
+    const kind =
+      dice < 45
+        ? 'changes'
+        : dice < 52
+          ? 'burst'
+          : dice < 77
+            ? 'attack'
+            : dice < 87
+              ? 'trouble'
+              : dice < 96
+                ? 'kill'
+                : 'configuration';
+    const done = await this.carryOut(kind);
+    report.tell(`step ${report.steps}: ${done.what}`);
+    await this.judge(done, begun);
+    await this.ask(done);
+    for (const { program } of this.nodes) {
+      if (!program.running) this.mismatches([`the program ended by itself:\n${program.tail(5)}`]);
+    }
+    const usage = this.lab.birch.program.usage();
+    if (usage !== undefined) report.usage.push({ at: report.seconds, ...usage });
+  }
+
+  private async carryOut(
+    kind: 'changes' | 'burst' | 'attack' | 'trouble' | 'kill' | 'configuration',
+  ): Promise<Done> {
+    const { random, report } = this;
+    const usual = { limitMs: limits.usual, disturbs: false };
+    const counted = (what: string) => (times: Times | undefined) => {
+      this.follow(what, times);
+    };
+    switch (kind) {
+      case 'changes': {
+        const what = await this.change(1 + random.below(4));
+        return { ...usual, what, count: counted('a few changes') };
+      }
+      case 'burst': {
+        const what = await this.change(30 + random.below(90));
+        return {
+          ...usual,
+          what: `burst of ${this.changed.size} Services: ${what.slice(0, 200)}`,
+          count: counted('a burst'),
+        };
+      }
+      case 'attack':
+        return (await this.attack()) ?? { ...usual, what: 'nothing to attack', count: () => undefined };
+      case 'trouble':
+        return await this.trouble();
+      case 'kill':
+        return await this.kill();
+      case 'configuration': {
+        const choice = nodePortChoices[random.below(nodePortChoices.length)] ?? {
+          cidrs: ['primary'],
+          ips: [],
+        };
+        const { masqueradeAll } = this.lab.alder.settings;
+        const settings = {
+          nodePortAddresses: choice.cidrs,
+          nodePortIPs: choice.ips,
+          masqueradeAll: random.below(2) === 0 ? !masqueradeAll : masqueradeAll,
+        };
+        this.lab.alder.configure(settings);
+        report.configurations++;
+        const what = `configuration ${JSON.stringify(settings)}; ${await this.change(random.below(3))}`;
+        return { ...usual, what, count: counted('another configuration') };
+      }
+    }
+  }
+
+  private follow(what: string, times: Times | undefined): void {
+    if (times !== undefined) this.report.followed(what, times.last - times.begun);
+  }
+
+  /** @returns what was changed, in words */
+  private async change(count: number): Promise<string> {
+    const changes: Change[] = [];
+    for (let i = 0; i < count; i++) changes.push(...this.world.change());
+    await this.write(changes);
+    return changes
+      .map((change) =>
+        'put' in change
+          ? `${change.put.kind} ${keyOf(change.put)}`
+          : `no ${change.remove.kind} ${change.remove.key}`,
+      )
+      .join(', ');
+  }
+
+  private async write(changes: readonly Change[]): Promise<void> {
+    for (const change of changes) {
+      if (!('put' in change)) this.changed.add(change.remove.key.replace(/-[46][ab]$/, ''));
+      else this.changed.add(change.put.kind === 'Service' ? keyOf(change.put) : ownerOf(change.put));
+    }
+    this.report.changes += changes.length;
+    await this.lab.api.write(changes);
+  }
+
+  private async attack(): Promise<Done | undefined> {
+    const { random, report } = this;
+    const kind = attackKinds[random.below(attackKinds.length)] ?? '';
+    const both = random.below(2) === 0;
+    const attack = makeAttack(kind, await this.lab.alder.ruleset(), this.attacks);
+    if (attack === undefined) return undefined;
+    const rest = this.lastAttackAt + restBetweenAttacksMs - performance.now();
+    if (rest > 0) await sleep(rest);
+    const withChanges = random.below(4) === 0 ? this.change(1 + random.below(3)) : Promise.resolve('');
+    await this.lab.alder.nft(attack.script);
+    if (both) {
+      // The same words, though they may name what is not there.
+      const own = makeAttack(kind, await this.lab.birch.ruleset(), this.attacks);
+      if (own !== undefined) await this.lab.birch.nft(own.script);
+    }
+    this.lastAttackAt = performance.now();
+    if (attack.flushesAll) {
+      await this.lab.alder.nft(foreignTables);
+      if (both) await this.lab.birch.nft(foreignTables);
+    }
+    const changes = await withChanges;
+    return {
+      what: `attack${both ? ' on both' : ''}: ${kind}: ${attack.script.slice(0, 300).trim()} ${changes}`,
+      limitMs: limits.usual,
+      disturbs: attack.disturbs,
+      count: (times) => {
+        // The first transaction was the attack itself; nothing else may have come in between.
+        const alone = changes === '' && times !== undefined && times.last > times.first;
+        report.repaired(kind, alone ? times.last - times.first : undefined);
+        this.lastAttackAt = performance.now();
+      },
+    };
+  }
+
+  private async trouble(): Promise<Done> {
+    const { random, report, lab } = this;
+    const name = troubleNames[random.below(troubleNames.length)] ?? '';
+    const trouble = catalogue[name]?.(random, troubleScale);
+    const ways = ['on', 'on', 'refused', 'invalid', 'ignored'];
+    await lab.api.set(`streaming-lists=${ways[random.below(ways.length)] ?? 'on'}`);
+    report.troubles++;
+    if (trouble !== undefined && 'arm' in trouble) {
+      await lab.api.arm(trouble.arm, trouble.count, trouble.match);
+      // What is armed meets the next requests: there have to be some.
+      const causes = [
+        { kind: 'cut-watches' },
+        { kind: 'cut-connections' },
+        { kind: 'compact', expire: true },
+      ] as const;
+      await lab.api.strike(causes[random.below(causes.length)] ?? causes[0]);
+    } else if (trouble !== undefined && 'strike' in trouble) {
+      await lab.api.strike(trouble.strike);
+    }
+    const changes = await this.change(1 + random.below(5));
+    const kill = random.below(6) === 0;
+    if (kill) await this.restart('SIGKILL', 0);
+    return {
+      what: `trouble: ${name} ${JSON.stringify(trouble)}${kill ? ', and killed' : ''}; ${changes}`,
+      limitMs: limits.trouble,
+      disturbs: false,
+      count: (times) => {
+        this.follow('changes, and the API server in trouble', times);
+      },
+    };
+  }
+
+  private async kill(): Promise<Done> {
+    const { random, report, lab } = this;
+    const signal = random.below(3) === 0 ? 'SIGTERM' : 'SIGKILL';
+    // Right before it dies, while it is away, or both.
+    const before = random.below(2) === 0 ? await this.change(1 + random.below(20)) : '';
+    if (before !== '') await sleep(random.below(30));
+    await this.restartEnd(signal);
+    const during = random.below(3) > 0 ? await this.change(1 + random.below(10)) : '';
+    const attacked = random.below(4) === 0;
+    let attack: ReturnType<typeof makeAttack>;
+    if (attacked) {
+      const kind = attackKinds[random.below(attackKinds.length)] ?? '';
+      attack = makeAttack(kind, await lab.alder.ruleset(), this.attacks);
+      if (attack !== undefined) await lab.alder.nft(attack.script);
+      if (attack?.flushesAll === true) await lab.alder.nft(foreignTables);
+    }
+    lab.alder.program.start();
+    report.restarts++;
+    return {
+      what: `${signal}, ${before} | ${during} | ${attack?.kind ?? ''} ${attack?.script.slice(0, 200).trim() ?? ''}`,
+      limitMs: limits.usual,
+      disturbs: attack?.disturbs === true,
+      count: (times) => {
+        this.follow('killed and started again, with changes', times);
+      },
+    };
+  }
+
+  private async restart(signal: 'SIGKILL' | 'SIGTERM', pauseMs: number): Promise<void> {
+    await this.restartEnd(signal);
+    if (pauseMs > 0) await sleep(pauseMs);
+    this.lab.alder.program.start();
+    this.report.restarts++;
+  }
+
+  private async restartEnd(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    await this.lab.alder.program.end(signal);
+    this.report.kills[signal]++;
+  }
+
+  /** Waits until both kernels are right, for as long as `done` allows. */
+  private async judge(done: Done, begun: number): Promise<void> {
+    const deadline = performance.now() + done.limitMs;
+    for (const node of this.nodes) {
+      for (;;) {
+        while (this.transactions.quietSince(begun) < quietMs) await sleep(5);
+        const { differences, foreign } = await node.judge(this.world);
+        this.report.comparisons++;
+        if (differences.length === 0 && foreign !== undefined) {
+          this.foreign ??= foreign;
+          if (foreign === this.foreign) break;
+          this.mismatches([`${node.name}: the tables of others are not as they were: ${foreign}`]);
+        }
+        if (performance.now() > deadline) {
+          this.mismatches(differences.map((difference) => `${node.name}: ${difference}`));
+        }
+        await sleep(30);
+      }
+      if (node === this.lab.alder) {
+        const { first, last } = this.transactions;
+        done.count(first === undefined || last === undefined ? undefined : { begun, first, last });
+      }
+    }
+    await this.lab.api.heal();
+  }
+
+  private async ask(done: Done): Promise<void> {
+    const { report, packets } = this;
+    const expectation = this.lab.alder.expectation(this.world);
+    const steadyProblems = await packets.endSteady(this.lastingAddresses());
+    if (!done.disturbs) this.mismatches(steadyProblems);
+    await packets.startSteady(this.lastingAddresses());
+    const all = expectation.ports;
+    const changed = all.filter(({ service }) => this.changed.has(keyOf(service)));
+    const some = new Set<ServicePort>();
+    for (let i = 0; i < 8 && changed.length > 0; i++) some.add(changed[this.attacks.below(changed.length)]!);
+    for (let i = 0; i < 4 && all.length > 0; i++) some.add(all[this.attacks.below(all.length)]!);
+    this.mismatches(await packets.ask(expectation, [...some], report.steps % 10 === 0));
+    this.mismatches(await packets.askHeld());
+    report.held += packets.holding;
+    for (let i = 0; i < 2; i++) await packets.hold(expectation);
+    report.packets = packets.sent;
+  }
+
+  /** Everything once more, and by packets every Service. */
+  private async final(): Promise<void> {
+    this.report.tell('everything once more');
+    await this.judge(
+      { what: 'the end', limitMs: limits.usual, disturbs: false, count: () => undefined },
+      performance.now(),
+    );
+    const expectation = this.lab.alder.expectation(this.world);
+    this.mismatches(await this.packets.ask(expectation, expectation.ports, true));
+    this.mismatches(await this.packets.askHeld());
+    this.report.packets = this.packets.sent;
+  }
+
+  /** @throws Mismatch when there are any */
+  private mismatches(problems: readonly string[]): void {
+    if (problems.length === 0) return;
+    this.report.mismatches.push(...problems);
+    throw new Mismatch(problems.slice(0, 20).join('\n'));
+  }
+}
