@@ -196,7 +196,7 @@ export class Lab {
   /** Takes a few seconds. Everything made is removed by close(). */
   static async open(): Promise<Lab> {
     const folder = mkdtempSync(join(tmpdir(), 'kube-proxy-soak-'));
-    const topology = await Topology.build(0);
+    const topology = await Topology.build(0, ['TCP', 'UDP']);
     const birchNamespace = `kpc-${process.pid}-0-alone`;
     let leave: (() => void) | undefined;
     let api: ApiProcess | undefined;
