@@ -120,7 +120,13 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     serviceCIDRsChanged: () => undefined,
     synced: () => undefined,
   });
-  const model = new ServiceModel({ nodeName: 'node-0', nodeIPs: {}, families: ['IPv4'], externalIPs: true });
+  const model = new ServiceModel({
+    nodeName: 'node-0',
+    nodeIPs: {},
+    families: ['IPv4'],
+    externalIPs: true,
+    triggersSince: Date.now(),
+  });
   state.attach(model);
   const dataplaneOptions: DataplaneOptions = {
     family: 'IPv4',

@@ -62,9 +62,9 @@ export class ConntrackReconciler {
 
   constructor(private readonly options: ConntrackReconcilerOptions) {
     const retireAfterMs = options.retireAfterMs ?? defaultRetireAfterMs;
-    // Some fifth of the time for UDP and SCTP, where clients wait; a twenty-fifth for TCP, where few do.
+    // Some fifth of the time for UDP and SCTP, where clients wait; a hundredth for TCP, where few do.
     const flows = { delayMs: 0, rest: 4, maxRestMs: 1_000, retireAfterMs };
-    const connections = { delayMs: 250, rest: 25, maxRestMs: 10_000, retireAfterMs: undefined };
+    const connections = { delayMs: 250, rest: 100, maxRestMs: 10_000, retireAfterMs: undefined };
     this.lanes = {
       UDP: new Lane({ protocol: 'UDP', number: 17, ...flows }),
       SCTP: new Lane({ protocol: 'SCTP', number: 132, ...flows }),

@@ -4,7 +4,6 @@
  * Service, then the smaller namespace, name and port name. So the winner never depends on the order of events.
  */
 import type { IPFamily, Protocol } from '../kube/objects.js';
-import { inOnePiece } from '../kube/strings.js';
 import { formatIpPort } from './addresses.js';
 import type { AddressConflict, ServiceName, VirtualAddress } from './types.js';
 
@@ -32,34 +31,39 @@ export interface Settlement<T> {
 
 /** Contests are rare: an address with one claimant costs one map entry and nothing else. */
 export class Claims<T extends Claimant> {
-  readonly #byAddress = new Map<string, T | Contest<T>>();
+  /** By protocol and port, then by address: so no text has to be put together for a key. */
+  readonly #byPort = new Map<number, Map<string, T | Contest<T>>>();
   readonly #contestsOf = new Map<T, Set<Contest<T>>>();
   /** Contests to be decided again by settle(). */
   readonly #open = new Set<Contest<T>>();
 
   claim(claimant: T, address: VirtualAddress): void {
-    const key = claimKey(claimant, address);
-    const current = this.#byAddress.get(key);
+    const port = portKey(claimant, address);
+    const ip = addressKey(claimant, address);
+    let addresses = this.#byPort.get(port);
+    if (addresses === undefined) this.#byPort.set(port, (addresses = new Map()));
+    const current = addresses.get(ip);
     if (current === undefined) {
-      this.#byAddress.set(inOnePiece(key), claimant);
+      addresses.set(ip, claimant);
       return;
     }
     let contest: Contest<T>;
     if (current instanceof Contest) {
       contest = current;
     } else {
-      contest = new Contest(key, printedAddress(claimant, address), claimant.family, current);
-      this.#byAddress.set(key, contest);
+      contest = new Contest(port, ip, printedAddress(claimant, address), claimant.family, current);
+      addresses.set(ip, contest);
       this.#enter(current, contest);
     }
     this.#enter(claimant, contest);
   }
 
   release(claimant: T, address: VirtualAddress): void {
-    const key = claimKey(claimant, address);
-    const current = this.#byAddress.get(key);
+    const port = portKey(claimant, address);
+    const ip = addressKey(claimant, address);
+    const current = this.#byPort.get(port)?.get(ip);
     if (current instanceof Contest) this.#leave(claimant, current);
-    else if (current === claimant) this.#byAddress.delete(key);
+    else if (current === claimant) this.#free(port, ip);
   }
 
   /** What decides contests (`created`, `any`) is different now. */
@@ -72,10 +76,11 @@ export class Claims<T extends Claimant> {
     const contests = this.#contestsOf.get(claimant);
     if (contests === undefined) return addresses;
     const lost = new Set<string>();
-    for (const contest of contests) if (contest.owner !== claimant) lost.add(contest.key);
-    return lost.size === 0
-      ? addresses
-      : addresses.filter((address) => !lost.has(claimKey(claimant, address)));
+    for (const { owner, ip, port } of contests) if (owner !== claimant) lost.add(`${ip} ${port}`);
+    if (lost.size === 0) return addresses;
+    return addresses.filter(
+      (address) => !lost.has(`${addressKey(claimant, address)} ${portKey(claimant, address)}`),
+    );
   }
 
   /** Decides what was claimed, released or ranked anew since the last call. */
@@ -91,10 +96,10 @@ export class Claims<T extends Claimant> {
       }
       if (winner === undefined || others.length === 0) {
         if (winner === undefined) {
-          this.#byAddress.delete(contest.key);
+          this.#free(contest.port, contest.ip);
         } else {
           this.#leave(winner, contest);
-          this.#byAddress.set(contest.key, winner);
+          this.#byPort.get(contest.port)?.set(contest.ip, winner);
         }
         if (contest.reported === '') continue;
         conflicts.push({
@@ -124,6 +129,12 @@ export class Claims<T extends Claimant> {
     return { affected, conflicts };
   }
 
+  #free(port: number, ip: string): void {
+    const addresses = this.#byPort.get(port);
+    addresses?.delete(ip);
+    if (addresses?.size === 0) this.#byPort.delete(port);
+  }
+
   #enter(claimant: T, contest: Contest<T>): void {
     contest.claimants.add(claimant);
     this.#open.add(contest);
@@ -148,16 +159,26 @@ class Contest<T> {
   reported = '';
 
   constructor(
-    readonly key: string,
+    /** portKey() */
+    readonly port: number,
+    /** addressKey() */
+    readonly ip: string,
     readonly printed: string,
     readonly family: IPFamily,
     public owner: T,
   ) {}
 }
 
+/** A port number of one protocol. */
+function portKey({ protocol }: Claimant, { port }: VirtualAddress): number {
+  return port * protocols.length + protocols.indexOf(protocol);
+}
+
+const protocols: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
+
 /** A node port has no address of its own, so its family keeps the two families apart. */
-function claimKey(claimant: Claimant, { ip, port }: VirtualAddress): string {
-  return `${ip === '' ? claimant.family : ip} ${port} ${claimant.protocol}`;
+function addressKey({ family }: Claimant, { ip }: VirtualAddress): string {
+  return ip === '' ? family : ip;
 }
 
 function printedAddress(claimant: Claimant, { ip, port }: VirtualAddress): string {

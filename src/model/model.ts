@@ -90,7 +90,8 @@ export class ServiceModel {
   readonly #slices = new Map<string, Slice>();
   /** Services whose endpoints have zone hints: all that a change of the zone can touch. */
   readonly #zoneHinted = new Set<ServiceEntry>();
-  readonly #dirty = new Set<ServiceEntry>();
+  /** Those whose `dirty` is not 0. */
+  readonly #dirty: ServiceEntry[] = [];
   readonly #claims = new Claims<PortState>();
   readonly #interner = new HintInterner();
   /** What was reported about objects that have problems, so that it is not repeated at each of their events. */
@@ -178,7 +179,7 @@ export class ServiceModel {
    * cancel each other out do, and takeChanges() is then empty.
    */
   get hasChanges(): boolean {
-    return this.#dirty.size > 0 || this.#problems.size > 0;
+    return this.#dirty.length > 0 || this.#problems.size > 0;
   }
 
   get pending(): PendingChanges {
@@ -198,17 +199,18 @@ export class ServiceModel {
     const { upserted, removed, healthChecks, healthChecksRemoved } = collector;
 
     // Claims are settled in between, because the endpoints of one service port can decide the addresses of another.
-    const rebuild = new Set<PortState>();
+    // May name a service port twice: what is built again is the same.
+    const rebuild: PortState[] = [];
     const changed = { IPv4: new Set<Owner>(), IPv6: new Set<Owner>() };
     for (const entry of this.#dirty) this.#evaluate(entry, rebuild, collector);
     const { affected, conflicts } = this.#claims.settle();
-    for (const port of affected) if (port.live) rebuild.add(port);
+    for (const port of affected) if (port.live) rebuild.push(port);
     for (const port of rebuild) {
       const output = port.build(this.#claims.owned(port, port.plan.addresses));
       if (output === port.output) continue;
       port.output = output;
       upserted[port.family].push(output);
-      changed[port.family].add(port.owner);
+      if (this.#triggers[port.family].size > 0) changed[port.family].add(port.owner);
     }
 
     const triggerTimes: Record<IPFamily, number[]> = { IPv4: [], IPv6: [] };
@@ -222,7 +224,7 @@ export class ServiceModel {
       entry.dirty = 0;
       if (entry.plan === undefined && entry.slices.length === 0) this.#services.delete(entry.key);
     }
-    this.#dirty.clear();
+    this.#dirty.length = 0;
     this.#pendingSlices = 0;
     const problems = [...this.#problems.values()];
     this.#problems.clear();
@@ -261,8 +263,8 @@ export class ServiceModel {
   }
 
   #mark(entry: ServiceEntry, what: number): void {
+    if (entry.dirty === 0) this.#dirty.push(entry);
     entry.dirty |= what;
-    this.#dirty.add(entry);
   }
 
   #slicesChanged(entry: ServiceEntry, family: IPFamily): void {
@@ -299,7 +301,7 @@ export class ServiceModel {
   }
 
   /** Brings the service ports of one Service up to date, except for what depends on other Services. */
-  #evaluate(entry: ServiceEntry, rebuild: Set<PortState>, collector: Collector): void {
+  #evaluate(entry: ServiceEntry, rebuild: PortState[], collector: Collector): void {
     const serviceChanged = (entry.dirty & SERVICE_DIRTY) !== 0;
     if (serviceChanged) this.#alignPorts(entry, collector);
     for (const family of this.#config.families) {
@@ -317,7 +319,7 @@ export class ServiceModel {
         left += all.endpoints.length - list.endpoints.length;
         if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
         if (localReady !== undefined) collectLocalReady(list, localReady);
-        rebuild.add(port);
+        rebuild.push(port);
       }
       updateHealth(entry, family, healthPort, localReady?.size ?? 0, collector);
       this.#reportSize(entry, family, left, most);

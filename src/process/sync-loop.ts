@@ -76,6 +76,8 @@ const maxTriggers = 10_000;
 export class SyncLoop {
   private readonly runs: readonly FamilyRun[];
   private timer: NodeJS.Timeout | undefined;
+  /** When the timer will go off (performance.now()); Infinity: it is not set. */
+  private timerDue = Infinity;
   private running: Promise<void> | undefined;
   private requested = false;
   private stopped = false;
@@ -138,12 +140,16 @@ export class SyncLoop {
     const earliest = this.lastEnd + this.options.minSyncPeriodMs;
     const retryAt = Math.min(...this.runs.map((run) => run.retryAt ?? Infinity));
     const due = this.requested ? earliest : Math.max(earliest, retryAt);
+    // Asked for again by every event until the time has come.
+    if (due === this.timerDue) return;
     clearTimeout(this.timer);
+    this.timerDue = Infinity;
     if (due === Infinity) return;
     if (due <= now && this.requested) {
       this.start();
       return;
     }
+    this.timerDue = due;
     this.timer = setTimeout(
       () => {
         this.start();
@@ -155,6 +161,7 @@ export class SyncLoop {
   private start(): void {
     if (this.stopped || this.running !== undefined) return;
     clearTimeout(this.timer);
+    this.timerDue = Infinity;
     this.requested = false;
     this.running = this.sync().finally(() => {
       this.running = undefined;
@@ -171,7 +178,7 @@ export class SyncLoop {
       const { family } = run.dataplane;
       const own = changes.families.find((candidate) => candidate.family === family);
       for (const key of own?.removed ?? []) run.gone.add(key);
-      for (const { key } of own?.upserted ?? []) run.gone.delete(key);
+      if (run.gone.size > 0) for (const { key } of own?.upserted ?? []) run.gone.delete(key);
       for (const time of changes.triggerTimes[family]) {
         if (run.triggers.length < maxTriggers) run.triggers.push(time);
       }

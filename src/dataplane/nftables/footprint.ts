@@ -3,7 +3,7 @@
  * two footprints is the transaction. It is made on demand and thrown away; what is kept per service port is only
  * `ServicePortState`.
  */
-import type { Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
+import type { Cidr, Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
 import {
   externalLocalClass,
   maxEndpoints,
@@ -90,35 +90,38 @@ export function slotValue(block: SlotBlock, endpoint: Endpoint): string {
 }
 
 export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Footprint {
-  const { port, affinity } = state;
-  const elements: Element[] = [];
-  const blocks: SlotBlock[] = [];
-  const classes: ServiceClass[] = [];
-  const shared: Element[] = [];
-  const comment = elementComment(port.name);
-  const cluster = drawable(state.clusterSlots, affinity);
-  const local = drawable(state.localSlots, affinity);
+  const footprint = new FootprintInTheMaking(state, numbers);
+  for (const address of state.port.addresses) footprint.putAddress(address);
+  footprint.putAffinity();
+  footprint.putShared();
+  return footprint;
+}
 
-  const put = (set: string, key: string, value: string | undefined, remark?: string): void => {
-    elements.push({ set, key, value, comment: remark });
-  };
-  const putBlock = (block: SlotBlock): void => {
-    if (block.slots.length > 0) blocks.push(block);
-  };
-  const putClass = (
-    set: string,
-    key: string,
-    kind: ClassKind,
-    slots: readonly Endpoint[],
-    remark?: string,
-  ): void => {
-    if (slots.length === 0) return;
-    const of: ServiceClass = { kind, endpoints: slots.length, affinitySeconds: port.affinitySeconds };
-    classes.push(of);
-    put(set, key, hostUint32(numbers.idOf(of)), remark);
-  };
+/** Methods instead of closures: at a cold start there are as many footprints as service ports. */
+class FootprintInTheMaking implements Footprint {
+  readonly elements: Element[] = [];
+  readonly blocks: SlotBlock[] = [];
+  readonly classes: ServiceClass[] = [];
+  readonly shared: Element[] = [];
+  private readonly port: ServicePort;
+  private readonly affinity: AffinityNumbers | undefined;
+  private readonly comment: string;
+  private readonly cluster: readonly Endpoint[];
+  private readonly local: readonly Endpoint[];
 
-  const putAddress = (address: VirtualAddress): void => {
+  constructor(
+    state: ServicePortState,
+    private readonly numbers: ClassNumbers,
+  ) {
+    this.port = state.port;
+    this.affinity = state.affinity;
+    this.comment = elementComment(state.port.name);
+    this.cluster = drawable(state.clusterSlots, state.affinity);
+    this.local = drawable(state.localSlots, state.affinity);
+  }
+
+  putAddress(address: VirtualAddress): void {
+    const { port, cluster, local, comment } = this;
     const onNode = address.kind === 'NodePort';
     const key = onNode
       ? nodePortKey(port.protocol, address.port)
@@ -130,26 +133,21 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
     if (address.scope === 'internal') {
       usesCluster = address.policy === 'Cluster';
       usesLocal = !usesCluster;
-      putClass(
-        services,
-        key,
-        usesCluster ? 'cluster' : 'cluster-local',
-        usesCluster ? cluster : local,
-        comment,
-      );
+      if (usesCluster) this.putClass(services, key, 'cluster', cluster, comment);
+      else this.putClass(services, key, 'cluster-local', local, comment);
     } else if (address.policy === 'Cluster') {
       usesCluster = true;
-      putClass(services, key, onNode ? 'nodeport' : 'external', cluster, comment);
+      this.putClass(services, key, onNode ? 'nodeport' : 'external', cluster, comment);
     } else if (cluster.length > 0 || local.length > 0) {
       usesCluster = usesLocal = true;
-      put(services, key, hostUint32(onNode ? nodePortLocalClass.id : externalLocalClass.id), comment);
-      putClass(
+      this.put(services, key, hostUint32(onNode ? nodePortLocalClass.id : externalLocalClass.id), comment);
+      this.putClass(
         onNode ? maps.shortCircuitNodePorts : maps.shortCircuitIPs,
         key,
         onNode ? 'nodeport-pick' : 'pick',
         cluster,
       );
-      putClass(
+      this.putClass(
         onNode ? maps.localNodePorts : maps.localIPs,
         key,
         onNode ? 'nodeport-pick-local' : 'pick-local',
@@ -158,74 +156,95 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
     }
 
     if (address.fallback === 'reject')
-      put(onNode ? sets.rejectedNodePorts : sets.rejectedIPs, key, undefined, comment);
+      this.put(onNode ? sets.rejectedNodePorts : sets.rejectedIPs, key, undefined, comment);
     if (address.fallback === 'drop')
-      put(onNode ? sets.droppedNodePorts : sets.droppedIPs, key, undefined, comment);
+      this.put(onNode ? sets.droppedNodePorts : sets.droppedIPs, key, undefined, comment);
 
-    if (affinity !== undefined) {
-      put(
+    if (this.affinity !== undefined) {
+      this.put(
         onNode ? maps.affinityNodePorts : maps.affinityIPs,
         key,
-        hostUint32(classId(affinity.service, 0)),
+        hostUint32(classId(this.affinity.service, 0)),
         comment,
       );
     } else {
-      const prefix = key;
-      if (usesCluster) {
-        const set = onNode ? maps.nodePortEndpoints : maps.endpoints;
-        putBlock({ set, prefix, slots: cluster, valueOf: undefined });
-      }
-      if (usesLocal) {
-        const set = onNode ? maps.nodePortEndpointsLocal : maps.endpointsLocal;
-        putBlock({ set, prefix, slots: local, valueOf: undefined });
-      }
+      if (usesCluster) this.putBlock(onNode ? maps.nodePortEndpoints : maps.endpoints, key, cluster);
+      if (usesLocal) this.putBlock(onNode ? maps.nodePortEndpointsLocal : maps.endpointsLocal, key, local);
     }
 
-    if (address.sourceRanges !== undefined) {
-      put(sets.firewallIPs, key, undefined, comment);
-      const seen = new Set<string>();
-      for (const range of address.sourceRanges) {
-        const network = maskAddress(addressBytes(range.ip), range.prefixLength);
-        const id = `${range.prefixLength} ${network}`;
-        if (!seen.has(id)) put(sourceRangeSet(range.prefixLength), network + key, undefined);
-        seen.add(id);
-      }
-    }
-  };
+    if (address.sourceRanges !== undefined) this.putSourceRanges(key, address.sourceRanges);
+  }
 
-  for (const address of port.addresses) putAddress(address);
-
-  // The addresses lead to the number: without any, nobody could find it, after a restart not even we.
-  if (affinity !== undefined && port.addresses.length > 0) {
+  /** What the addresses lead to; without any, nobody could find the number, after a restart not even we. */
+  putAffinity(): void {
+    const { port, affinity, cluster, local } = this;
+    if (affinity === undefined || port.addresses.length === 0) return;
     const service = hostUint32(classId(affinity.service, 0));
     const numberOf = (endpoint: Endpoint): string =>
       hostUint32(classId(affinity.service, affinity.endpoints.get(endpointKey(endpoint)) ?? 0));
-    putBlock({ set: maps.affinitySlots, prefix: service, slots: cluster, valueOf: numberOf });
-    putBlock({ set: maps.affinitySlotsLocal, prefix: service, slots: local, valueOf: numberOf });
-    for (const endpoint of cluster) put(maps.affinityEndpoints, numberOf(endpoint), targetBytes(endpoint));
-    for (const endpoint of local) put(maps.affinityEndpointsLocal, numberOf(endpoint), targetBytes(endpoint));
+    this.putBlock(maps.affinitySlots, service, cluster, numberOf);
+    this.putBlock(maps.affinitySlotsLocal, service, local, numberOf);
+    for (const endpoint of cluster)
+      this.put(maps.affinityEndpoints, numberOf(endpoint), targetBytes(endpoint));
+    for (const endpoint of local)
+      this.put(maps.affinityEndpointsLocal, numberOf(endpoint), targetBytes(endpoint));
   }
 
-  // An address of kind ClusterIP that lost a conflict is somebody else's cluster IP; ours is active all the same.
-  shared.push({
-    set: sets.clusterIPs,
-    key: addressBytes(port.clusterIP),
-    value: undefined,
-    comment: undefined,
-  });
-  let hairpins: Set<string> | undefined;
-  for (const list of [cluster, local]) {
-    for (const endpoint of list) {
-      if (!endpoint.local && !endpoint.nodeUnknown) continue;
-      hairpins ??= new Set();
-      hairpins.add(hairpinKey(endpoint, port.protocol));
+  putShared(): void {
+    const { port, cluster, local } = this;
+    // An address of kind ClusterIP that lost a conflict is somebody else's cluster IP; ours is active all the same.
+    this.share(sets.clusterIPs, addressBytes(port.clusterIP));
+    let hairpins: Set<string> | undefined;
+    for (const list of [cluster, local]) {
+      for (const endpoint of list) {
+        if (!endpoint.local && !endpoint.nodeUnknown) continue;
+        hairpins ??= new Set();
+        hairpins.add(hairpinKey(endpoint, port.protocol));
+      }
+    }
+    for (const key of hairpins ?? []) this.share(sets.hairpin, key);
+  }
+
+  private putSourceRanges(key: string, ranges: readonly Cidr[]): void {
+    this.put(sets.firewallIPs, key, undefined, this.comment);
+    const seen = new Set<string>();
+    for (const range of ranges) {
+      const network = maskAddress(addressBytes(range.ip), range.prefixLength);
+      const id = `${range.prefixLength} ${network}`;
+      if (!seen.has(id)) this.put(sourceRangeSet(range.prefixLength), network + key, undefined);
+      seen.add(id);
     }
   }
-  for (const key of hairpins ?? []) {
-    shared.push({ set: sets.hairpin, key, value: undefined, comment: undefined });
+
+  private put(set: string, key: string, value: string | undefined, comment?: string): void {
+    this.elements.push({ set, key, value, comment });
   }
 
-  return { elements, blocks, classes, shared };
+  private putClass(
+    set: string,
+    key: string,
+    kind: ClassKind,
+    slots: readonly Endpoint[],
+    comment?: string,
+  ): void {
+    if (slots.length === 0) return;
+    const of: ServiceClass = { kind, endpoints: slots.length, affinitySeconds: this.port.affinitySeconds };
+    this.classes.push(of);
+    this.put(set, key, hostUint32(this.numbers.idOf(of)), comment);
+  }
+
+  private putBlock(
+    set: string,
+    prefix: string,
+    slots: readonly Endpoint[],
+    valueOf?: (endpoint: Endpoint) => string,
+  ): void {
+    if (slots.length > 0) this.blocks.push({ set, prefix, slots, valueOf });
+  }
+
+  private share(set: string, key: string): void {
+    this.shared.push({ set, key, value: undefined, comment: undefined });
+  }
 }
 
 /** A class counts its endpoints in 16 bits, and so are they numbered; nobody has more, but a hostile object might. */
