@@ -87,13 +87,13 @@ async function measure(quick: boolean): Promise<Results> {
     missingNft() === false ? await run<NftPeersResult>('nft-peers', 10_000, 10, chainServices) : undefined;
   const verdictMap = await run<VerdictMapResult>('verdict-map', 50_000);
   const seconds = (performance.now() - start) / 1000;
-  return { version: 2, quick, machine, seconds, pipelines, programs, dataPath, nft, verdictMap };
+  return { version: 3, quick, machine, seconds, pipelines, programs, dataPath, nft, verdictMap };
 }
 
 function load(file: string): Results {
   const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
   const { version } = results as { readonly version: number };
-  if (version !== 2) throw new Error(`${file} was not written by this version of the benchmarks`);
+  if (version !== 3) throw new Error(`${file} was not written by this version of the benchmarks`);
   return results;
 }
 

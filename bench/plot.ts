@@ -28,7 +28,7 @@ function panelsOf(results: Results): Panel[] {
     ];
   });
   const panels: Panel[] = [
-    { title: 'Cold start: decoded lists to the last acknowledgement of the kernel', bars: cold },
+    { title: 'Cold start: the lists read to the last acknowledgement of the kernel', bars: cold },
     {
       title: "Restart: the kernel's table read and compared, nothing written",
       bars: results.pipelines

@@ -70,8 +70,8 @@ function addColdStarts(results: Results, add: Add): void {
     const limits = coldLimits(one);
     const inTime = limits === undefined || limits.ms === Infinity ? '' : `≤ ${time(limits.ms)}, `;
     add(
-      `cold start after the lists, ${size(one.services, one.endpoints)} (decoding them)`,
-      `${time(one.coldMs)} (${time(one.decodeMs)})`,
+      `cold start after the lists, ${size(one.services, one.endpoints)} (reading them)`,
+      `${time(one.coldMs)} (${time(one.readMs)})`,
       `bare batch ${time(one.bareMs)}`,
       ratio,
       limits === undefined ? '' : `${inTime}≤ ${limits.ratio} ×`,

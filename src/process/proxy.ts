@@ -8,6 +8,7 @@ import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
 import type { Logger } from '../log/logger.js';
 import { nodeStatusIPs } from '../model/node.js';
+import { clusterModel, type ClusterModel } from './cluster-model.js';
 import { ClusterState } from './cluster-state.js';
 import { exitCodes, FatalError } from './exit-codes.js';
 import type { ChosenMode } from './mode.js';
@@ -29,6 +30,7 @@ export class Proxy {
   private readonly state: ClusterState;
   private readonly troubled: TroubledObjects;
   private source: Source | undefined;
+  private model: ClusterModel | undefined;
   private running: Running | undefined;
   private starting = false;
   private nodeTimer: NodeJS.Timeout | undefined;
@@ -119,7 +121,17 @@ export class Proxy {
       return;
     }
     this.running?.nodeChanged(node);
+    if (nodeStatusIPs(node.addresses).length > 0) this.modelOf(node);
     this.startWhenReady();
+  }
+
+  /** From the first call on, objects go into it. */
+  private modelOf(node: Node | undefined): ClusterModel {
+    if (this.model === undefined) {
+      this.model = clusterModel(this.config, node);
+      this.state.attach(this.model.model);
+    }
+    return this.model;
   }
 
   /** The first sync needs all Services, all EndpointSlices, and the own Node's addresses as far as they can be had. */
@@ -170,6 +182,7 @@ export class Proxy {
         mode: this.mode,
         log: this.log,
         state: this.state,
+        model: this.modelOf(this.state.ownNode),
         health: this.observability.health,
         metrics: this.observability.metrics,
         record,
@@ -179,6 +192,8 @@ export class Proxy {
         },
       });
       this.running.start();
+      // Its addresses may be others than when the model was made.
+      if (this.state.ownNode !== undefined) this.running.nodeChanged(this.state.ownNode);
       this.tellStart(record);
     } catch (error) {
       this.fail(error);

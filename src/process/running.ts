@@ -10,16 +10,16 @@ import { errorText, type Logger } from '../log/logger.js';
 import { removeLeftovers } from '../leftovers/index.js';
 import type { Metrics } from '../metrics/metrics.js';
 import { resolveDetectors } from '../model/detector.js';
-import { ServiceModel } from '../model/model.js';
+import type { ServiceModel } from '../model/model.js';
 import { nodeStatusIPs, resolveNodeIPs, type NodeIPs } from '../model/node.js';
 import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js';
 import { openBackend, type Backend } from './backend.js';
+import type { ClusterModel } from './cluster-model.js';
 import type { ClusterState } from './cluster-state.js';
 import { LocalAddresses } from './local-addresses.js';
 import { LostAddresses } from './lost-addresses.js';
 import type { ChosenMode } from './mode.js';
 import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
-import { usableFamilies } from './preflight.js';
 import { allowRouteLocalnet, routeLocalnetIsOn } from './route-localnet.js';
 import { RefusedServices } from './refused-services.js';
 import { SyncLoop } from './sync-loop.js';
@@ -35,6 +35,8 @@ export interface RunningOptions {
   readonly mode: ChosenMode;
   readonly log: Logger;
   readonly state: ClusterState;
+  /** Has all objects. */
+  readonly model: ClusterModel;
   readonly health: Health;
   readonly metrics: Metrics;
   /** Tells the cluster's users of something. */
@@ -63,11 +65,12 @@ export class Running {
 
   constructor(private readonly options: RunningOptions) {
     const { config, log, state, health, metrics } = options;
-    const families = usableFamilies();
+    const { model, families, nodeIPs } = options.model;
+    this.model = model;
+    this.nodeIPs = nodeIPs;
     this.unserved = new Set(families);
     const node = state.ownNode;
     this.podCIDRs = (node?.podCIDRs ?? []).join();
-    this.nodeIPs = resolveNodeIPs(nodeStatusIPs(node?.addresses ?? []), config.bindAddress);
     for (const warning of this.nodeIPs.warnings) log.warn(warning);
     const detectors = resolveDetectors({
       mode: config.detectLocalMode,
@@ -92,14 +95,6 @@ export class Running {
       const exposure = this.nodePorts.warning(family);
       if (exposure !== undefined) log.warn(exposure);
     }
-    this.model = new ServiceModel({
-      nodeName: config.nodeName,
-      nodeIPs: { IPv4: this.nodeIPs.IPv4, IPv6: this.nodeIPs.IPv6 },
-      families,
-      externalIPs: config.gates.AllowServiceExternalIPs,
-      triggersSince: Date.now(),
-    });
-    state.attach(this.model);
     this.backend = openBackend({
       mode: options.mode.mode,
       metrics: metrics.iptables,
