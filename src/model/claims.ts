@@ -41,7 +41,7 @@ export class Claims<T extends Claimant> {
     const port = portKey(claimant, address);
     const ip = addressKey(claimant, address);
     let addresses = this.#byPort.get(port);
-    if (addresses === undefined) this.#byPort.set(port, (addresses = new Map()));
+    if (addresses === undefined) this.#byPort.set(port, (addresses = new Map<string, T | Contest<T>>()));
     const current = addresses.get(ip);
     if (current === undefined) {
       addresses.set(ip, claimant);
