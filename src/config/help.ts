@@ -36,6 +36,10 @@ export const helpCommands = [
     name: 'ipvs',
     help: 'Show the virtual servers of IPVS with the names of Services and Pods, as a table or JSON.',
   },
+  {
+    name: 'migration-report',
+    help: 'Tell what will be different on this node when it leaves mode ipvs.',
+  },
 ] as const;
 
 /** The group of a field; undefined stands for flags without a field. */

@@ -4,6 +4,7 @@
  */
 import { NetlinkError, NftablesConnection } from '../netlink/index.js';
 import { removeIpvs } from './ipvs.js';
+import { IpvsDrain } from './ipvs-drain.js';
 import { removeLegacyRules } from './legacy-rules.js';
 import { removeNftRules } from './nft-rules.js';
 import { ipvsTable, nftablesTable } from './names.js';
@@ -13,7 +14,10 @@ import { removeSets } from './sets.js';
 
 export { kubeProxyServers } from './ipvs.js';
 export { readTableServers } from './ipvs-tables.js';
-export type { Outcome, Report } from './report.js';
+export { externalAddresses } from './ipvs-external.js';
+export { ipvsInterface } from './names.js';
+export type { IpvsDrain } from './ipvs-drain.js';
+export { Report, type Outcome } from './report.js';
 
 /** What runs and therefore stays; 'none' leaves nothing. */
 export type Running =
@@ -24,15 +28,15 @@ export type Running =
 
 /**
  * Removes leftovers, once the running mode's own rules are in the kernel: there is no moment without rules then. Established
- * connections live on, because connection tracking remembers where they go; those of mode ipvs do not, because IPVS
- * does that itself. Large tables are removed in pieces, between which the event loop turns. Never rejects: what fails is in
- * the report and stops nothing else.
+ * connections live on, because connection tracking remembers where they go. Those of mode ipvs are known to IPVS, which
+ * keeps as much as they need until they are over (ipvs-drain.ts); where no mode runs they end. Large tables are
+ * removed in pieces, between which the event loop turns. Never rejects: what fails is in the report and stops nothing else.
  */
 export async function removeLeftovers(running: Running): Promise<Report> {
   const report = new Report();
   const keeps = 'variant' in running ? running : undefined;
   // The sets tell about virtual servers, and rules hold the sets.
-  if (running.mode !== 'ipvs') await removeIpvs(report);
+  if (running.mode !== 'ipvs') await endIpvs(running, report);
   await report.attempt('rules of nf_tables', async () => {
     const connection = openNftables();
     if (connection === undefined) {
@@ -41,7 +45,7 @@ export async function removeLeftovers(running: Running): Promise<Report> {
     }
     try {
       if (running.mode !== 'nftables') await removeNftablesTable(connection, nftablesTable, report);
-      if (running.mode !== 'ipvs') await removeNftablesTable(connection, ipvsTable, report);
+      if (running.mode === 'none') await removeNftablesTable(connection, ipvsTable, report);
       await removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
     } finally {
       connection.close();
@@ -50,6 +54,21 @@ export async function removeLeftovers(running: Running): Promise<Report> {
   await removeLegacyRules(keeps?.variant === 'legacy' ? keeps.mode : undefined, report);
   await removeSets(report);
   return report;
+}
+
+async function endIpvs(running: Running, report: Report): Promise<void> {
+  if (running.mode === 'none' || !hasNftables()) {
+    await removeIpvs(report);
+    return;
+  }
+  const drain = new IpvsDrain(() => NftablesConnection.open());
+  if ((await drain.step(report)) !== undefined) report.drain = drain;
+}
+
+function hasNftables(): boolean {
+  const connection = openNftables();
+  connection?.close();
+  return connection !== undefined;
 }
 
 /** What a kernel without nf_tables answers. */

@@ -2,6 +2,7 @@
 import {
   formatAddress,
   NetlinkError,
+  parseAddress,
   type Family,
   type NftablesConnection,
   type VirtualServerKey,
@@ -11,8 +12,15 @@ import { ipvsMarks, ipvsServices, ipvsTable } from './names.js';
 /** @param name of the service port, 'namespace/name:port' */
 export type OnNamedServer = (key: VirtualServerKey, name: string | undefined) => void;
 
-/** Goes through every virtual server that the tables name, by address and by mark. Nothing where there are no tables. */
-export function readTableServers(connection: NftablesConnection, onServer: OnNamedServer): void {
+/**
+ * Goes through every virtual server that the tables name, by address and by mark. Nothing where there are no tables.
+ * @param onMark told of addresses that lead to a virtual server by mark, too
+ */
+export function readTableServers(
+  connection: NftablesConnection,
+  onServer: OnNamedServer,
+  onMark?: (address: VirtualServerKey, mark: number) => void,
+): void {
   for (const family of ['ip', 'ip6'] as const) {
     const names = new Map<string, string | undefined>();
     readElements(connection, family, ipvsServices, (key, _value, comment) => {
@@ -21,25 +29,46 @@ export function readTableServers(connection: NftablesConnection, onServer: OnNam
     });
     const marks = new Map<number, string | undefined>();
     readElements(connection, family, ipvsMarks, (key, value) => {
-      // Several addresses of a service port lead to one mark, a number in the order of this machine.
-      if (value !== undefined) marks.set(hostUint32(value), names.get(key.toString('latin1')));
+      if (value === undefined) return;
+      // Several addresses of a service port lead to one mark.
+      const mark = readHostUint32(value);
+      marks.set(mark, names.get(key.toString('latin1')));
+      onMark?.(addressKey(family, key), mark);
     });
     for (const [fwmark, name] of marks) onServer({ family, fwmark }, name);
   }
 }
 
 /** @param key `ip daddr . meta l4proto . th dport`, each padded to four bytes */
-function addressKey(family: Family, key: Buffer): VirtualServerKey {
+export function addressKey(family: Family, key: Buffer): VirtualServerKey {
   const end = key.length - 8;
   const address = formatAddress(key.subarray(0, end));
   return { family, address, protocol: key.readUInt8(end), port: key.readUInt16BE(end + 4) };
 }
 
-function hostUint32(value: Buffer): number {
+/** The same the other way round. */
+export function serviceKey(server: {
+  readonly address: string;
+  readonly protocol: number;
+  readonly port: number;
+}): Buffer {
+  const rest = Buffer.alloc(8);
+  rest.writeUInt8(server.protocol, 0);
+  rest.writeUInt16BE(server.port, 4);
+  return Buffer.concat([parseAddress(server.address), rest]);
+}
+
+/** A number in the byte order of this machine. */
+export function hostUint32(value: number): Buffer {
+  return Buffer.from(Uint32Array.of(value).buffer);
+}
+
+function readHostUint32(value: Buffer): number {
   return new Uint32Array(Uint8Array.from(value).buffer)[0] ?? 0;
 }
 
-function readElements(
+/** Goes through one set of our tables, of a family. Nothing where there is none. */
+export function readElements(
   connection: NftablesConnection,
   family: Family,
   set: string,

@@ -30,7 +30,7 @@ export async function removeIpvs(report: Report): Promise<void> {
   });
 }
 
-function withRoute(use: (route: RouteConnection) => void): void {
+export function withRoute(use: (route: RouteConnection) => void): void {
   const route = RouteConnection.open();
   try {
     use(route);
@@ -129,7 +129,7 @@ function nodePorts(): NodePorts {
   return ports;
 }
 
-function removeInterface(route: RouteConnection, report: Report): void {
+export function removeInterface(route: RouteConnection, report: Report): void {
   const what = `interface ${ipvsInterface}`;
   const link = route.listLinks().find(({ name }) => name === ipvsInterface);
   if (link === undefined) report.absent(what);

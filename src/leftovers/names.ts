@@ -107,6 +107,13 @@ export const nodePortSets: readonly { readonly name: string; readonly protocol: 
   { name: 'KUBE-NODE-PORT-SCTP-HASH', protocol: 132 },
 ];
 
+/** Sets of upstream's that hold addresses which clients outside the cluster use. */
+export const externalSets: readonly string[] = [
+  'KUBE-EXTERNAL-IP',
+  'KUBE-EXTERNAL-IP-LOCAL',
+  'KUBE-LOAD-BALANCER',
+];
+
 /** Tables of mode nftables. */
 export const nftablesTable = 'kube-proxy';
 
@@ -114,6 +121,10 @@ export const nftablesTable = 'kube-proxy';
 export const ipvsTable = 'kube-proxy-ipvs';
 /** A set in them: every address and port that IPVS serves for us. */
 export const ipvsServices = 'service-ips';
+/** A set in them: the addresses on the interface. */
+export const ipvsBoundAddresses = 'bound-ips';
+/** Sets in them: addresses and ports that clients outside the cluster use. */
+export const ipvsExternalServices = ['external-ips', 'local-ips'] as const;
 /** A map in them, from such an address to the mark of another virtual server for it. */
 export const ipvsMarks = 'short-circuits';
 

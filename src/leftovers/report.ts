@@ -1,15 +1,20 @@
 /** What became of each thing that was looked for. */
 import { errorText } from '../log/logger.js';
+import type { IpvsDrain } from './ipvs-drain.js';
 
 export type Outcome =
   | { readonly kind: 'removed'; readonly what: string }
   | { readonly kind: 'absent'; readonly what: string }
   /** It is ours, but somebody else uses it. */
   | { readonly kind: 'kept'; readonly what: string; readonly why: string }
+  /** It goes when connections that need it are over. */
+  | { readonly kind: 'draining'; readonly what: string }
   | { readonly kind: 'failed'; readonly what: string; readonly why: string; readonly error: unknown };
 
 export class Report {
   readonly outcomes: Outcome[] = [];
+  /** What mode ipvs left has connections: its step() is to be called now and then, until nothing is left. */
+  drain: IpvsDrain | undefined;
 
   removed(what: string): void {
     this.outcomes.push({ kind: 'removed', what });
@@ -21,6 +26,10 @@ export class Report {
 
   kept(what: string, why: string): void {
     this.outcomes.push({ kind: 'kept', what, why });
+  }
+
+  draining(what: string): void {
+    this.outcomes.push({ kind: 'draining', what });
   }
 
   failed(what: string, error: unknown): void {

@@ -13,6 +13,8 @@ function line(outcome: Outcome): string {
       return `removed ${outcome.what}`;
     case 'absent':
       return `nothing to remove: no ${outcome.what}`;
+    case 'draining':
+      return `kube-proxy: left behind ${outcome.what}, until they are over`;
     case 'kept':
       return `kube-proxy: left behind ${outcome.what}: ${outcome.why}`;
     case 'failed':

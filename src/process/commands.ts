@@ -9,6 +9,7 @@ type Command = (args: readonly string[]) => Promise<number>;
 
 const commands: Readonly<Record<(typeof helpCommands)[number]['name'], () => Promise<Command>>> = {
   ipvs: async () => (await import('./show-ipvs.js')).showIpvs,
+  'migration-report': async () => (await import('./migration-report.js')).migrationReport,
 };
 
 /** The command that the first argument names; undefined: it names none, so the arguments are the proxy's. */

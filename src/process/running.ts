@@ -7,7 +7,7 @@ import { NodePortHealth } from '../health/node-ports.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
 import { errorText, type Logger } from '../log/logger.js';
-import { removeLeftovers } from '../leftovers/index.js';
+import { removeLeftovers, Report, type IpvsDrain } from '../leftovers/index.js';
 import type { Metrics } from '../metrics/metrics.js';
 import { resolveDetectors } from '../model/detector.js';
 import type { ServiceModel } from '../model/model.js';
@@ -60,6 +60,8 @@ export class Running {
   private readonly fullCheck: NodeJS.Timeout;
   private readonly podCIDRs: string;
   private readonly lostAddresses: LostAddresses;
+  /** Of connections that mode ipvs left, while there are any. */
+  private drain: IpvsDrain | undefined;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
 
@@ -184,6 +186,7 @@ export class Running {
     });
     this.maintenance = setInterval(() => {
       this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
+      if (this.drain !== undefined) void this.continueDraining();
     }, this.maintenancePeriod()).unref();
     this.fullCheck = setInterval(() => {
       for (const { family } of this.dataplanes) this.loop.requestCheck(family);
@@ -268,8 +271,24 @@ export class Running {
 
   /** Of other modes, now that no moment without rules can come of it. */
   private async removeLeftovers(): Promise<void> {
+    const report = await removeLeftovers(this.backend.keeps());
+    this.drain = report.drain;
+    this.tellLeftovers(report);
+    for (const { what } of report.outcomes.filter(({ kind }) => kind === 'draining'))
+      this.options.log
+        .named('leftovers')
+        .info('Connections that mode ipvs left go on; IPVS is removed when they are over', { what });
+  }
+
+  /** Connections that mode ipvs left end one after the other. */
+  private async continueDraining(): Promise<void> {
+    const report = new Report();
+    if ((await this.drain?.step(report)) === undefined) this.drain = undefined;
+    this.tellLeftovers(report);
+  }
+
+  private tellLeftovers({ outcomes }: Report): void {
     const log = this.options.log.named('leftovers');
-    const { outcomes } = await removeLeftovers(this.backend.keeps());
     for (const outcome of outcomes) {
       const { kind, what } = outcome;
       if (kind === 'removed') log.info('Removed what another mode had left', { what });

@@ -566,6 +566,8 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const tally = new Tally();
     this.adopted = this.baseWritten = false;
+    // Before anything is written: what tells them may be replaced.
+    const isFormer = this.ipvs.formerServers?.() ?? (() => false);
     const found = await KernelFilter.read(this.side.nft, this.options);
     const kernel = found === 'absent' || found === 'foreign' ? new KernelFilter() : found;
     this.forget();
@@ -582,7 +584,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       else this.commit(tx, tally);
       this.baseWritten = true;
       await this.runInTurns(steps, tally);
-      await this.removeLeftovers(kernel, tally);
+      await this.removeLeftovers(kernel, isFormer, tally);
       this.adopted = true;
       return tally;
     } finally {
@@ -651,9 +653,12 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     this.writeServiceCIDRs(tx);
   }
 
-  private async removeLeftovers(kernel: KernelFilter, tally: Tally): Promise<void> {
+  private async removeLeftovers(
+    kernel: KernelFilter,
+    isFormer: (key: VirtualServerKey) => boolean,
+    tally: Tally,
+  ): Promise<void> {
     const unwanted: string[] = [];
-    const isFormer = this.ipvs.formerServers?.() ?? (() => false);
     for (const [id, key] of this.servers.unclaimed()) {
       const ours =
         'fwmark' in key
