@@ -6,7 +6,7 @@ SHELL := /bin/bash
 help:
 	@echo 'make demo    real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
 	@echo 'make test    everything: lint, unit, kernel and packet tests'
-	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 15 minutes'
+	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
 	@echo 'make soak    10 minutes of random changes, faults, attacks and kills against the real program; MINUTES=n, SEED=n'
 	@echo 'make build   leaves a runnable bin/kube-proxy'
 	@echo 'make bench   the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
@@ -35,7 +35,7 @@ test: build packages
 
 # What depends on the kernel, on Debian's 6.1, in an emulated machine: slow, so not part of `make test`.
 test-vm: build packages
-	@node dist/test/vm/main.js --minutes 40 -- node dist/test/vm/suite.js
+	@node dist/test/vm/main.js --minutes 60 -- node dist/test/vm/suite.js
 
 soak: build packages
 	@node dist/test/soak/main.js --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

@@ -27,6 +27,7 @@ import {
   type RealServer,
   type VirtualServerKey,
 } from '../netlink/index.js';
+import { addressesOfSockets } from './local-sockets.js';
 import { hostUint32, readTableServers, serviceKey } from './ipvs-tables.js';
 import { kubeProxyServers, removeInterface, withRoute } from './ipvs.js';
 import { ipvsBoundAddresses, ipvsInterface, ipvsMarks, ipvsServices, ipvsTable } from './names.js';
@@ -101,20 +102,20 @@ export class IpvsDrain {
           .listServices()
           .map(({ key }) => key)
           .filter((key) => isOurs(key));
-        const busy = await removeIdle(ipvs, ours, this.now() - since >= limitMs);
+        const isOver = this.now() - since >= limitMs;
+        const busy = await removeIdle(ipvs, ours, isOver);
         if (busy.length < ours.length)
           report.removed(count(ours.length - busy.length, 'IPVS virtual server'));
         else if (ours.length === 0) report.absent(what);
-        if (busy.length === 0) return;
         const connections = busy.reduce((sum, one) => sum + one.connections, 0);
+        const servers = keptServers(busy, known);
+        const addresses = isOver ? [] : withRoute((route) => keepAddresses(route, servers));
+        if (busy.length + addresses.length === 0) return;
         draining = { servers: busy.length, connections };
-        const kept = keptServers(busy, known);
+        const kept = { ...servers, addresses };
         for (const family of ['ip', 'ip6'] as const) this.writeTable(nft, family, kept, known, since);
-        withRoute((route) => {
-          keepAddresses(route, kept);
-        });
         report.draining(
-          `${count(connections, 'connection')} through ${count(busy.length, 'IPVS virtual server')}`,
+          `${count(connections, 'connection')} through ${count(busy.length, 'IPVS virtual server')}, ${count(addresses.length, 'address')} on ${ipvsInterface}`,
         );
       } finally {
         nft.close();
@@ -145,12 +146,13 @@ export class IpvsDrain {
   private writeTable(nft: NftablesConnection, family: Family, kept: Kept, known: Known, since: number): void {
     const servers = [...kept.servers.values()].filter((server) => server.family === family);
     const marks = kept.marks.filter((mark) => mark.server.family === family);
-    const signature = JSON.stringify([servers, marks]);
+    const addresses = kept.addresses.filter((address) => address.includes(':') === (family === 'ip6'));
+    const signature = JSON.stringify([servers, marks, addresses]);
     if (this.written.get(family) === signature) return;
     const batch = new Batch(family, ipvsTable);
     const exists = nft.listTables(family).some(({ name }) => name === ipvsTable);
     if (exists) batch.deleteTable();
-    if (servers.length > 0) {
+    if (servers.length + addresses.length > 0) {
       batch.addTable({ comment: commentPrefix + new Date(since).toISOString() });
       addLayout(batch, family);
       for (const server of servers) {
@@ -163,22 +165,26 @@ export class IpvsDrain {
         );
       }
       for (const { server, mark } of marks) batch.addElement(ipvsMarks, serviceKey(server), hostUint32(mark));
-      for (const address of new Set(servers.map((server) => server.address)))
-        batch.addElement(ipvsBoundAddresses, parseAddress(address));
+      for (const address of addresses) batch.addElement(ipvsBoundAddresses, parseAddress(address));
     }
     if (!batch.isEmpty) nft.commit(batch);
     this.written.set(family, signature);
   }
 }
 
-/** Where connections of a virtual server that stays go to. */
-interface Kept {
+/** Where connections of virtual servers that stay go to. */
+interface KeptServers {
   /** By describeKey(). */
   readonly servers: ReadonlyMap<string, AddressServer>;
   readonly marks: readonly { readonly server: AddressServer; readonly mark: number }[];
 }
 
-function keptServers(busy: readonly Busy[], { addressesOfMark }: Known): Kept {
+interface Kept extends KeptServers {
+  /** On the interface, of both families. */
+  readonly addresses: readonly string[];
+}
+
+function keptServers(busy: readonly Busy[], { addressesOfMark }: Known): KeptServers {
   const servers = new Map<string, AddressServer>();
   const marks: { server: AddressServer; mark: number }[] = [];
   for (const { key } of busy) {
@@ -265,15 +271,20 @@ function destinationsOf(ipvs: IpvsConnection, key: VirtualServerKey): RealServer
   }
 }
 
-/** Takes all other addresses off the interface. */
-function keepAddresses(route: RouteConnection, { servers }: Kept): void {
-  const kept = new Set([...servers.values()].map(({ address }) => address));
+/**
+ * Takes all addresses off the interface but those that connections need: of the servers that stay, and those that processes of
+ * this host have as their own. (The kernel lets who connects to an address of this host come from there.)
+ * @returns those that stay
+ */
+function keepAddresses(route: RouteConnection, { servers }: KeptServers): string[] {
+  const needed = new Set([...servers.values()].map(({ address }) => address));
+  for (const address of addressesOfSockets()) needed.add(address);
+  const bound = route
+    .listAddresses()
+    .filter(({ interfaceName, scope }) => interfaceName === ipvsInterface && scope !== 'link');
   route.changeAddresses(
-    route
-      .listAddresses()
-      .filter(({ address, interfaceName, scope }) => {
-        return interfaceName === ipvsInterface && scope !== 'link' && !kept.has(address);
-      })
+    bound
+      .filter(({ address }) => !needed.has(address))
       .map(({ family, address, prefixLength, interfaceIndex }) => ({
         do: 'delete',
         family,
@@ -282,6 +293,7 @@ function keepAddresses(route: RouteConnection, { servers }: Kept): void {
         interfaceIndex,
       })),
   );
+  return bound.map(({ address }) => address).filter((address) => needed.has(address));
 }
 
 function addLayout(batch: Batch, family: Family): void {

@@ -30,10 +30,10 @@ export async function removeIpvs(report: Report): Promise<void> {
   });
 }
 
-export function withRoute(use: (route: RouteConnection) => void): void {
+export function withRoute<T>(use: (route: RouteConnection) => T): T {
   const route = RouteConnection.open();
   try {
-    use(route);
+    return use(route);
   } finally {
     route.close();
   }

@@ -51,7 +51,8 @@ export class Report {
   }
 }
 
-/** '1 chain', '3 chains' */
+/** '1 chain', '3 chains', '2 addresses' */
 export function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+  const ending = noun.endsWith('s') ? 'es' : 's';
+  return `${number} ${noun}${number === 1 ? '' : ending}`;
 }

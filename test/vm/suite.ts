@@ -19,6 +19,12 @@ const kernelTests = readdirSync(path.join(dist, 'src'), { recursive: true, encod
 /** Rows 11 and 12 open 22,000 connections for statistics; the other sections differ less from kernel to kernel. */
 const cases = '1-10,13-27,30-33,E,F,G,H,J,M,O';
 
+/** With real connections, one file after the other: they count connections, and what is left of closed ones. */
+const ipvsTests = readdirSync(path.join(dist, 'test/vm/ipvs'))
+  .filter((name) => name.endsWith('.test.js'))
+  .map((name) => path.join(dist, 'test/vm/ipvs', name))
+  .sort();
+
 const parts: readonly [name: string, args: readonly string[]][] = [
   [
     'kernel tests, and the text of nft',
@@ -30,6 +36,7 @@ const parts: readonly [name: string, args: readonly string[]][] = [
       path.join(dist, 'test/docs/nftables.test.js'),
     ],
   ],
+  ['mode ipvs', ['--test', '--test-concurrency=1', '--test-reporter=spec', ...ipvsTests]],
   [
     'conformance (packets, nftables mode)',
     [

@@ -33,6 +33,8 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await node.open();
     await node.serve(1, 2, 3);
     node.setPods(readyPods(1, 2, 3));
+    // In mode nftables a service address is routed like any other, until it is translated.
+    run('ip', 'route', 'add', 'default', 'via', '198.51.100.7');
   });
   after(async () => {
     for (const flow of flows) flow.kill('SIGKILL');
@@ -45,13 +47,14 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 30_000);
     return proxy;
   };
-  /** From outside to the cluster IP and a node port, and from this node. */
-  const beginTraffic = async (): Promise<Child[]> => {
-    const begun = [
-      node.script(1, '../../process/traffic.js', serviceIP, '80'),
-      node.script(1, '../../process/traffic.js', nodeIP, String(nodePort)),
-      start(process.execPath, trafficScript, serviceIP, '80'),
+  /** From outside to the cluster IP and a node port, and from this node. @param from with which of them to begin */
+  const beginTraffic = async (from = 0): Promise<Child[]> => {
+    const kinds = [
+      () => node.script(1, '../../process/traffic.js', serviceIP, '80'),
+      () => node.script(1, '../../process/traffic.js', nodeIP, String(nodePort)),
+      () => start(process.execPath, trafficScript, serviceIP, '80'),
     ];
+    const begun = kinds.slice(from).map((begin) => begin());
     flows.push(...begun);
     for (const flow of begun) await flow.waitFor('ready', 30_000);
     return begun;
@@ -105,10 +108,24 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     assert.deepEqual((await clients.ask()).sort(), held.sort());
     assert.ok(ipvsadmLines().length > 1, 'clients.ts still has connections');
 
-    // What nobody serves on an address that IPVS still holds is refused.
-    assert.deepEqual(await clients.open(1, serviceIP, 81), ['ECONNREFUSED']);
+    // A process of this node that came meanwhile has the service address for its own.
+    const [late] = await beginTraffic(2);
     clients.child.kill('SIGKILL');
     await clients.child.end();
+    await until(
+      'IPVS is empty, and the address stays for the sake of that process',
+      () => ipvsadmLines().length === 0,
+      30_000,
+    );
+    assert.equal(hasInterface(), true);
+    assert.deepEqual(tables(), ['table ip kube-proxy', 'table ip kube-proxy-ipvs']);
+    // What nobody serves on an address that IPVS still holds is refused.
+    const curious = await node.clients();
+    assert.deepEqual(await curious.open(1, serviceIP, 81), ['ECONNREFUSED']);
+    curious.child.kill('SIGKILL');
+    await curious.child.end();
+    assert.ok(late);
+    await assertUnhurt([late]);
     await until('nothing of mode ipvs is left', isGone, 30_000);
   });
 
