@@ -268,6 +268,7 @@ describe('a file and flags', () => {
       '--master=https://x',
       '--manifests=/m',
       '--startup-timeout=5s',
+      '--full-check-period=10m',
       '--state-file=/s',
       '--init-only',
       '--cleanup',
@@ -276,12 +277,14 @@ describe('a file and flags', () => {
       '--healthz-port=0',
     );
     const { nodeName, logging, client, manifests, startupTimeoutMs, stateFile, initOnly, cleanup } = config;
+    const { fullCheckPeriodMs } = config;
     assert.deepEqual(
-      { nodeName, manifests, startupTimeoutMs, stateFile, initOnly, cleanup, master: client.master },
+      { nodeName, manifests, startupTimeoutMs, fullCheckPeriodMs, stateFile, initOnly, cleanup, master: client.master },
       {
         nodeName: 'alder',
         manifests: '/m',
         startupTimeoutMs: 5000,
+        fullCheckPeriodMs: 600_000,
         stateFile: '/s',
         initOnly: true,
         cleanup: true,

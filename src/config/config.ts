@@ -101,6 +101,8 @@ export interface Config {
   readonly manifests: string;
   /** How long the API server is waited for at the start; 0: for ever. */
   readonly startupTimeoutMs: number;
+  /** How often the kernel is compared with what is wanted without a reason; 0: never. */
+  readonly fullCheckPeriodMs: number;
 
   readonly nodeName: string;
   /** Empty: automatic, the best mode that the kernel has, with the settings of mode iptables. */
@@ -189,6 +191,7 @@ export function loadConfig(commandLine: CommandLine, read: ReadFile = readTextFi
     stateFile: control['state-file'],
     manifests: control.manifests,
     startupTimeoutMs: control['startup-timeout'],
+    fullCheckPeriodMs: control['full-check-period'],
     nodeName,
     client: {
       kubeconfig: fields['clientConnection.kubeconfig'],

@@ -64,6 +64,11 @@ export const controlFlags = {
     default: '',
     help: 'Path of a KubeProxyConfiguration file (v1alpha1, YAML or JSON). It replaces what flags say, except those that have no field, --hostname-override and the logging flags. It is followed while the program runs.',
   }),
+  'full-check-period': flag(duration, {
+    default: 3_600_000,
+    limit: notNegative,
+    help: 'Look so often whether the kernel holds what it should, although nobody is known to have changed it. 0s: never.',
+  }),
   'healthz-port': flag(int32, {
     default: 10256,
     deprecated: 'use --healthz-bind-address instead',

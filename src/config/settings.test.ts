@@ -964,6 +964,15 @@ const controlRows: { readonly [Name in ControlFlag]: FlagRow } = {
     ],
     refuse: [['x', invalid('metrics-port', 'x', 'must be a number')]],
   },
+  'full-check-period': {
+    of: ({ fullCheckPeriodMs }) => fullCheckPeriodMs,
+    default: 3600 * s,
+    accept: [
+      ['0s', 0],
+      ['10m', 600 * s],
+    ],
+    refuse: [['-1s', /^--full-check-period: "-1s": must not be negative$/]],
+  },
   'startup-timeout': {
     of: ({ startupTimeoutMs }) => startupTimeoutMs,
     default: 30 * s,

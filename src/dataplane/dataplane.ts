@@ -75,6 +75,12 @@ export interface Dataplane {
   adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport>;
   /** Makes the kernel follow a change. Service ports that failed are not retried by themselves. */
   apply(changes: FamilyChanges): Promise<ApplyReport>;
+  /**
+   * Looks whether the kernel holds what it should, and puts right what does not, in small pieces between which apply() does
+   * its work. Absent: only adopt() tells.
+   * @returns undefined when everything has to be compared (adopt)
+   */
+  verify?(): Promise<ApplyReport | undefined>;
   /** Ranges from which the cluster allocates service addresses: the unallocated ones are dropped. */
   setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport;
   /** The node's addresses that serve node ports. No effect when the option was 'all'. */

@@ -44,6 +44,10 @@ export interface OwnMetrics {
   readonly repairs: Counter<'ip_family'>;
   /** Seconds from noticing such a thing to the kernel's acknowledgement of the repair. */
   readonly repairDuration: Histogram<'ip_family'>;
+  /** Seconds of a look at everything that the kernel holds. */
+  readonly checkDuration: Histogram<'ip_family'>;
+  /** Times that such a look found what no notification had told of. */
+  readonly silentDifferences: Counter<'ip_family'>;
 }
 
 export interface OwnSources {
@@ -118,6 +122,21 @@ export function defineOwnMetrics(
       labels,
       stability,
       buckets: exponentialBuckets(0.001, 2, 15),
+      zero,
+    }),
+    checkDuration: catalogue.histogram({
+      name: 'kubeproxyts_kernel_check_duration_seconds',
+      help: 'Time of one look at everything that the kernel should hold, most of it pauses',
+      labels,
+      stability,
+      buckets: exponentialBuckets(0.001, 2, 15),
+      zero,
+    }),
+    silentDifferences: catalogue.counter({
+      name: 'kubeproxyts_kernel_check_differences_total',
+      help: 'Times that such a look found, and put right, what no notification had told of',
+      labels,
+      stability,
       zero,
     }),
   };

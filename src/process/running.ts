@@ -27,8 +27,6 @@ import type { TroubledObjects } from './troubled-objects.js';
 
 const bindRetryMs = 5_000;
 const maintenanceMs = 30_000;
-/** How often the kernel's state is compared with what is wanted although nobody is known to have changed it. */
-const fullCheckMs = 3_600_000;
 
 export interface RunningOptions {
   readonly config: Config;
@@ -57,7 +55,7 @@ export class Running {
   private readonly nodePorts: NodePortAddressSelection;
   private readonly nodeIPs: NodeIPs;
   private readonly maintenance: NodeJS.Timeout;
-  private readonly fullCheck: NodeJS.Timeout;
+  private readonly fullCheck: NodeJS.Timeout | undefined;
   private readonly podCIDRs: string;
   private readonly lostAddresses: LostAddresses;
   /** Of connections that mode ipvs left, while there are any. */
@@ -188,9 +186,11 @@ export class Running {
       this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
       if (this.drain !== undefined) void this.continueDraining();
     }, this.maintenancePeriod()).unref();
-    this.fullCheck = setInterval(() => {
-      for (const { family } of this.dataplanes) this.loop.requestCheck(family);
-    }, fullCheckMs).unref();
+    if (config.fullCheckPeriodMs > 0) {
+      this.fullCheck = setInterval(() => {
+        for (const { family } of this.dataplanes) this.loop.requestCheck(family);
+      }, config.fullCheckPeriodMs).unref();
+    }
     for (const family of families) health.begin(family);
   }
 

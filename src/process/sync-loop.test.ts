@@ -39,6 +39,7 @@ class FakeDataplane implements Dataplane {
   /** Names of service ports that are refused. */
   refuses = new Set<string>();
   whileBusy: () => void = () => undefined;
+  verify?: () => Promise<ApplyReport | undefined>;
 
   constructor(readonly family: IPFamily) {}
 
@@ -412,6 +413,102 @@ test('health: a change that never reaches the kernel shows, also when it came du
   await until(() => !health.healthy);
   v4.throws = [];
   await until(() => health.healthy);
+});
+
+/** A dataplane that can look at what the kernel holds, and says what it is told to. */
+function withVerify(
+  v4: FakeDataplane,
+  outcomes: (ApplyReport | Error | undefined)[],
+  takesMs = 0,
+): { looks: number } {
+  const seen = { looks: 0 };
+  v4.verify = async () => {
+    seen.looks++;
+    if (takesMs > 0) await sleep(takesMs);
+    const outcome = outcomes.shift();
+    if (outcome instanceof Error) throw outcome;
+    return outcome;
+  };
+  return seen;
+}
+
+const silently = 'The kernel did not hold what it should, and nobody had told';
+
+test('a check that finds nothing holds up no change, and writes nothing', async () => {
+  const metrics = createMetrics();
+  const { v4, put, loop, lines } = begin({ metrics });
+  const seen = withVerify(v4, [nothing], 150);
+  put('a');
+  await until(() => v4.calls.length === 1);
+  loop.requestCheck('IPv4');
+  loop.requestCheck('IPv4');
+  const asked = performance.now();
+  put('b');
+  await until(() => v4.calls.length === 2);
+  assert.ok(performance.now() - asked < 140, 'while the check went on');
+  const checks = async (): Promise<string> =>
+    /^kubeproxyts_kernel_check_duration_seconds_count\{ip_family="IPv4"\} (\d+)$/m.exec(
+      await metrics.registry.metrics(),
+    )?.[1] ?? '';
+  while ((await checks()) === '0') await sleep(5);
+  assert.equal(seen.looks, 1, 'one at a time');
+  assert.deepEqual(v4.story, ['adopt a', 'apply b']);
+  assert.ok(!lines.some((line) => line.includes(silently)));
+});
+
+test('a difference that nobody had told of is put right, told, counted, and followed by conntrack', async () => {
+  const metrics = createMetrics();
+  const repaired: boolean[] = [];
+  const { v4, put, loop, lines } = begin({
+    metrics,
+    afterSync: (family, _ports, _removed, wasRepaired) => {
+      if (family === 'IPv4') repaired.push(wasRepaired);
+    },
+  });
+  withVerify(v4, [{ ...nothing, transactions: 1, elementsAdded: 3, elementsDeleted: 2 }]);
+  put('a');
+  await until(() => v4.calls.length === 1);
+  loop.requestCheck('IPv4');
+  await until(() => lines.some((line) => line.includes(silently)));
+  assert.match(lines.find((line) => line.includes(silently)) ?? '', /^W.* family="IPv4" added=3 deleted=2/);
+  const text = await metrics.registry.metrics();
+  for (const name of ['kernel_check_differences_total', 'kernel_repairs_total'])
+    assert.match(text, new RegExp(`^kubeproxyts_${name}\\{ip_family="IPv4"\\} 1$`, 'm'));
+  assert.deepEqual(repaired, [false, true]);
+  assert.deepEqual(v4.story, ['adopt a'], 'nothing else was needed');
+});
+
+for (const [what, outcome] of [
+  ['that takes a comparison', undefined],
+  ['that fails', new Error('ENOBUFS')],
+] as const) {
+  test(`a check ${what}: everything is compared, once, and a difference is told`, async () => {
+    const metrics = createMetrics();
+    const { v4, put, loop, lines } = begin({ metrics });
+    withVerify(v4, [outcome]);
+    put('a');
+    await until(() => v4.calls.length === 1);
+    loop.requestCheck('IPv4');
+    await until(() => lines.some((line) => line.includes(silently)));
+    assert.deepEqual(v4.story, ['adopt a', 'adopt a']);
+    assert.match(
+      await metrics.registry.metrics(),
+      /^kubeproxyts_kernel_check_differences_total\{ip_family="IPv4"\} 1$/m,
+    );
+    put('b');
+    await until(() => v4.calls.length === 3);
+    assert.equal(v4.story[2], 'apply b');
+  });
+}
+
+test('a dataplane that can not look is asked to compare everything', async () => {
+  const { v4, put, loop, lines } = begin();
+  put('a');
+  await until(() => v4.calls.length === 1);
+  loop.requestCheck('IPv4');
+  await until(() => v4.calls.length === 2);
+  assert.deepEqual(v4.story, ['adopt a', 'adopt a']);
+  await until(() => lines.some((line) => line.includes(silently)));
 });
 
 test('stop waits for the sync that runs, and nothing runs afterwards', async () => {

@@ -57,6 +57,8 @@ interface FamilyRun {
   damagedSince: number | undefined;
   /** The next adoption should have nothing to write. */
   checks: boolean;
+  /** A check is under way. */
+  verifying: boolean;
   /** When the changes happened that the kernel does not have yet (ModelChanges.triggerTimes). */
   triggers: number[];
   readonly localPolicyGaps: LocalPolicyGaps;
@@ -91,6 +93,7 @@ export class SyncLoop {
       gone: new Set(),
       damagedSince: undefined,
       checks: false,
+      verifying: false,
       triggers: [],
       localPolicyGaps: new LocalPolicyGaps(),
       retryAt: undefined,
@@ -120,11 +123,55 @@ export class SyncLoop {
     this.request();
   }
 
-  /** Compare everything, although nothing speaks for damage. */
+  /** Look whether the kernel holds what it should, although nothing speaks for damage. */
   requestCheck(family: IPFamily): void {
-    for (const run of this.runs) if (run.dataplane.family === family) run.needsAdoption = run.checks = true;
-    this.requested = true;
-    this.schedule();
+    for (const run of this.runs) {
+      if (run.dataplane.family === family && !run.verifying && !this.stopped) void this.check(run);
+    }
+  }
+
+  private async check(run: FamilyRun): Promise<void> {
+    const { metrics, log } = this.options;
+    const { family } = run.dataplane;
+    const start = performance.now();
+    run.verifying = true;
+    let report: ApplyReport | undefined;
+    try {
+      report = await run.dataplane.verify?.();
+    } catch (error) {
+      if (!this.isStopped())
+        log.error('Looking at what the kernel holds failed; all of it is compared', error, { family });
+    } finally {
+      run.verifying = false;
+    }
+    if (this.isStopped()) return;
+    if (report === undefined) {
+      run.needsAdoption = run.checks = true;
+      this.requested = true;
+      this.schedule();
+      return;
+    }
+    metrics.checkDuration.observe({ ip_family: family }, (performance.now() - start) / 1000);
+    log.debug(1, 'The kernel was looked at', { family, totalMs: round(performance.now() - start) });
+    if (report.transactions === 0) return;
+    metrics.elementsWritten.inc({ ip_family: family }, report.elementsAdded + report.elementsDeleted);
+    metrics.transactions.inc({ ip_family: family }, report.transactions);
+    metrics.repairs.inc({ ip_family: family });
+    this.silentDifference(family, report);
+    this.options.afterSync(family, [], [], report.elementsAdded > 0);
+  }
+
+  /** A check found what no notification had told of. */
+  private silentDifference(
+    family: IPFamily,
+    { elementsAdded: added, elementsDeleted: deleted }: ApplyReport,
+  ): void {
+    this.options.metrics.silentDifferences.inc({ ip_family: family });
+    this.options.log.warn('The kernel did not hold what it should, and nobody had told; it does now', {
+      family,
+      added,
+      deleted,
+    });
   }
 
   /** Ends after the sync that is running, if any. */
@@ -132,6 +179,11 @@ export class SyncLoop {
     this.stopped = true;
     clearTimeout(this.timer);
     await this.running;
+  }
+
+  /** It may be told to stop while something else is waited for. */
+  private isStopped(): boolean {
+    return this.stopped;
   }
 
   private schedule(): void {
@@ -261,6 +313,7 @@ export class SyncLoop {
 
     metrics.elementsWritten.inc(labels, report.elementsAdded + report.elementsDeleted);
     metrics.transactions.inc(labels, report.transactions);
+    if (checks) metrics.checkDuration.observe(labels, (performance.now() - start) / 1000);
     metrics.servicePortsRefused.set(labels, run.failed.size);
     if (report.failures.length > 0) metrics.syncFailures.inc(labels);
     if (adopted) run.localPolicyGaps.replace(ports);
@@ -269,12 +322,7 @@ export class SyncLoop {
     if (report.transactions > 0 && (damagedSince !== undefined || (checks && quiet))) {
       metrics.repairs.inc(labels);
       metrics.repairDuration.observe(labels, (performance.now() - (damagedSince ?? start)) / 1000);
-      if (damagedSince === undefined)
-        log.warn('The kernel did not hold what it should, and nobody had told; it does now', {
-          family,
-          added: report.elementsAdded,
-          deleted: report.elementsDeleted,
-        });
+      if (damagedSince === undefined) this.silentDifference(family, report);
     }
     this.updated(run);
     log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Kernel follows a change', {

@@ -274,6 +274,10 @@ export class WatchedDataplane implements Dataplane {
     return this.watch.unwatched(() => this.inner.apply(changes));
   }
 
+  verify(): Promise<ApplyReport | undefined> {
+    return this.inner.verify?.() ?? Promise.resolve(undefined);
+  }
+
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {
     return this.inner.setServiceCIDRs(...args);
   }

@@ -3,7 +3,7 @@
  * The layout is in layout.ts, what a service port puts into it in footprint.ts.
  */
 import { performance } from 'node:perf_hooks';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkError } from '../../netlink/index.js';
 import { Batch, BatchMemory, goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
@@ -26,16 +26,17 @@ import {
   type ServicePortState,
   type SlotBlock,
 } from './footprint.js';
+import { dump, elementsOf, Expected, isByService, unexpected } from './check.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { addressBytes, hostUint32 } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
 import { nftFamily } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
-import { KernelTable } from './kernel-table.js';
+import { KernelTable, slotMaps } from './kernel-table.js';
 import { baseObjects, classRules } from './layout.js';
 import { chains, maps, sets, tableName } from './names.js';
-import { defaultDumpLimit, readTable } from './read-table.js';
+import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
 import { assignSlots } from './slots.js';
 import type { TouchedElements } from '../nft/watch.js';
 import { elementId, wantedAmong } from './touched.js';
@@ -53,6 +54,9 @@ const turnMs = 30;
 /** The clock is read after so many steps. */
 const stepsPerLook = 64;
 
+/** The check rests so long after each of its turns: it is in no hurry. */
+const checkPauseMs = 5;
+
 const noValue = Buffer.alloc(0);
 
 interface Step {
@@ -69,7 +73,7 @@ class Tally {
   readonly failures: ProgrammingFailure[] = [];
 
   /** Failures excepted. */
-  add(other: Tally): void {
+  add(other: ApplyReport): void {
     this.transactions += other.transactions;
     this.elementsAdded += other.elementsAdded;
     this.elementsDeleted += other.elementsDeleted;
@@ -78,7 +82,7 @@ class Tally {
 }
 
 /** About how many elements a service port has. */
-function elementsOf(port: ServicePort | undefined): number {
+function extentOf(port: ServicePort | undefined): number {
   if (port === undefined) return 0;
   const { addresses, clusterEndpoints, localEndpoints } = port;
   let ranges = 0;
@@ -110,6 +114,8 @@ export class NftablesFamily implements Dataplane {
   private adopted = false;
   /** The table is being compared, and was read by key. */
   private partial = false;
+  /** By set: elements that are in the kernel. */
+  private readonly elementCounts = new Map<string, number>();
 
   constructor(
     private readonly connection: NftablesConnection,
@@ -151,11 +157,11 @@ export class NftablesFamily implements Dataplane {
     let extent = 0;
     for (const port of upserted) {
       if (extent > enough) return extent;
-      extent += elementsOf(port) + elementsOf(this.states.get(port.key)?.port);
+      extent += extentOf(port) + extentOf(this.states.get(port.key)?.port);
     }
     for (const key of removed) {
       if (extent > enough) return extent;
-      extent += elementsOf(this.states.get(key)?.port);
+      extent += extentOf(this.states.get(key)?.port);
     }
     return extent;
   }
@@ -196,8 +202,20 @@ export class NftablesFamily implements Dataplane {
       }
     }
     const tally = new Tally();
-    this.commit(tx, tally);
+    this.commit(tx, tally, 'repair');
     return tally;
+  }
+
+  async verify(): Promise<ApplyReport | undefined> {
+    const tally = new Tally();
+    if (!this.adopted) return tally;
+    try {
+      return (await this.verifyAll(tally)) ? tally : undefined;
+    } catch (error) {
+      // Not even the sets are there, or a key is that was not a moment ago.
+      if (error instanceof NetlinkError && ['ENOENT', 'EEXIST'].includes(error.code)) return undefined;
+      throw error;
+    }
   }
 
   setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport {
@@ -249,13 +267,99 @@ export class NftablesFamily implements Dataplane {
     this.connection.close();
   }
 
+  // ---- full check (check.ts)
+
+  /** @returns false when everything has to be compared */
+  private async verifyAll(tally: Tally): Promise<boolean> {
+    const layout = readLayout(this.connection, this.options);
+    if (typeof layout === 'string' || !this.isLayout(layout.table)) return false;
+    const dumped = await this.dumpUncounted(layout.sets);
+    const expected = new Expected(this.connection, this.nft, dumped);
+    /** @returns whether the check is still about what the kernel should hold */
+    const turn = async (): Promise<boolean> => {
+      this.putRight(expected, tally);
+      await sleep(checkPauseMs);
+      return this.adopted;
+    };
+    for (const [key, state] of this.states) {
+      for (const element of elementsOf(footprintOf(state, this.numbers))) {
+        expected.add(element);
+        if (!expected.isFull) continue;
+        if (!(await turn())) return true;
+        // It was written anew meanwhile, so nothing old is left of it.
+        if (this.states.get(key) !== state) break;
+      }
+    }
+    for (const [set, counts] of Object.entries(this.sharedCounts)) {
+      for (const key of counts.keys()) {
+        expected.add({ set, key, value: undefined, comment: undefined });
+        if (expected.isFull && !(await turn())) return true;
+      }
+    }
+    this.putRight(expected, tally);
+    for (const touched of unexpected(dumped)) {
+      const report = this.repair(touched);
+      if (report === undefined) return !this.adopted;
+      tally.add(report);
+      await sleep(checkPauseMs);
+    }
+    return !this.adopted || this.countsHold();
+  }
+
+  private putRight(expected: Expected, tally: Tally): void {
+    const tx = this.begin();
+    expected.settle(tx);
+    this.commit(tx, tally, 'repair');
+  }
+
+  /** Chains, rules and sets are as they should be, and what is handled as a whole. */
+  private isLayout(found: KernelTable): boolean {
+    const tx = this.begin();
+    for (const [name] of this.classUse) {
+      const of = parseClassName(name);
+      if (of === undefined || !found.hasRules(name, classRules(this.options, of))) return false;
+      if (found.takeClass(classMap(of.kind), this.numbers.idOf(of), name) !== 'same') return false;
+    }
+    const known = new Set([
+      ...baseObjects(this.options, []).chains.map(({ name }) => name),
+      ...this.classUse.keys(),
+    ]);
+    if (found.unknownChains(known).length > 0) return false;
+    this.writeBase(tx, found);
+    return tx.batch.isEmpty && found.classes().length === 0;
+  }
+
+  /** Sets of which the kernel does not tell how many elements they have (before 6.18), as far as they can be dumped. */
+  private async dumpUncounted(found: readonly FoundSet[]): Promise<ReadonlyMap<string, ElementTable>> {
+    const dumped = new Map<string, ElementTable>();
+    let slots = 0;
+    for (const { port } of this.states.values()) slots += extentOf(port);
+    for (const { name, count } of found) {
+      if (count !== undefined || !isByService(name)) continue;
+      if (slotMaps.includes(name) && slots > this.dumpLimit) continue;
+      dumped.set(name, dump(this.connection, this.nft, name));
+      await sleep(checkPauseMs);
+    }
+    return dumped;
+  }
+
+  /** No set has more elements than are wanted, as far as the kernel tells. */
+  private countsHold(): boolean {
+    for (const { name, count } of this.connection.listSets(this.nft, tableName)) {
+      if (count === undefined || !isByService(name)) continue;
+      if (count !== (this.elementCounts.get(name) ?? 0)) return false;
+    }
+    return true;
+  }
+
   // ---- transactions
 
   private begin(memory?: BatchMemory): Transaction {
     return new Transaction(new Batch(this.nft, tableName, memory));
   }
 
-  private commit(tx: Transaction, tally: Tally): void {
+  /** @param purpose 'repair': the kernel has what it had before others changed it */
+  private commit(tx: Transaction, tally: Tally, purpose?: 'repair'): void {
     if (tx.batch.isEmpty) return;
     const start = performance.now();
     try {
@@ -265,6 +369,9 @@ export class NftablesFamily implements Dataplane {
       throw error;
     } finally {
       tally.kernelMs += performance.now() - start;
+    }
+    if (purpose === undefined) {
+      for (const [set, by] of tx.growth) this.elementCounts.set(set, (this.elementCounts.get(set) ?? 0) + by);
     }
     tally.transactions++;
     tally.elementsAdded += tx.added;
@@ -562,6 +669,7 @@ export class NftablesFamily implements Dataplane {
     const found = await readTable(this.connection, this.options, { dumpLimit });
     if (found === 'foreign' && this.replaceTable(ports, tally)) {
       this.adopted = this.baseWritten = true;
+      this.countElements();
       return;
     }
 
@@ -598,6 +706,13 @@ export class NftablesFamily implements Dataplane {
     );
     this.adopted = true;
     this.partial = false;
+    this.countElements();
+  }
+
+  private countElements(): void {
+    this.elementCounts.clear();
+    for (const { name, count = 0 } of this.connection.listSets(this.nft, tableName))
+      this.elementCounts.set(name, count);
   }
 
   /**

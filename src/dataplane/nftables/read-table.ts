@@ -24,16 +24,37 @@ export interface ReadOptions {
   readonly dumpLimit: number;
 }
 
-/**
- * Reads what the kernel holds; between two sets the event loop has its turn.
- * @returns 'absent', or 'foreign' when a table of our name is there that is laid out otherwise (upstream's, or one
- * that was changed beyond repair).
- */
-export async function readTable(
+/** A set as the kernel lists it. */
+export type FoundSet = ReturnType<NftablesConnection['listSets']>[number];
+
+export interface Layout {
+  /** Without elements, but for those that are handled as a whole. */
+  readonly table: KernelTable;
+  readonly sets: readonly FoundSet[];
+}
+
+/** Small sets that belong to the layout. */
+const layoutSets: readonly string[] = [maps.classes, maps.pickClasses, sets.nodePortIPs, sets.serviceCIDRs];
+
+/** Chains, rules and sets, and the elements of those sets that belong to them, all in one turn of the event loop. */
+export function readLayout(
   connection: NftablesConnection,
   options: DataplaneOptions,
-  { dumpLimit }: ReadOptions,
-): Promise<KernelTable | 'absent' | 'foreign'> {
+): Layout | 'absent' | 'foreign' {
+  const layout = readChainsAndSets(connection, options);
+  if (typeof layout === 'string') return layout;
+  for (const { name } of layout.sets) {
+    if (layoutSets.includes(name))
+      readElementsOnce(connection, nftFamily(options.family), layout.table, name);
+    else layout.table.addSet(name);
+  }
+  return layout;
+}
+
+function readChainsAndSets(
+  connection: NftablesConnection,
+  options: DataplaneOptions,
+): Layout | 'absent' | 'foreign' {
   const family = nftFamily(options.family);
   const there = connection.listTables().find((one) => one.family === family && one.name === tableName);
   if (there === undefined) return 'absent';
@@ -63,6 +84,23 @@ export async function readTable(
     table.addChain(chain.name);
   }
   for (const rule of connection.listRules(family, tableName)) table.addRule(rule.chain, rule.expressions);
+  return { table, sets: found };
+}
+
+/**
+ * Reads what the kernel holds; between two sets the event loop has its turn.
+ * @returns 'absent', or 'foreign' when a table of our name is there that is laid out otherwise (upstream's, or one
+ * that was changed beyond repair).
+ */
+export async function readTable(
+  connection: NftablesConnection,
+  options: DataplaneOptions,
+  { dumpLimit }: ReadOptions,
+): Promise<KernelTable | 'absent' | 'foreign'> {
+  const family = nftFamily(options.family);
+  const layout = readChainsAndSets(connection, options);
+  if (typeof layout === 'string') return layout;
+  const { table, sets: found } = layout;
   const dumped = found.filter(({ name }) => !slotMaps.includes(name));
   for (const { name } of dumped) {
     if (name === maps.affinity) table.addSet(name);
@@ -98,33 +136,44 @@ async function readElements(
   set: string,
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    table.addSet(set);
-    let delivered = 0;
     const before = connection.getSet(family, tableName, set)?.count;
-    connection.listElements(
-      family,
-      tableName,
-      set,
-      (key, value, info) => {
-        delivered++;
-        if (value !== undefined && isVerdict(value)) {
-          const chain = 'chain' in value && value.verdict === 'goto' ? value.chain : '';
-          table.addClass(set, readHostUint32(key.toString('latin1')), chain);
-          return;
-        }
-        table.addElement(set, key, value, info.intervalEnd, info.comment);
-      },
-      {
-        onRestart: () => {
-          delivered = 0;
-          table.addSet(set);
-        },
-      },
-    );
+    const delivered = readElementsOnce(connection, family, table, set);
     const distinct = table.elementCount(set);
     if (set === sets.serviceCIDRs || distinct === undefined) return;
     if (distinct === delivered && (before === undefined || before <= distinct)) return;
     if (attempt === dumpAttempts) return;
     await sleep(dumpPauseMs);
   }
+}
+
+/** @returns how many elements came */
+function readElementsOnce(
+  connection: NftablesConnection,
+  family: 'ip' | 'ip6',
+  table: KernelTable,
+  set: string,
+): number {
+  table.addSet(set);
+  let delivered = 0;
+  connection.listElements(
+    family,
+    tableName,
+    set,
+    (key, value, info) => {
+      delivered++;
+      if (value !== undefined && isVerdict(value)) {
+        const chain = 'chain' in value && value.verdict === 'goto' ? value.chain : '';
+        table.addClass(set, readHostUint32(key.toString('latin1')), chain);
+        return;
+      }
+      table.addElement(set, key, value, info.intervalEnd, info.comment);
+    },
+    {
+      onRestart: () => {
+        delivered = 0;
+        table.addSet(set);
+      },
+    },
+  );
+  return delivered;
 }

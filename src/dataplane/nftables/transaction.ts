@@ -13,6 +13,8 @@ import type { Element, SlotBlock } from './footprint.js';
 export class Transaction {
   added = 0;
   deleted = 0;
+  /** By set: how many elements more it has afterwards. */
+  readonly growth = new Map<string, number>();
   private readonly undoSteps: (() => void)[] = [];
   /** Map, key, what it held: three entries each. A cold start changes hundreds of thousands, too many for closures. */
   private readonly before: unknown[] = [];
@@ -25,6 +27,7 @@ export class Transaction {
 
   addRaw(set: string, key: string, value: string | undefined, comment?: string): void {
     this.added++;
+    this.grow(set, 1);
     this.batch.addElementLast(
       set,
       keyBytes(key),
@@ -40,18 +43,21 @@ export class Transaction {
 
   addBytes(set: string, { key, value }: ElementBytes): void {
     this.added++;
+    this.grow(set, 1);
     this.batch.addElementLast(set, key, value);
   }
 
   /** The same key with another value. */
   replaceBytes(set: string, element: ElementBytes): void {
     this.deleted++;
+    this.grow(set, -1);
     this.batch.deleteElement(set, element.key);
     this.addBytes(set, element);
   }
 
   delete(set: string, key: string): void {
     this.deleted++;
+    this.grow(set, -1);
     this.batch.deleteElement(set, keyBytes(key));
   }
 
@@ -59,6 +65,10 @@ export class Transaction {
   replace(set: string, key: string, value: string | undefined, comment?: string): void {
     this.delete(set, key);
     this.addRaw(set, key, value, comment);
+  }
+
+  private grow(set: string, by: 1 | -1): void {
+    this.growth.set(set, (this.growth.get(set) ?? 0) + by);
   }
 
   /** Sets an entry of a map in our own memory, or deletes it, until the transaction fails. */
