@@ -279,7 +279,16 @@ describe('a file and flags', () => {
     const { nodeName, logging, client, manifests, startupTimeoutMs, stateFile, initOnly, cleanup } = config;
     const { fullCheckPeriodMs } = config;
     assert.deepEqual(
-      { nodeName, manifests, startupTimeoutMs, fullCheckPeriodMs, stateFile, initOnly, cleanup, master: client.master },
+      {
+        nodeName,
+        manifests,
+        startupTimeoutMs,
+        fullCheckPeriodMs,
+        stateFile,
+        initOnly,
+        cleanup,
+        master: client.master,
+      },
       {
         nodeName: 'alder',
         manifests: '/m',

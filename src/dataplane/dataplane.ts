@@ -65,6 +65,11 @@ export interface ApplyReport {
   readonly failures: readonly ProgrammingFailure[];
 }
 
+export interface CheckReport extends ApplyReport {
+  /** The kernel told of the change, too, or would have a moment later. */
+  readonly told: boolean;
+}
+
 export interface Dataplane {
   readonly family: IPFamily;
   /**
@@ -80,7 +85,7 @@ export interface Dataplane {
    * its work. Absent: only adopt() tells.
    * @returns undefined when everything has to be compared (adopt)
    */
-  verify?(): Promise<ApplyReport | undefined>;
+  verify?(): Promise<CheckReport | undefined>;
   /** Ranges from which the cluster allocates service addresses: the unallocated ones are dropped. */
   setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport;
   /** The node's addresses that serve node ports. No effect when the option was 'all'. */

@@ -3,7 +3,12 @@ import assert from 'node:assert/strict';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, test } from 'node:test';
-import { TableDamagedError, type ApplyReport, type Dataplane } from '../dataplane/dataplane.js';
+import {
+  TableDamagedError,
+  type ApplyReport,
+  type CheckReport,
+  type Dataplane,
+} from '../dataplane/dataplane.js';
 import { Health } from '../health/health.js';
 import type { ClusterEvent } from '../kube/events.js';
 import { createLogger } from '../log/logger.js';
@@ -39,7 +44,7 @@ class FakeDataplane implements Dataplane {
   /** Names of service ports that are refused. */
   refuses = new Set<string>();
   whileBusy: () => void = () => undefined;
-  verify?: () => Promise<ApplyReport | undefined>;
+  verify?: () => Promise<CheckReport | undefined>;
 
   constructor(readonly family: IPFamily) {}
 
@@ -420,6 +425,7 @@ function withVerify(
   v4: FakeDataplane,
   outcomes: (ApplyReport | Error | undefined)[],
   takesMs = 0,
+  told = false,
 ): { looks: number } {
   const seen = { looks: 0 };
   v4.verify = async () => {
@@ -427,7 +433,7 @@ function withVerify(
     if (takesMs > 0) await sleep(takesMs);
     const outcome = outcomes.shift();
     if (outcome instanceof Error) throw outcome;
-    return outcome;
+    return outcome === undefined ? undefined : { ...outcome, told };
   };
   return seen;
 }
@@ -476,6 +482,18 @@ test('a difference that nobody had told of is put right, told, counted, and foll
     assert.match(text, new RegExp(`^kubeproxyts_${name}\\{ip_family="IPv4"\\} 1$`, 'm'));
   assert.deepEqual(repaired, [false, true]);
   assert.deepEqual(v4.story, ['adopt a'], 'nothing else was needed');
+});
+
+test('a difference that the kernel had told of, too, is a repair like any other', async () => {
+  const metrics = createMetrics();
+  const { v4, put, loop, lines } = begin({ metrics });
+  withVerify(v4, [{ ...nothing, transactions: 1, elementsAdded: 3 }], 0, true);
+  put('a');
+  await until(() => v4.calls.length === 1);
+  loop.requestCheck('IPv4');
+  const repairs = /^kubeproxyts_kernel_repairs_total\{ip_family="IPv4"\} 1$/m;
+  while (!repairs.test(await metrics.registry.metrics())) await sleep(5);
+  assert.ok(!lines.some((line) => line.includes(silently)));
 });
 
 for (const [what, outcome] of [

@@ -3,7 +3,12 @@
  * Both families go through one loop; trouble in one does not hold up the other.
  */
 import { performance } from 'node:perf_hooks';
-import { TableDamagedError, type ApplyReport, type Dataplane } from '../dataplane/dataplane.js';
+import {
+  TableDamagedError,
+  type ApplyReport,
+  type CheckReport,
+  type Dataplane,
+} from '../dataplane/dataplane.js';
 import type { Health } from '../health/health.js';
 import { longestName, printable } from '../kube/printable.js';
 import type { Logger } from '../log/logger.js';
@@ -135,7 +140,7 @@ export class SyncLoop {
     const { family } = run.dataplane;
     const start = performance.now();
     run.verifying = true;
-    let report: ApplyReport | undefined;
+    let report: CheckReport | undefined;
     try {
       report = await run.dataplane.verify?.();
     } catch (error) {
@@ -157,7 +162,7 @@ export class SyncLoop {
     metrics.elementsWritten.inc({ ip_family: family }, report.elementsAdded + report.elementsDeleted);
     metrics.transactions.inc({ ip_family: family }, report.transactions);
     metrics.repairs.inc({ ip_family: family });
-    this.silentDifference(family, report);
+    if (!report.told) this.silentDifference(family, report);
     this.options.afterSync(family, [], [], report.elementsAdded > 0);
   }
 

@@ -4,6 +4,7 @@
  * first, later and later when it is undone again and again: two programs that fight must not take the node with them.
  */
 import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   subscribeNftables,
   type Notification,
@@ -11,7 +12,7 @@ import {
 } from '../../netlink/nftables/index.js';
 import type { Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
-import type { ApplyReport, Dataplane } from '../dataplane.js';
+import type { ApplyReport, CheckReport, Dataplane } from '../dataplane.js';
 import { nftFamily } from './rules.js';
 
 /** Elements that somebody else touched, by set: keys as latin1. */
@@ -66,6 +67,7 @@ export class TableWatch {
   private readonly pending = new Map<IPFamily, Pending>();
   /** Of the commit whose notifications are arriving. */
   private readonly arriving = new Map<IPFamily, Damage>();
+  private readonly noticed = new Map<IPFamily, number>();
   private delayMs = firstDelayMs;
   private lastRepairEnd = -Infinity;
   private lastRepairMs = 0;
@@ -109,6 +111,16 @@ export class TableWatch {
     } finally {
       this.subscription.resume();
     }
+  }
+
+  /** The kernel told of changes by others, and they will be repaired. */
+  isAboutToRepair(family: IPFamily): boolean {
+    return this.pending.has(family);
+  }
+
+  /** When the kernel last told of changes by others, performance.now(); undefined: never. */
+  noticedAt(family: IPFamily): number | undefined {
+    return this.noticed.get(family);
   }
 
   /** The whole table was compared, for whatever reason. */
@@ -155,6 +167,7 @@ export class TableWatch {
   }
 
   private foreignChange(damages: ReadonlyMap<IPFamily, Damage>, by: string): void {
+    for (const family of damages.keys()) this.noticed.set(family, performance.now());
     const fresh = [...damages].filter(([family, damage]) => !this.joins(family, damage));
     if (fresh.length === 0) return;
     const now = performance.now();
@@ -234,6 +247,15 @@ function addKeys(damage: Damage, set: string, keys: Iterable<string>): void {
 
 /** Changes of service ports with more elements than this are made unwatched. */
 const largeChange = 2000;
+/** So long a notification may be on its way to us. */
+const tellingMs = 100;
+const nothing: ApplyReport = {
+  transactions: 0,
+  elementsAdded: 0,
+  elementsDeleted: 0,
+  kernelMs: 0,
+  failures: [],
+};
 /** Elements of a service port, where the dataplane does not tell. */
 const usualExtent = 10;
 
@@ -274,8 +296,13 @@ export class WatchedDataplane implements Dataplane {
     return this.watch.unwatched(() => this.inner.apply(changes));
   }
 
-  verify(): Promise<ApplyReport | undefined> {
-    return this.inner.verify?.() ?? Promise.resolve(undefined);
+  async verify(): Promise<CheckReport | undefined> {
+    if (this.watch.isAboutToRepair(this.family)) return { ...nothing, told: true };
+    const before = this.watch.noticedAt(this.family);
+    const report = await this.inner.verify?.();
+    if (report === undefined || report.transactions === 0) return report;
+    await sleep(tellingMs);
+    return { ...report, told: this.watch.noticedAt(this.family) !== before };
   }
 
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {

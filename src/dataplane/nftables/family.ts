@@ -10,6 +10,7 @@ import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/typ
 import {
   TableDamagedError,
   type ApplyReport,
+  type CheckReport,
   type Dataplane,
   type DataplaneOptions,
   type ProgrammingFailure,
@@ -206,11 +207,11 @@ export class NftablesFamily implements Dataplane {
     return tally;
   }
 
-  async verify(): Promise<ApplyReport | undefined> {
+  async verify(): Promise<CheckReport | undefined> {
     const tally = new Tally();
-    if (!this.adopted) return tally;
     try {
-      return (await this.verifyAll(tally)) ? tally : undefined;
+      if (this.adopted && !(await this.verifyAll(tally))) return undefined;
+      return { ...tally, told: false };
     } catch (error) {
       // Not even the sets are there, or a key is that was not a moment ago.
       if (error instanceof NetlinkError && ['ENOENT', 'EEXIST'].includes(error.code)) return undefined;
