@@ -211,7 +211,8 @@ export class NftablesFamily implements Dataplane {
     const tally = new Tally();
     try {
       if (this.adopted && !(await this.verifyAll(tally))) return undefined;
-      return { ...tally, told: false };
+      const { transactions, elementsAdded, elementsDeleted, kernelMs, failures } = tally;
+      return { transactions, elementsAdded, elementsDeleted, kernelMs, failures, told: false };
     } catch (error) {
       // Not even the sets are there, or a key is that was not a moment ago.
       if (error instanceof NetlinkError && ['ENOENT', 'EEXIST'].includes(error.code)) return undefined;
