@@ -1,12 +1,13 @@
 # `make demo` and `make test` are all a newcomer needs; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm soak lint bench format clean packages
+.PHONY: help setup build demo test test-vm test-ipvs soak lint bench format clean packages
 
 help:
 	@echo 'make demo    real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
 	@echo 'make test    everything: lint, unit, kernel and packet tests'
 	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
+	@echo 'make test-ipvs every packet case in mode ipvs and over SCTP, in the same machine, 30 minutes'
 	@echo 'make soak    10 minutes of random changes, faults, attacks and kills against the real program; MINUTES=n, SEED=n'
 	@echo 'make build   leaves a runnable bin/kube-proxy'
 	@echo 'make bench   the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
@@ -36,6 +37,10 @@ test: build packages
 # What depends on the kernel, on Debian's 6.1, in an emulated machine: slow, so not part of `make test`.
 test-vm: build packages
 	@node dist/test/vm/main.js --minutes 60 -- node dist/test/vm/suite.js
+
+# Every packet case in mode ipvs, and over SCTP in all modes.
+test-ipvs: build packages
+	@node dist/test/vm/main.js --minutes 90 -- node dist/test/vm/packets.js --all
 
 soak: build packages
 	@node dist/test/soak/main.js --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

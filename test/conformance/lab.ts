@@ -30,8 +30,8 @@ export interface LabOptions {
 const sentinelAddress: Readonly<Record<Family, string>> = { v4: '10.177.15.254', v6: 'fd77::fffe' };
 /** The sentinel's backend ports are taken in turn, so that an old answer is never mistaken for a new one. */
 const sentinelBackends = [9990, 9991, 9992, 9993];
-const startPatience = patiently(20_000);
-const syncPatience = patiently(8_000);
+const startPatience = patiently(60_000);
+const syncPatience = patiently(20_000);
 
 export class Lab {
   readonly topology: Topology;

@@ -168,8 +168,11 @@ export class Topology {
     return this.agents.get(place)!;
   }
 
-  /** Takes well under a second. Everything made is removed by destroy(), or by a later run of removeStale(). */
-  static async build(job: number, protocols: readonly Protocol[]): Promise<Topology> {
+  /**
+   * Takes well under a second. Everything made is removed by destroy(), or by a later run of removeStale().
+   * @param protocols in which foreign addresses answer
+   */
+  static async build(job: number, protocols: readonly Protocol[] = ['TCP', 'UDP']): Promise<Topology> {
     const prefix = `kpc-${process.pid}-${job}`;
     const name = (place: Place): string => `${prefix}-${place}`;
     const agents = new Map<Place, NamespaceAgent>();

@@ -33,6 +33,9 @@ export interface MachineOptions {
 /** Exit status when the time is up, as of timeout(1). */
 export const timeLimitStatus = 124;
 
+/** Exit status when there can be no machine here: what other test runners know as "skipped". */
+export const unavailableStatus = 77;
+
 /** Exit status when a signal ended us, as a shell tells it for an interrupt. */
 const interruptedStatus = 130;
 

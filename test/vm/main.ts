@@ -5,14 +5,15 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { MachineError, runInMachine, timeLimitStatus } from './machine.js';
-import { fetchKernel, installPrograms, PackageError } from './packages.js';
+import { MachineError, runInMachine, timeLimitStatus, unavailableStatus } from './machine.js';
+import { fetchKernel, installPrograms, NoPackagesError, PackageError } from './packages.js';
 
 const usage = `usage: node dist/test/vm/main.js [options] [--] COMMAND...
 
 Boots a virtual machine with Debian's kernel, runs the command in it as root, in this checkout, prints its output and
 exits with its status; ${timeLimitStatus}: the time was up; 125: the machine failed. The command sees the files of this host and may
-change them: changes are made in memory and forgotten. There is no network but what the command makes.
+change them: changes are made in memory and forgotten. There is no network but what the command makes. ${unavailableStatus}: nothing was run,
+for this host is no x86, or has no way to Debian's packages.
 
   --kernel PACKAGE  Debian package of the kernel (linux-image-amd64)
   --minutes N       time limit for everything (15)
@@ -60,7 +61,7 @@ async function main(): Promise<number> {
   if (values.shell !== (command.length === 0)) {
     throw new UsageError('say a command, or --shell and no command; --help explains');
   }
-  if (process.arch !== 'x64') throw new MachineError('the machine is an x86: this runs only on x86 hosts');
+  if (process.arch !== 'x64') throw new NoPackagesError('the machine is an x86: this runs only on x86 hosts');
   const tell = (line: string): void => void process.stderr.write(`virtual machine: ${line}\n`);
   installPrograms(tell);
   const kernel = fetchKernel(values.kernel, path.join(checkout, 'dist', '.vm'), tell);
@@ -85,5 +86,5 @@ try {
     error instanceof PackageError ||
     (error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS'));
   process.stderr.write(`virtual machine: ${foreseen ? error.message : String(error)}\n`);
-  process.exitCode = 125;
+  process.exitCode = error instanceof NoPackagesError ? unavailableStatus : 125;
 }

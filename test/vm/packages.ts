@@ -7,6 +7,9 @@ export class PackageError extends Error {
   readonly code = 'ERR_VM_PACKAGE';
 }
 
+/** There is no way to get packages here: no apt, or no network. Nothing is wrong with the program or its tests. */
+export class NoPackagesError extends PackageError {}
+
 export interface Kernel {
   /** Of `uname -r`. */
   readonly version: string;
@@ -46,15 +49,35 @@ export function installPrograms(tell: (line: string) => void): void {
   if (missing.length === 0) return;
   const names = missing.map(([, name]) => name);
   if (process.getuid?.() !== 0) {
-    throw new PackageError(`please install these Debian packages first: ${names.join(' ')}`);
+    throw new NoPackagesError(`please install these Debian packages first: ${names.join(' ')}`);
   }
   tell(`installing Debian packages: ${names.join(' ')}`);
-  const install = (): string => apt(['install', '-y', '-qq', '--no-install-recommends', ...names]);
+  withLists(() => apt(['install', '-y', '-qq', '--no-install-recommends', ...names]));
+}
+
+/** Does what needs apt's lists of packages; if that fails, once more with new lists. @throws NoPackagesError */
+function withLists<Result>(work: () => Result): Result {
   try {
-    install();
+    return work();
   } catch {
-    apt(['update', '-qq']);
-    install();
+    const problem = refreshLists();
+    try {
+      return work();
+    } catch (error) {
+      if (problem === undefined) throw error;
+      throw new NoPackagesError(`no Debian packages can be had here: ${problem}`, { cause: error });
+    }
+  }
+}
+
+/** @returns why not all of them could be had; undefined: they could */
+function refreshLists(): string | undefined {
+  try {
+    // Without the option apt-get is content with the lists that it has.
+    apt(['update', '-qq', '--error-on=any']);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
   }
 }
 
@@ -83,7 +106,7 @@ export function fetchKernel(name: string, folder: string, tell: (line: string) =
     try {
       const image = imagePackage(name);
       tell(`fetching the kernel: ${image}`);
-      apt(['download', '-qq', image], scratch);
+      withLists(() => apt(['download', '-qq', image], scratch));
       unpack(scratch);
       // Another process may have been as fast.
       if (!fs.existsSync(target)) fs.renameSync(scratch, target);
@@ -103,14 +126,8 @@ export function fetchKernel(name: string, folder: string, tell: (line: string) =
 
 /** `linux-image-amd64` is empty but for its dependency on the newest image. */
 function imagePackage(name: string): string {
-  const depends = (): string | undefined =>
-    /^ *Depends: (linux-image-\d\S*)$/m.exec(command('apt-cache', ['depends', name]))?.[1];
-  try {
-    return depends() ?? name;
-  } catch {
-    apt(['update', '-qq']);
-    return depends() ?? name;
-  }
+  const said = withLists(() => command('apt-cache', ['depends', name]));
+  return /^ *Depends: (linux-image-\d\S*)$/m.exec(said)?.[1] ?? name;
 }
 
 function unpack(folder: string): void {

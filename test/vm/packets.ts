@@ -1,0 +1,85 @@
+/**
+ * Inside the machine: the packet cases that need IPVS or SCTP sockets, which the kernels of containers and clouds often
+ * lack. A choice of rows that takes minutes, for `make test`; with --all every row, for `make test-ipvs`.
+ * Ends as test/conformance/main.ts does: 'N passed, M failed'.
+ */
+import { spawn } from 'node:child_process';
+import { release } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const checkout = path.join(path.dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
+
+interface Part {
+  readonly mode: 'ipvs' | 'nftables' | 'iptables';
+  readonly protocols: string;
+  /** Rows, as --cases takes them. */
+  readonly rows: string;
+}
+
+/** Without rows 11 and 12, whose 22,000 connections each would measure the emulation. */
+const everything = '1-10,13-27,B,C,D,E,F,G,H,I,J,K,L,M,N,O,P,Q,R,S,T';
+
+/** Who may use an address, and who is masqueraded; endpoints that come and go; the proxy restarted. One set-up only. */
+const choice: readonly Part[] = [
+  {
+    mode: 'ipvs',
+    protocols: 'tcp',
+    rows: '1-10,13-26,28-42,47-50,E,F,G,150-156,173-188,I,J,M,282-292,294,296,310-323,331,339-343,347-354,360,362',
+  },
+  { mode: 'ipvs', protocols: 'udp,sctp', rows: '1-10,67-82,93-97,117-123,173-183,207-217,282,283,320-329' },
+  { mode: 'nftables', protocols: 'sctp', rows: '1-10,67-82,173-183,282,283,320-322' },
+  { mode: 'iptables', protocols: 'sctp', rows: '1-10,67-82,173-183,282,283,320-322' },
+];
+
+const all: readonly Part[] = [
+  { mode: 'ipvs', protocols: 'tcp', rows: everything },
+  { mode: 'ipvs', protocols: 'udp', rows: everything },
+  { mode: 'ipvs', protocols: 'sctp', rows: everything },
+  { mode: 'nftables', protocols: 'sctp', rows: everything },
+  { mode: 'iptables', protocols: 'sctp', rows: everything },
+];
+
+interface Count {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+/** A part that ends without its closing line is one failure. */
+function run({ mode, protocols, rows }: Part): Promise<Count> {
+  const program = path.join(checkout, 'dist/test/conformance/main.js');
+  const args = ['--program', path.join(checkout, 'bin/kube-proxy'), '--mode', mode];
+  args.push('--protocols', protocols, '--cases', rows);
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [program, ...args], {
+      cwd: checkout,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let said = '';
+    child.stdout.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+      process.stdout.write(chunk);
+    });
+    child.on('close', (status) => {
+      const [, passed = '0', failed = '0'] = /^(\d+) passed, (\d+) failed$/m.exec(said) ?? [];
+      resolve({ passed: Number(passed), failed: Math.max(Number(failed), status === 0 ? 0 : 1) });
+    });
+  });
+}
+
+process.stdout.write(`Linux ${release()}, Node ${process.versions.node}\n`);
+const counts: Count[] = [];
+const lines: string[] = [];
+for (const part of process.argv.includes('--all') ? all : choice) {
+  const title = `mode ${part.mode}, ${part.protocols}`;
+  process.stdout.write(`\n=== packets, ${title}\n`);
+  const started = Date.now();
+  const count = await run(part);
+  counts.push(count);
+  const seconds = ((Date.now() - started) / 1000).toFixed(0);
+  lines.push(`${title}: ${count.passed} passed, ${count.failed} failed, ${seconds} s\n`);
+}
+const sum = (of: (count: Count) => number): number => counts.reduce((total, count) => total + of(count), 0);
+const failed = sum((count) => count.failed);
+process.stdout.write(`\n${lines.join('')}${sum((count) => count.passed)} passed, ${failed} failed\n`);
+process.exitCode = failed === 0 ? 0 : 1;
