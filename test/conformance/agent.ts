@@ -111,6 +111,27 @@ function failure(error: Error): ProbeResult {
   return code === 'ECONNREFUSED' ? { kind: 'refused' } : { kind: 'failed', message: code };
 }
 
+/**
+ * A process that had to wait for the processor finds its time up and its answer there at the same time: so it looks for
+ * what has come (a connection, then its first line) before it calls that silence.
+ */
+function silentAfter(timeout: number, settle: (result: ProbeResult) => void): { cancel(): void } {
+  let turns = 4;
+  let cancelled = false;
+  const look = (): void => {
+    if (cancelled) return;
+    if (turns-- === 0) settle({ kind: 'silent' });
+    else setImmediate(look);
+  };
+  const timer = setTimeout(look, timeout);
+  return {
+    cancel() {
+      cancelled = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
 /** An open conversation: a TCP connection, an SCTP association or a connected UDP socket. */
 interface Conversation {
   readonly probe: Probe;
@@ -163,11 +184,9 @@ function converseByStream(
         resolve(ended);
         return;
       }
-      const timer = setTimeout(() => {
-        settle({ kind: 'silent' });
-      }, timeout);
+      const silence = silentAfter(timeout, settle);
       waiting = (result) => {
-        clearTimeout(timer);
+        silence.cancel();
         resolve(result);
       };
     });
@@ -212,11 +231,9 @@ function converseUdp(probe: Probe): { first: Promise<ProbeResult>; conversation:
   });
   const wait = (timeout: number): Promise<ProbeResult> =>
     new Promise((resolve) => {
-      const timer = setTimeout(() => {
-        settle({ kind: 'silent' });
-      }, timeout);
+      const silence = silentAfter(timeout, settle);
       waiting = (result) => {
-        clearTimeout(timer);
+        silence.cancel();
         resolve(result);
       };
     });
