@@ -333,7 +333,7 @@ async function until({
     const last = await ask(probe);
     if (last.kind === 'answered' && last.by === answeredBy) return { reached: true, last };
     if (Date.now() >= deadline) return { reached: false, last };
-    await new Promise((resolve) => setTimeout(resolve, 4));
+    await new Promise((resolve) => setTimeout(resolve, patiently(5)));
   }
 }
 

@@ -13,7 +13,7 @@ export class ProxyError extends Error {
 
 const defaultClusterCidr = ['10.61.0.0/16', 'fd61::/48'];
 
-const ipvsSyncPeriod = '1s';
+const ipvsSyncPeriod = '5s';
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);

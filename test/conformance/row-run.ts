@@ -630,7 +630,7 @@ export class RowRun {
     const id = `${this.#test.slug}/${name}`;
     this.#held.set(id, { place: packet.place, packet });
     const probe = this.#probe(packet, packet.sources[0] ?? '', answerPatience);
-    await this.#lab.topology.agent(packet.place).request({ op: 'steady', id, probe, interval: 4 });
+    await this.#lab.topology.agent(packet.place).request({ op: 'steady', id, probe, interval: patiently(4) });
   }
 
   async #steadyEnd(step: Step, name: string): Promise<void> {
