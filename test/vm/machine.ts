@@ -1,5 +1,5 @@
 /**
- * One run of the virtual machine: an x86 machine emulated by QEMU (no KVM needed) with two processors, whose root is
+ * One run of the virtual machine: an x86 machine emulated by QEMU (no KVM needed), whose root is
  * the host's file system, read-only, under a layer in memory. A shared folder carries the command in, and its output
  * and exit status out.
  */
@@ -25,6 +25,7 @@ export interface MachineOptions {
   /** Where the command runs: a path of the host. */
   readonly folder: string;
   readonly memoryMiB: number;
+  readonly processors: number;
   readonly timeLimitMs: number;
   /** Is told what happens to the machine, but for the command's own output. */
   readonly tell: (line: string) => void;
@@ -150,7 +151,16 @@ function qemuCommand(
   ];
   return [
     programPath('qemu-system-x86_64'),
-    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', String(options.memoryMiB)],
+    ...[
+      '-accel',
+      'tcg,thread=multi',
+      '-cpu',
+      'max',
+      '-smp',
+      String(options.processors),
+      '-m',
+      String(options.memoryMiB),
+    ],
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none', '-nic', 'none'],
     ...['-serial', at.interactive ? 'mon:stdio' : `file:${at.console}`],
     ...['-kernel', options.kernel.image, '-initrd', at.initramfs, '-append', words.join(' ')],

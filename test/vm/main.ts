@@ -18,6 +18,7 @@ for this host is no x86, or has no way to Debian's packages.
   --kernel PACKAGE  Debian package of the kernel (linux-image-amd64)
   --minutes N       time limit for everything (15)
   --memory MIB      memory of the machine (4096)
+  --processors N    processors of the machine (2); on a host that is busy one gets more done
   --shell           no command but a shell on this terminal; 'exit' ends the machine`;
 
 const checkout = path.join(path.dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
@@ -50,6 +51,7 @@ async function main(): Promise<number> {
       kernel: { type: 'string', default: 'linux-image-amd64' },
       minutes: { type: 'string', default: '15' },
       memory: { type: 'string', default: '4096' },
+      processors: { type: 'string', default: '2' },
       shell: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -72,6 +74,7 @@ async function main(): Promise<number> {
     command,
     folder: checkout,
     memoryMiB: positive('memory', values.memory),
+    processors: positive('processors', values.processors),
     timeLimitMs: minutes * 60_000,
     tell,
   });
