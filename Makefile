@@ -7,7 +7,7 @@ help:
 	@echo 'make demo    real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
 	@echo 'make test    everything: lint, unit, kernel and packet tests'
 	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
-	@echo 'make test-ipvs every packet case in mode ipvs and over SCTP, in the same machine, 30 minutes'
+	@echo 'make test-ipvs  every packet case in mode ipvs and over SCTP, in the same machine, 30 minutes'
 	@echo 'make soak    10 minutes of random changes, faults, attacks and kills against the real program; MINUTES=n, SEED=n'
 	@echo 'make build   leaves a runnable bin/kube-proxy'
 	@echo 'make bench   the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
