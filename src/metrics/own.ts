@@ -44,6 +44,8 @@ export interface OwnMetrics {
   readonly repairs: Counter<'ip_family'>;
   /** Seconds from noticing such a thing to the kernel's acknowledgement of the repair. */
   readonly repairDuration: Histogram<'ip_family'>;
+  /** 1: another program keeps changing what we wrote. */
+  readonly rulesContested: Gauge;
   /** Seconds of a look at everything that the kernel holds. */
   readonly checkDuration: Histogram<'ip_family'>;
   /** Times that such a look found what no notification had told of. */
@@ -123,6 +125,11 @@ export function defineOwnMetrics(
       stability,
       buckets: exponentialBuckets(0.001, 2, 15),
       zero,
+    }),
+    rulesContested: catalogue.gauge({
+      name: 'kubeproxyts_rules_contested',
+      help: 'Whether another program keeps changing what kube-proxy wrote, so that it is put back more and more slowly',
+      stability,
     }),
     checkDuration: catalogue.histogram({
       name: 'kubeproxyts_kernel_check_duration_seconds',

@@ -34,6 +34,8 @@ export interface BackendOptions {
   readonly onForeignChange: (family: IPFamily) => void;
   /** Another program touched some elements of ours; they were put right, so many seconds after it was noticed. */
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
+  /** What another program, named `by`, changed will be put right after so many milliseconds. */
+  readonly onPutOff: (by: string, delayMs: number) => void;
   readonly metrics: IptablesMetrics;
   readonly log: Logger;
 }
@@ -60,7 +62,7 @@ export function openBackend(options: BackendOptions): Backend {
 }
 
 function openIpvsBackend(options: BackendOptions): Backend {
-  const { families, dataplaneOptions, ipvs, localAddresses, onForeignChange, onRepaired } = options;
+  const { families, dataplaneOptions, ipvs, localAddresses, onForeignChange, onRepaired, onPutOff } = options;
   const log = options.log.named('watch');
   const excluded = ipvs.excludeCIDRs.map(parseCidr).filter((cidr) => cidr !== undefined);
   const programs = families.map((family) => {
@@ -85,6 +87,7 @@ function openIpvsBackend(options: BackendOptions): Backend {
     generation: () => observer.getGeneration().id,
     onRepaired,
     onForeignChange,
+    onPutOff,
     log,
   });
   const ipvsWatch = new IpvsWatch({
@@ -104,7 +107,7 @@ function openIpvsBackend(options: BackendOptions): Backend {
 }
 
 function openNftablesBackend(options: BackendOptions): Backend {
-  const { families, dataplaneOptions, onForeignChange, onRepaired, log } = options;
+  const { families, dataplaneOptions, onForeignChange, onRepaired, onPutOff, log } = options;
   const programs = families.map((family) => {
     const connection = openNftables();
     return { connection, dataplane: new NftablesFamily(connection, dataplaneOptions(family)) };
@@ -120,6 +123,7 @@ function openNftablesBackend(options: BackendOptions): Backend {
       programs.find(({ dataplane }) => dataplane.family === family)?.dataplane.repair(touched),
     onRepaired,
     onForeignChange,
+    onPutOff,
     log: log.named('watch'),
   });
   return {
@@ -134,7 +138,7 @@ function openNftablesBackend(options: BackendOptions): Backend {
 }
 
 function openIptablesBackend(options: BackendOptions): Backend {
-  const { families, dataplaneOptions, onForeignChange, metrics, log } = options;
+  const { families, dataplaneOptions, onForeignChange, onPutOff, metrics, log } = options;
   const dropInvalid = !tcpIsLiberal();
   const programs = families.map(
     (family) =>
@@ -157,7 +161,7 @@ function openIptablesBackend(options: BackendOptions): Backend {
         },
       }),
   );
-  const watch = RuleWatch.open({ families: programs, onForeignChange, log: log.named('watch') });
+  const watch = RuleWatch.open({ families: programs, onForeignChange, onPutOff, log: log.named('watch') });
   return {
     dataplanes: watch === undefined ? programs : programs.map((family) => new WatchedFamily(family, watch)),
     keeps: () => ({

@@ -16,6 +16,7 @@ import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js'
 import { openBackend, type Backend } from './backend.js';
 import type { ClusterModel } from './cluster-model.js';
 import type { ClusterState } from './cluster-state.js';
+import { Feud } from './feud.js';
 import { LocalAddresses } from './local-addresses.js';
 import { LostAddresses } from './lost-addresses.js';
 import type { ChosenMode } from './mode.js';
@@ -58,6 +59,7 @@ export class Running {
   private readonly fullCheck: NodeJS.Timeout | undefined;
   private readonly podCIDRs: string;
   private readonly lostAddresses: LostAddresses;
+  private readonly feud: Feud;
   /** Of connections that mode ipvs left, while there are any. */
   private drain: IpvsDrain | undefined;
   /** Families whose rules are not in the kernel yet. */
@@ -95,6 +97,13 @@ export class Running {
       const exposure = this.nodePorts.warning(family);
       if (exposure !== undefined) log.warn(exposure);
     }
+    this.feud = new Feud({
+      nodeName: config.nodeName,
+      nodeUid: node?.uid ?? '',
+      metrics,
+      log: log.named('watch'),
+      record: options.record,
+    });
     this.backend = openBackend({
       mode: options.mode.mode,
       metrics: metrics.iptables,
@@ -117,6 +126,9 @@ export class Running {
       },
       onForeignChange: (family) => {
         this.loop.requestAdoption(family);
+      },
+      onPutOff: (by, delayMs) => {
+        this.feud.putOff(by, delayMs);
       },
       onRepaired: (family, report, seconds) => {
         if (report.transactions === 0) return;
@@ -206,6 +218,7 @@ export class Running {
     clearInterval(this.maintenance);
     clearInterval(this.fullCheck);
     await this.backend.stopWatching();
+    this.feud.close();
     await this.loop.stop();
     for (const health of this.nodePortHealth.values()) health.close();
     await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));

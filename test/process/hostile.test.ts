@@ -3,7 +3,7 @@
  * quickly as ever, the process stays small and answers, and each object is named once: as event, as metric, in the log.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -17,7 +17,17 @@ import { servedKinds } from '../apiserver/resources.js';
 import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';
 import { hostileCases, service, slice, type HostileCase } from './hostile-objects.js';
-import { type Child, nodeIP, podIP, program, serviceIP, SmallNode, start, trafficResult } from './node.js';
+import {
+  type Child,
+  kubeconfigFor,
+  nodeIP,
+  podIP,
+  program,
+  serviceIP,
+  SmallNode,
+  start,
+  trafficResult,
+} from './node.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -69,21 +79,9 @@ describe('hostile objects', { skip }, () => {
       before(async () => {
         server = await ApiServer.start({ protobuf: encoding === 'json' ? 'off' : 'on' });
         for (const object of [ownNode, ...pear]) server.store.put(object);
-        const kubeconfig = join(folder, 'kubeconfig');
-        writeFileSync(
-          kubeconfig,
-          JSON.stringify({
-            apiVersion: 'v1',
-            kind: 'Config',
-            clusters: [{ name: 'double', cluster: { server: server.url } }],
-            users: [{ name: 'me', user: {} }],
-            contexts: [{ name: 'double', context: { cluster: 'double', user: 'me' } }],
-            'current-context': 'double',
-          }),
-        );
         proxy = start(
           program,
-          `--kubeconfig=${kubeconfig}`,
+          `--kubeconfig=${kubeconfigFor(server.url, folder)}`,
           `--proxy-mode=${mode}`,
           '--hostname-override=alder',
           '--cluster-cidr=10.61.0.0/16',

@@ -17,6 +17,21 @@ export const serviceIP = '10.177.0.50';
 export const podIP = '10.61.1.31';
 export const nodeIP = '100.64.10.11';
 
+/** Writes a kubeconfig for the double of the API server at `url`, over plain HTTP. @returns its path */
+export function kubeconfigFor(url: string, folder: string): string {
+  const path = join(folder, 'kubeconfig');
+  const config = {
+    apiVersion: 'v1',
+    kind: 'Config',
+    clusters: [{ name: 'double', cluster: { server: url } }],
+    users: [{ name: 'me', user: {} }],
+    contexts: [{ name: 'double', context: { cluster: 'double', user: 'me' } }],
+    'current-context': 'double',
+  };
+  writeFileSync(path, JSON.stringify(config));
+  return path;
+}
+
 /** A child whose output can be waited for. */
 export class Child {
   output = '';

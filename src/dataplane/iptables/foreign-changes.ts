@@ -18,6 +18,8 @@ export class ForeignChanges {
   constructor(
     private readonly onForeignChange: (family: IPFamily) => void,
     private readonly log: Logger,
+    /** What another program, named `by`, changed will be put right after so many milliseconds. */
+    private readonly onPutOff: (by: string, delayMs: number) => void = () => undefined,
   ) {}
 
   /** @param by name of the program, for the log */
@@ -33,6 +35,7 @@ export class ForeignChanges {
       by,
       inMs: this.delayMs,
     });
+    this.onPutOff(by, this.delayMs);
     for (const family of fresh) {
       const timer = setTimeout(() => {
         this.pending.delete(family);

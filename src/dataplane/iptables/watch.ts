@@ -35,6 +35,8 @@ const own: ReadonlySet<string> = new Set([
 export interface RuleWatchOptions {
   readonly families: readonly IptablesFamily[];
   readonly onForeignChange: (family: IPFamily) => void;
+  /** What another program, named `by`, changed will be put right after so many milliseconds. */
+  readonly onPutOff?: (by: string, delayMs: number) => void;
   readonly log: Logger;
 }
 
@@ -57,7 +59,7 @@ export class RuleWatch {
   }
 
   private constructor(private readonly options: RuleWatchOptions) {
-    this.foreign = new ForeignChanges(options.onForeignChange, options.log);
+    this.foreign = new ForeignChanges(options.onForeignChange, options.log, options.onPutOff);
     this.subscription = subscribeNftables({
       onNotification: (notification) => {
         this.take(notification);

@@ -44,6 +44,8 @@ export interface TableWatchOptions {
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
   /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
+  /** What another program, named `by`, changed will be put right after so many milliseconds. */
+  readonly onPutOff?: (by: string, delayMs: number) => void;
   readonly log: Logger;
 }
 
@@ -181,6 +183,7 @@ export class TableWatch {
         : 'unknown',
       inMs: this.delayMs,
     });
+    this.options.onPutOff?.(by, this.delayMs);
     for (const [family, damage] of fresh) {
       const timer = setTimeout(() => {
         this.cure(family);
