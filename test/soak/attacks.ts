@@ -129,8 +129,8 @@ const attacks: Readonly<Record<string, Make>> = {
   },
   'map flushed': (target, random) => {
     const collection = pick(random, collections(target));
-    // What chains are named in can't be emptied while rules go there: that would be the chain's own end.
-    return collection === undefined ? undefined : `flush set ${target.name} ${collection.name}`;
+    if (collection === undefined) return undefined;
+    return `flush ${collection.isMap ? 'map' : 'set'} ${target.name} ${collection.name}`;
   },
   'element deleted': deleteElements(1),
   'elements deleted': deleteElements(40),

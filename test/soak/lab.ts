@@ -127,6 +127,11 @@ export class NodeUnderTest {
     return this.facts.name;
   }
 
+  /** All that it has. */
+  get addresses(): ReadonlySet<string> {
+    return this.facts.addresses;
+  }
+
   configure(settings: NodeUnderTest['settings']): void {
     this.settings = settings;
     this.program.configure(settings);
@@ -160,8 +165,11 @@ export class NodeUnderTest {
     );
   }
 
-  /** Compares the kernel with the objects. */
-  async judge(cluster: Cluster): Promise<Judgement> {
+  /**
+   * Compares the kernel with the objects.
+   * @param thin see ComparisonOptions
+   */
+  async judge(cluster: Cluster, thin = 1): Promise<Judgement> {
     let ruleset: Ruleset;
     try {
       ruleset = await this.ruleset();
@@ -177,6 +185,7 @@ export class NodeUnderTest {
         sources: sourcesOf(this.name, family === 'IPv6'),
         nodeAddresses: this.facts.addresses,
         unallocated: unallocated[family],
+        thin,
       }),
     );
     return { differences, foreign: ruleset.foreign };

@@ -1,6 +1,14 @@
 /** The program under test as a process on its node: started, ended, its configuration exchanged, its memory read. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, openSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { patiently } from '../patience.js';
 import { program } from '../process/node.js';
@@ -31,6 +39,8 @@ export class ProgramProcess {
   starts = 0;
   private child: ChildProcess | undefined;
   private readonly configuration: string;
+  /** Length of the log when the last process was started. */
+  private saidBefore = 0;
 
   constructor(private readonly options: ProgramOptions) {
     this.log = join(options.folder, `${options.nodeName}.log`);
@@ -60,6 +70,7 @@ export class ProgramProcess {
   start(): void {
     const { namespace, nodeName } = this.options;
     const log = openSync(this.log, 'a');
+    this.saidBefore = fstatSync(log).size;
     const options = [`--config=${this.configuration}`, `--hostname-override=${nodeName}`];
     // ip executes the program in its own place: the process is the program's.
     this.child = spawn('ip', ['netns', 'exec', namespace, program, ...options], {
@@ -67,6 +78,12 @@ export class ProgramProcess {
     });
     closeSync(log);
     this.starts++;
+  }
+
+  /** Whether the process that runs has compared the kernel's table of the family since it was started. */
+  hasCompared(family: 'IPv4' | 'IPv6'): boolean {
+    const said = readFileSync(this.log, 'utf8').slice(this.saidBefore);
+    return new RegExp(`"Kernel state compared and completed" .*family="${family}"`).test(said);
   }
 
   get running(): boolean {

@@ -32,6 +32,8 @@ export interface Collection {
 }
 
 export interface Table {
+  /** It has flags, of which there is one that matters: dormant. (What nft 1.0.6 prints as its name is chance.) */
+  readonly asleep: boolean;
   readonly chains: ReadonlyMap<string, Chain>;
   readonly collections: ReadonlyMap<string, Collection>;
 }
@@ -64,7 +66,7 @@ function text(fields: Fields, name: string): string {
 
 /**
  * @param own tables that are not foreign, as 'ip kube-proxy'
- * @throws RulesetError also for what nft 1.0.6 prints of a table that is asleep: it breaks off
+ * @throws RulesetError also for what nft 1.0.6 may print of a table that is asleep: it breaks off
  */
 export function parseRuleset(json: string, own: ReadonlySet<string>): Ruleset {
   let document: { readonly nftables: readonly Fields[] };
@@ -88,7 +90,11 @@ export function parseRuleset(json: string, own: ReadonlySet<string>): Ruleset {
     }
     switch (kind) {
       case 'table': {
-        const content = { chains: new Map<string, Chain>(), collections: new Map<string, Collection>() };
+        const content = {
+          asleep: fields['flags'] !== undefined,
+          chains: new Map<string, Chain>(),
+          collections: new Map<string, Collection>(),
+        };
         chains.set(table, content.chains);
         collections.set(table, content.collections);
         tables.set(table, content);

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Random } from '../../src/netlink/testing/random.js';
+import { CommandError } from '../conformance/commands.js';
 import { catalogue } from '../faults/catalogue.js';
 import { patiently } from '../patience.js';
 import { attackKinds, makeAttack } from './attacks.js';
@@ -248,11 +249,10 @@ export class Soak {
     const rest = this.lastAttackAt + restBetweenAttacksMs - performance.now();
     if (rest > 0) await sleep(rest);
     const withChanges = random.below(4) === 0 ? this.change(1 + random.below(3)) : Promise.resolve('');
-    await this.lab.alder.nft(attack.script);
+    const worked = await this.strikeAt(this.lab.alder, attack.script);
     if (both) {
-      // The same words, though they may name what is not there.
       const own = makeAttack(kind, await this.lab.birch.ruleset(), this.attacks);
-      if (own !== undefined) await this.lab.birch.nft(own.script);
+      if (own !== undefined) await this.strikeAt(this.lab.birch, own.script);
     }
     this.lastAttackAt = performance.now();
     if (attack.flushesAll) {
@@ -267,10 +267,22 @@ export class Soak {
       count: (times) => {
         // The first transaction was the attack itself; nothing else may have come in between.
         const alone = changes === '' && times !== undefined && times.last > times.first;
-        report.repaired(kind, alone ? times.last - times.first : undefined);
+        if (worked) report.repaired(kind, alone ? times.last - times.first : undefined);
         this.lastAttackAt = performance.now();
       },
     };
+  }
+
+  /** @returns false when it came too late: what it names has gone meanwhile */
+  private async strikeAt(node: NodeUnderTest, script: string): Promise<boolean> {
+    try {
+      await node.nft(script);
+      return true;
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      this.report.tell(`an attack that did not work: ${error.message}`);
+      return false;
+    }
   }
 
   private async trouble(): Promise<Done> {
@@ -318,7 +330,7 @@ export class Soak {
     if (attacked) {
       const kind = attackKinds[random.below(attackKinds.length)] ?? '';
       attack = makeAttack(kind, await lab.alder.ruleset(), this.attacks);
-      if (attack !== undefined) await lab.alder.nft(attack.script);
+      if (attack !== undefined) await this.strikeAt(lab.alder, attack.script);
       if (attack?.flushesAll === true) await lab.alder.nft(foreignTables);
     }
     lab.alder.program.start();

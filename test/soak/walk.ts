@@ -37,10 +37,8 @@ export type Outcome =
   | { readonly kind: 'passed'; readonly masqueraded: boolean }
   | { readonly kind: 'translated'; readonly to: string; readonly masqueraded: boolean };
 
-/** Elements, rules and chains that packets have met. */
+/** Elements that packets have met. */
 export class Touched {
-  readonly chains = new Set<string>();
-  readonly rules = new Set<string>();
   private readonly elements = new Map<string, Set<string>>();
 
   element(collection: string, key: string): void {
@@ -188,9 +186,7 @@ class Walk {
 
   private chain(chain: Chain, depth: number): Verdict {
     if (depth > 16) throw new RulesetError(`a loop of jumps through ${chain.name}`);
-    this.touched.chains.add(chain.name);
-    for (const [index, rule] of chain.rules.entries()) {
-      this.touched.rules.add(`${chain.name} ${index}`);
+    for (const rule of chain.rules) {
       const verdict = this.rule(rule.statements, depth, chain.name);
       // The end of a chain that was jumped to is the next rule here; of a base chain its policy, which is to accept.
       if (verdict === 'return') return 'next';
@@ -275,7 +271,7 @@ class Walk {
     if (value === undefined) return false;
     if (typeof right === 'string' && right.startsWith('@')) return this.find(right, value) !== undefined;
     if (isFields(right) && isFields(right['prefix'])) {
-      return isWithin(String(value), `${asText(right['prefix']['addr'])}/${asText(right['prefix']['len'])}`);
+      return isWithinPrefix(String(value), right['prefix']);
     }
     return value === plain(right);
   }
@@ -353,9 +349,7 @@ class Walk {
   /** A part of a key, as nft prints it in elements. */
   private printed(expression: Json): string | number | undefined {
     const value = this.value(expression);
-    return typeof value === 'number' && JSON.stringify(expression).includes('"priority"')
-      ? classText(value)
-      : value;
+    return typeof value === 'number' && isClass(expression) ? classText(value) : value;
   }
 
   private field({ protocol, field }: Readonly<Record<string, Json>>): string | number {
@@ -390,6 +384,33 @@ class Walk {
     const number = numberOf(text);
     return collection.ranges.find(({ from, to }) => from <= number && number <= to)?.key;
   }
+}
+
+const within = new WeakMap<object, Map<string, boolean>>();
+
+/** The same few sources are asked about again and again. */
+function isWithinPrefix(address: string, prefix: Readonly<Record<string, Json>>): boolean {
+  let known = within.get(prefix);
+  if (known === undefined) within.set(prefix, (known = new Map<string, boolean>()));
+  let result = known.get(address);
+  if (result === undefined) {
+    result = isWithin(address, `${asText(prefix['addr'])}/${asText(prefix['len'])}`);
+    known.set(address, result);
+  }
+  return result;
+}
+
+const classes = new WeakMap<object, boolean>();
+
+/** Whether an expression is about a class id, which nft prints as two numbers. */
+function isClass(expression: Json): boolean {
+  if (typeof expression !== 'object' || expression === null) return false;
+  let known = classes.get(expression);
+  if (known === undefined) {
+    known = JSON.stringify(expression).includes('"priority"');
+    classes.set(expression, known);
+  }
+  return known;
 }
 
 const maskedAddresses = new Map<string, string>();

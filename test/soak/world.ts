@@ -283,7 +283,7 @@ function nodePortOffset(portName: string): number {
 }
 
 /** From 10.177.0.50 on, by sixteens in IPv6 as in IPv4: whatever the index, in the service range. */
-function clusterIP(index: number, family: Family): string {
+export function clusterIP(index: number, family: Family): string {
   const number = 50 + index;
   return family === 'IPv4' ? `10.177.${number >> 8}.${number & 255}` : `fd77::${number.toString(16)}`;
 }
