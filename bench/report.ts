@@ -233,6 +233,14 @@ function addDataPath({ sizes, chains }: DataPathResult, add: Add): void {
       through <= 1.1,
     );
   }
+  for (const { services, perSecond } of sizes) {
+    add(
+      `new TCP connections per second through a cluster IP, one client, ${count(services)} services`,
+      count(Math.round(perSecond.clusterIP)),
+      `to the pod's own address ${count(Math.round(perSecond.direct))}`,
+      perSecond.clusterIP / perSecond.direct,
+    );
+  }
   const peers = chains ?? [];
   for (const kind of ['clusterIP', 'loadBalancerIP', 'nodePort'] as const) {
     const name = { clusterIP: 'cluster IP', loadBalancerIP: 'load balancer address', nodePort: 'node port' }[
