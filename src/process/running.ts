@@ -19,6 +19,7 @@ import type { ClusterState } from './cluster-state.js';
 import { Feud } from './feud.js';
 import { LocalAddresses } from './local-addresses.js';
 import { LostAddresses } from './lost-addresses.js';
+import { keepHeapTight } from './memory.js';
 import type { ChosenMode } from './mode.js';
 import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
 import { allowRouteLocalnet, routeLocalnetIsOn } from './route-localnet.js';
@@ -191,7 +192,10 @@ export class Running {
         if (repaired) reconciler?.suspectAll();
         void this.nodePortHealth.get(family)?.openAll();
         this.countRules(family);
-        if (this.unserved.delete(family) && this.unserved.size === 0) void this.removeLeftovers();
+        if (this.unserved.delete(family) && this.unserved.size === 0) {
+          keepHeapTight();
+          void this.removeLeftovers();
+        }
       },
     });
     this.maintenance = setInterval(() => {
