@@ -7,7 +7,7 @@ import { NodePortHealth } from '../health/node-ports.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
 import { errorText, type Logger } from '../log/logger.js';
-import { removeLeftovers, Report, type IpvsDrain } from '../leftovers/index.js';
+import { removeLeftovers } from '../leftovers/index.js';
 import type { Metrics } from '../metrics/metrics.js';
 import { resolveDetectors } from '../model/detector.js';
 import type { ServiceModel } from '../model/model.js';
@@ -17,6 +17,7 @@ import { openBackend, type Backend } from './backend.js';
 import type { ClusterModel } from './cluster-model.js';
 import type { ClusterState } from './cluster-state.js';
 import { Feud } from './feud.js';
+import { LeftoverRemoval } from './leftover-removal.js';
 import { LocalAddresses } from './local-addresses.js';
 import { LostAddresses } from './lost-addresses.js';
 import { keepHeapTight } from './memory.js';
@@ -61,8 +62,7 @@ export class Running {
   private readonly podCIDRs: string;
   private readonly lostAddresses: LostAddresses;
   private readonly feud: Feud;
-  /** Of connections that mode ipvs left, while there are any. */
-  private drain: IpvsDrain | undefined;
+  private readonly leftovers: LeftoverRemoval;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
 
@@ -169,6 +169,10 @@ export class Running {
         }),
       );
     }
+    this.leftovers = new LeftoverRemoval({
+      remove: () => removeLeftovers(this.backend.keeps()),
+      log: log.named('leftovers'),
+    });
     this.lostAddresses = new LostAddresses(options.troubled);
     const refusedServices = new RefusedServices(options.troubled, (key) => this.model.uidOf(key));
     this.loop = new SyncLoop({
@@ -194,13 +198,13 @@ export class Running {
         this.countRules(family);
         if (this.unserved.delete(family) && this.unserved.size === 0) {
           keepHeapTight();
-          void this.removeLeftovers();
+          this.leftovers.start();
         }
       },
     });
     this.maintenance = setInterval(() => {
       this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
-      if (this.drain !== undefined) void this.continueDraining();
+      void this.leftovers.continueDraining();
     }, this.maintenancePeriod()).unref();
     if (config.fullCheckPeriodMs > 0) {
       this.fullCheck = setInterval(() => {
@@ -224,6 +228,7 @@ export class Running {
     await this.backend.stopWatching();
     this.feud.close();
     await this.loop.stop();
+    this.leftovers.stop();
     for (const health of this.nodePortHealth.values()) health.close();
     await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
     this.localAddresses.stop();
@@ -284,35 +289,6 @@ export class Running {
         )
         .join(', '),
     );
-  }
-
-  /** Of other modes, now that no moment without rules can come of it. */
-  private async removeLeftovers(): Promise<void> {
-    const report = await removeLeftovers(this.backend.keeps());
-    this.drain = report.drain;
-    this.tellLeftovers(report);
-    for (const { what } of report.outcomes.filter(({ kind }) => kind === 'draining'))
-      this.options.log
-        .named('leftovers')
-        .info('Connections that mode ipvs left go on; IPVS is removed when they are over', { what });
-  }
-
-  /** Connections that mode ipvs left end one after the other. */
-  private async continueDraining(): Promise<void> {
-    const report = new Report();
-    if ((await this.drain?.step(report)) === undefined) this.drain = undefined;
-    this.tellLeftovers(report);
-  }
-
-  private tellLeftovers({ outcomes }: Report): void {
-    const log = this.options.log.named('leftovers');
-    for (const outcome of outcomes) {
-      const { kind, what } = outcome;
-      if (kind === 'removed') log.info('Removed what another mode had left', { what });
-      if (kind === 'kept') log.warn('Left what another mode had made', { what, why: outcome.why });
-      if (kind === 'failed')
-        log.error('Failed to remove what another mode had left', outcome.error, { what });
-    }
   }
 
   private localAddressesChanged(): void {

@@ -1,0 +1,100 @@
+/**
+ * Removes what other modes left, once this one's rules are in the kernel. What fails is tried again with growing pauses: the lock
+ * of iptables is somebody else's for a while, a chain is in use until a second program lets go of it. Connections that
+ * mode ipvs left are waited for.
+ */
+import { Report, type Outcome } from '../leftovers/index.js';
+import type { Logger } from '../log/logger.js';
+
+/** Pauses before the second and later attempts; after the last one it is left to `--cleanup`. */
+const retryAfterMs: readonly number[] = [5_000, 20_000, 80_000, 320_000, 1_280_000];
+
+/** What a Report of leftovers/ tells. */
+export interface Removal {
+  readonly outcomes: readonly Outcome[];
+  /** Connections of mode ipvs that are waited for: each step() says how far that is, and undefined at the end. */
+  readonly drain: { step(report: Report): Promise<unknown> } | undefined;
+}
+
+export interface LeftoverRemovalOptions {
+  /** removeLeftovers(). */
+  readonly remove: () => Promise<Removal>;
+  readonly log: Logger;
+  /** For tests. */
+  readonly retryAfterMs?: readonly number[];
+}
+
+export class LeftoverRemoval {
+  private drain: Removal['drain'];
+  private timer: NodeJS.Timeout | undefined;
+  private attempts = 0;
+  private stopped = false;
+  /** What was said already: another attempt meets most of it again. */
+  private readonly told = new Set<string>();
+
+  constructor(private readonly options: LeftoverRemovalOptions) {}
+
+  start(): void {
+    void this.attempt();
+  }
+
+  /** Now and then: connections that mode ipvs left end one after the other. */
+  async continueDraining(): Promise<void> {
+    if (this.drain === undefined || this.stopped) return;
+    const { drain } = this;
+    const report = new Report();
+    const left = await drain.step(report);
+    // Another attempt may have begun a new one meanwhile.
+    if (left === undefined && this.drain === drain) this.drain = undefined;
+    this.tell(report.outcomes);
+  }
+
+  /** No further attempt. One that is under way is not waited for: it may be waiting for others itself. */
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.timer);
+  }
+
+  private async attempt(): Promise<void> {
+    const { log } = this.options;
+    const report = await this.options.remove();
+    this.drain = report.drain;
+    this.tell(report.outcomes);
+    for (const { kind, what } of report.outcomes) {
+      if (kind === 'draining')
+        log.info('Connections that mode ipvs left go on; IPVS is removed when they are over', { what });
+    }
+    if (this.stopped || !report.outcomes.some(({ kind }) => kind === 'failed')) return;
+    const pauses = this.options.retryAfterMs ?? retryAfterMs;
+    const pause = pauses[this.attempts++];
+    if (pause === undefined) {
+      log.warn('What could not be removed stays; kube-proxy --cleanup says why when it is run', {
+        attempts: this.attempts,
+      });
+      return;
+    }
+    log.info('Removing what another mode had left is tried again', { seconds: pause / 1000 });
+    this.timer = setTimeout(() => {
+      void this.attempt();
+    }, pause).unref();
+  }
+
+  private tell(outcomes: readonly Outcome[]): void {
+    const { log } = this.options;
+    for (const outcome of outcomes) {
+      const { kind, what } = outcome;
+      if (kind === 'removed') log.info('Removed what another mode had left', { what });
+      if (kind === 'kept' && this.isNews(what, outcome.why))
+        log.warn('Left what another mode had made', { what, why: outcome.why });
+      if (kind === 'failed' && this.isNews(what, outcome.why))
+        log.error('Failed to remove what another mode had left', outcome.error, { what });
+    }
+  }
+
+  private isNews(what: string, why: string): boolean {
+    const text = `${what}: ${why}`;
+    if (this.told.has(text)) return false;
+    this.told.add(text);
+    return true;
+  }
+}
