@@ -9,7 +9,7 @@ import { LeftoverRemoval, type Removal } from './leftover-removal.js';
 function begin(
   outcomes: readonly ((report: Report) => void)[],
   retryAfterMs = [10, 20, 30],
-  drain: Removal['drain'] = undefined,
+  drain?: Removal['drain'],
 ) {
   const lines: string[] = [];
   const at: number[] = [];
