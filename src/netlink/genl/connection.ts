@@ -122,25 +122,28 @@ export class GenericConnection {
 }
 
 function* mapped(requests: Iterable<BatchedGenericRequest>): Generator<BatchedRequest> {
-  for (const request of requests) yield { ...framed(request), operation: request.operation };
+  for (const request of requests) yield framed(request, request.operation);
 }
 
 function plain(request: GenericRequest): Request {
-  return { ...framed(request), operation: request.operation };
+  return framed(request, request.operation);
 }
 
-function framed({
-  family,
-  command,
-  encode,
-  names,
-}: Omit<GenericRequest, 'operation'>): Omit<Request, 'operation'> {
-  return {
-    type: family.id,
-    encode: (writer) => {
-      writeGenericHeader(writer, command, family.version);
-      encode?.(writer);
-    },
-    ...(names === undefined ? {} : { names: { headerLength: GENL_HEADER, attributes: names } }),
+/** There are hundred thousands of them: no copies of objects. */
+function framed<Operation>(
+  { family, command, encode, names }: Omit<GenericRequest, 'operation'>,
+  operation: Operation,
+): Omit<Request, 'operation'> & { readonly operation: Operation } {
+  const framedEncode = (writer: AttributeWriter): void => {
+    writeGenericHeader(writer, command, family.version);
+    encode?.(writer);
   };
+  return names === undefined
+    ? { type: family.id, operation, encode: framedEncode }
+    : {
+        type: family.id,
+        operation,
+        encode: framedEncode,
+        names: { headerLength: GENL_HEADER, attributes: names },
+      };
 }

@@ -180,6 +180,7 @@ export class IpvsConnection {
    */
   executeAll(commands: Iterable<IpvsCommand>): Refusal[] {
     const { family } = this;
+    const serviceKeys = new RepeatedKey();
     const requests = function* () {
       for (const command of commands) {
         yield {
@@ -187,7 +188,7 @@ export class IpvsConnection {
           command: COMMAND_NUMBERS[command.do],
           operation: () => describeCommand(command),
           encode: (writer: AttributeWriter) => {
-            encodeCommand(writer, command);
+            encodeCommand(writer, command, serviceKeys);
           },
           names: NAMES,
         };
@@ -305,7 +306,24 @@ export class IpvsConnection {
   }
 }
 
-function encodeCommand(writer: AttributeWriter, command: IpvsCommand): void {
+/** Writes the keys of virtual servers. The same one comes again with each of its real servers, so its bytes are kept. */
+class RepeatedKey {
+  private key: VirtualServerKey | undefined;
+  private bytes = Buffer.alloc(0);
+
+  write(writer: AttributeWriter, key: VirtualServerKey): void {
+    if (key === this.key) {
+      writer.raw(this.bytes);
+      return;
+    }
+    const start = writer.length;
+    encodeService(writer, key);
+    this.key = key;
+    this.bytes = Buffer.from(writer.buffer.subarray(start, writer.length));
+  }
+}
+
+function encodeCommand(writer: AttributeWriter, command: IpvsCommand, keys = new RepeatedKey()): void {
   switch (command.do) {
     case 'add service':
     case 'change service':
@@ -316,11 +334,11 @@ function encodeCommand(writer: AttributeWriter, command: IpvsCommand): void {
       return;
     case 'add destination':
     case 'change destination':
-      encodeService(writer, command.service);
+      keys.write(writer, command.service);
       encodeDestination(writer, command.destination, command.settings);
       return;
     case 'delete destination':
-      encodeService(writer, command.service);
+      keys.write(writer, command.service);
       encodeDestination(writer, command.destination);
   }
 }
