@@ -237,6 +237,7 @@ export async function until(what: string, isSo: () => boolean, limitMs = 20_000)
   const deadline = Date.now() + patiently(limitMs);
   while (!isSo()) {
     if (Date.now() > deadline) throw new Error(`not in time: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    // To look may cost more than what is waited for.
+    await new Promise((resolve) => setTimeout(resolve, patiently(50)));
   }
 }

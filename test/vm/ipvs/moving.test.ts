@@ -99,7 +99,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     const before = connectionsSoFar();
     await sleep(2_000);
     assert.deepEqual(connectionsSoFar(), before, 'new connections do not reach IPVS');
-    const begunAfterwards = await beginTraffic();
+    const begunAfterwards = await beginTraffic(1);
 
     // Another process of kube-proxy goes on with it.
     await changeTo('nftables', 'SIGKILL');
