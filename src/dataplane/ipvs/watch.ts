@@ -10,7 +10,7 @@ import { TableDamagedError } from '../dataplane.js';
 
 /** How often IPVS is looked at, … */
 const periodMs = 5_000;
-/** … unless that takes more than this share of the time. */
+/** … unless that takes more than this share of the time; then less often, but once a minute at least. */
 const shareOfTime = 1 / 200;
 /** Several addresses mostly go together. */
 const addressDelayMs = 20;
@@ -85,7 +85,7 @@ export class IpvsWatch {
     const damaged = this.options.families.filter((family) => this.isDamaged(family));
     const tookMs = performance.now() - start;
     this.damagesInARow = damaged.length === 0 ? 0 : this.damagesInARow + 1;
-    const pauseMs = Math.max(periodMs, tookMs / shareOfTime);
+    const pauseMs = Math.min(Math.max(periodMs, tookMs / shareOfTime), maxPauseMs);
     this.schedule(Math.max(pauseMs, Math.min(pauseMs * 2 ** (this.damagesInARow - 1), maxPauseMs)));
   }
 
