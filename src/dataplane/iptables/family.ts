@@ -259,6 +259,11 @@ export class IptablesFamily implements Dataplane {
     const { log, family } = this.options;
     const tool = await IptablesTool.open({ ...this.options.tool, family });
     log.info('Programming iptables', { family, tool: tool.description });
+    if (tool.differsFrom !== undefined)
+      log.warn(
+        "The kubelet of this node uses the other kind of iptables, which is not installed here: its rules and ours do not see each other. Install iptables-nft and iptables-legacy beside each other, as Debian's package iptables does",
+        { family, kubelet: tool.differsFrom, ours: tool.kind },
+      );
     this.workshop = {
       tool,
       trials: new AbilityTrials(tool),

@@ -1,17 +1,15 @@
 /**
  * The programs iptables-save and iptables-restore (and their ip6tables twins): this mode's way into the kernel, so that its
- * rules and those of everybody else who uses the same tool fit together. There are two kinds, which do not see each
- * other's rules: `legacy` writes x_tables, `nf_tables` translates. The one in PATH decides, as it does for everybody else
- * on the node.
+ * rules and those of everybody else who uses the same tool fit together. There are two kinds (kind.ts): the node's is used
+ * where the kubelet tells which it is and both are installed, otherwise the one that PATH has under the plain name.
  */
 import { spawn } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
 import type { IPFamily } from '../../model/types.js';
 import { IptablesError } from './errors.js';
+import { kindInUse, type ToolKind } from './kind.js';
 import { canaryTables } from './layout.js';
 import { chains, type TableName } from './names.js';
-
-export type ToolKind = 'legacy' | 'nf_tables';
 
 export interface ToolOptions {
   readonly family: IPFamily;
@@ -29,6 +27,8 @@ interface Outcome {
   readonly stderr: string;
 }
 
+/** Of the names under which both kinds are installed beside each other. */
+const suffixes: Readonly<Record<ToolKind, string>> = { legacy: 'legacy', nf_tables: 'nft' };
 const defaultLockSeconds = 5;
 const defaultTimeoutMs = 120_000;
 const maxErrorText = 2000;
@@ -39,33 +39,47 @@ const rememberedRuns = 64;
 const modern = [1, 6, 2] as const;
 
 export class IptablesTool {
+  readonly kind: ToolKind;
+  /** As printed: '1.8.9'. */
+  readonly version: string;
+  private readonly isModern: boolean;
   private readonly recentPids: number[] = [];
   /** Milliseconds spent in runs. */
   spentMs = 0;
 
   private constructor(
     private readonly options: ToolOptions,
-    readonly kind: ToolKind,
-    /** As printed: '1.8.9'. */
-    readonly version: string,
-    private readonly isModern: boolean,
-  ) {}
+    /** The program's name: 'iptables', 'ip6tables-legacy'. */
+    private readonly name: string,
+    { kind, version }: Program,
+    /** The kubelet uses the other kind, which is not installed: its rules and ours do not see each other. */
+    readonly differsFrom: ToolKind | undefined,
+  ) {
+    this.kind = kind;
+    this.version = version;
+    this.isModern = isAtLeast(version, modern);
+  }
 
   /**
-   * Asks the program what it is.
+   * Finds the program, and asks it what it is.
    * @throws IptablesError IPTABLES_MISSING
    */
   static async open(options: ToolOptions): Promise<IptablesTool> {
-    const name = `${commandOf(options.family)}-restore`;
-    const { stdout, stderr } = await run(name, ['--version'], '', options);
-    const version = /v(\d+(?:\.\d+)+)/.exec(stdout)?.[1];
-    if (version === undefined)
-      throw new IptablesError(
-        'IPTABLES_MISSING',
-        `${name} --version says no version: ${brief(stdout + stderr)}`,
-      );
-    const kind = stdout.includes('nf_tables') ? 'nf_tables' : 'legacy';
-    return new IptablesTool(options, kind, version, isAtLeast(version, modern));
+    const name = commandOf(options.family);
+    const inUse = await kindInUse(async (family) => {
+      const saved = await tryRun(`${commandOf(family)}-legacy-save`, ['-t', 'mangle'], options);
+      return saved instanceof IptablesError ? '' : saved.stdout;
+    });
+    const plain = await askProgram(name, options);
+    const isPlain = !(plain instanceof IptablesError);
+    if (inUse !== undefined && !(isPlain && plain.kind === inUse)) {
+      const otherName = `${name}-${suffixes[inUse]}`;
+      const other = await askProgram(otherName, options);
+      if (!(other instanceof IptablesError) && other.kind === inUse)
+        return new IptablesTool(options, otherName, other, undefined);
+    }
+    if (!isPlain) throw plain;
+    return new IptablesTool(options, name, plain, plain.kind === inUse ? undefined : inUse);
   }
 
   /** `iptables-restore 1.8.9 (nf_tables)` */
@@ -88,7 +102,7 @@ export class IptablesTool {
 
   /** Everything that the kernel holds, as iptables-save prints it. */
   async save(table?: TableName): Promise<string> {
-    const name = `${commandOf(this.options.family)}-save`;
+    const name = `${this.name}-save`;
     const outcome = await this.run(name, table === undefined ? [] : ['-t', table], '');
     if (outcome.status !== 0) throw this.failure(name, outcome, '');
     return outcome.stdout;
@@ -105,10 +119,9 @@ export class IptablesTool {
 
   /** The rules of one chain; cheap with the nf_tables kind, which need not read the others. */
   async listChain(table: TableName, chain: string): Promise<readonly string[]> {
-    const name = commandOf(this.options.family);
-    const outcome = await this.run(name, [...this.waitFlags, '-t', table, '-S', chain], '');
+    const outcome = await this.run(this.name, [...this.waitFlags, '-t', table, '-S', chain], '');
     if (outcome.status === 1) return [];
-    if (outcome.status !== 0) throw this.failure(name, outcome, '');
+    if (outcome.status !== 0) throw this.failure(this.name, outcome, '');
     const start = `-A ${chain} `;
     return outcome.stdout
       .split('\n')
@@ -122,15 +135,14 @@ export class IptablesTool {
    */
   async hasCanary(): Promise<boolean> {
     const [table = 'mangle'] = canaryTables;
-    const name = commandOf(this.options.family);
-    const outcome = await this.run(name, [...this.waitFlags, '-S', chains.canary, '-t', table], '');
+    const outcome = await this.run(this.name, [...this.waitFlags, '-S', chains.canary, '-t', table], '');
     if (outcome.status === 0) return true;
     if (outcome.status === 1) return false;
-    throw this.failure(name, outcome, '');
+    throw this.failure(this.name, outcome, '');
   }
 
   private get restoreName(): string {
-    return `${commandOf(this.options.family)}-restore`;
+    return `${this.name}-restore`;
   }
 
   private get waitFlags(): string[] {
@@ -181,6 +193,38 @@ export class IptablesTool {
 
 function commandOf(family: IPFamily): 'iptables' | 'ip6tables' {
   return family === 'IPv4' ? 'iptables' : 'ip6tables';
+}
+
+/** What a program says of itself. */
+interface Program {
+  readonly kind: ToolKind;
+  readonly version: string;
+}
+
+async function askProgram(command: string, options: ToolOptions): Promise<Program | IptablesError> {
+  const name = `${command}-restore`;
+  const said = await tryRun(name, ['--version'], options);
+  if (said instanceof IptablesError) return said;
+  const version = /v(\d+(?:\.\d+)+)/.exec(said.stdout)?.[1];
+  if (version === undefined)
+    return new IptablesError(
+      'IPTABLES_MISSING',
+      `${name} --version says no version: ${brief(said.stdout + said.stderr)}`,
+    );
+  return { kind: said.stdout.includes('nf_tables') ? 'nf_tables' : 'legacy', version };
+}
+
+async function tryRun(
+  name: string,
+  args: readonly string[],
+  options: ToolOptions,
+): Promise<Outcome | IptablesError> {
+  try {
+    return await run(name, args, '', options);
+  } catch (error) {
+    if (error instanceof IptablesError) return error;
+    throw error;
+  }
 }
 
 function isAtLeast(version: string, least: readonly number[]): boolean {

@@ -2,7 +2,7 @@
 import { accessSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { ToolKind } from '../tool.js';
+import type { ToolKind } from '../kind.js';
 
 const programs: Readonly<Record<ToolKind, string>> = {
   legacy: '/usr/sbin/xtables-legacy-multi',
@@ -29,12 +29,21 @@ export interface ToolFolder {
   remove(): void;
 }
 
-/** A folder in which iptables, iptables-save and iptables-restore and their IPv6 twins are of one kind. */
-export function toolFolder(kind: ToolKind): ToolFolder {
+/**
+ * A folder in which iptables, iptables-save and iptables-restore and their IPv6 twins are of one kind.
+ * @param beside kinds that are there, too, by their full names (iptables-legacy, iptables-nft)
+ */
+export function toolFolder(kind: ToolKind, beside: readonly ToolKind[] = []): ToolFolder {
   const folder = mkdtempSync(path.join(tmpdir(), 'kube-proxy-iptables-'));
-  for (const command of ['iptables', 'ip6tables'])
-    for (const suffix of ['', '-save', '-restore'])
+  for (const command of ['iptables', 'ip6tables']) {
+    for (const suffix of ['', '-save', '-restore']) {
       symlinkSync(programs[kind], path.join(folder, `${command}${suffix}`));
+      for (const other of beside) {
+        const name = `${command}-${other === 'legacy' ? 'legacy' : 'nft'}${suffix}`;
+        symlinkSync(programs[other], path.join(folder, name));
+      }
+    }
+  }
   return {
     path: folder,
     lock: path.join(folder, 'lock'),
