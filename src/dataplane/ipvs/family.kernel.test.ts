@@ -196,6 +196,29 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
   assert.deepEqual([lab.elements(), lab.servers()], [elements, servers]);
 });
 
+test(
+  'affinity behind a mark without its scheduler: the Service is reported, and served by address',
+  { skip },
+  async (context) => {
+    const lab = new Lab({}, context);
+    lab.ipvs.missingSchedulers.add('mh');
+    const local = { ...vip, policy: 'Local' as const };
+    const port = servicePort({ addresses: [local], localEndpoints: [L1], affinitySeconds: 600 });
+    const report = await lab.family.adopt([port]);
+    assert.deepEqual(
+      report.failures.map(({ servicePort: name, error }) => [name, /modprobe ip_vs_mh/.test(error.message)]),
+      [['shop/web', true]],
+    );
+    assert.deepEqual(lab.servers(), ['tcp 192.0.2.1:443 rr flags 1 600 s → 10.61.1.31:9000']);
+    lab.ipvs.missingSchedulers.clear();
+    assert.deepEqual((await lab.apply([port])).failures, []);
+    assert.deepEqual(lab.servers(), [
+      'ip mark of c00002010600000001bb0000 mh flags 8 → 10.61.1.31:9000, 10.61.2.41:9000',
+      'tcp 192.0.2.1:443 rr flags 1 600 s → 10.61.1.31:9000',
+    ]);
+  },
+);
+
 test('a change writes what changed', { skip }, async (context) => {
   const lab = new Lab({}, context);
   const others = Array.from({ length: 50 }, (_, i) =>

@@ -238,7 +238,8 @@ export class VirtualServers {
         cause: reason,
       });
     }
-    tally.fail(wanted.owner, explain(again, wanted));
+    const hasScheduler = this.states.get(id)?.settings.scheduler === wanted.settings.scheduler;
+    tally.fail(wanted.owner, hasScheduler ? again : explain(again, wanted));
   }
 
   /** Learns what the kernel holds of a virtual server. */
@@ -259,7 +260,7 @@ export class VirtualServers {
   }
 }
 
-/** ENOENT: the scheduler is not there. The one that is configured was tried at the start; others are used where it can't be. */
+/** Why a virtual server can't have its scheduler. The configured one was tried at the start; affinityByHash may be missing. */
 function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
   if (error.code !== 'ENOENT') return error;
   return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });

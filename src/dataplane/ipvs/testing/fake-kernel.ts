@@ -26,6 +26,8 @@ export class FakeIpvs implements IpvsKernel {
   readonly connections = new Map<string, readonly [active: number, inactive: number]>();
   /** Commands that it refuses though there is nothing wrong with them. */
   refuses: (words: string) => boolean = () => false;
+  /** Schedulers whose modules are not there. */
+  readonly missingSchedulers = new Set<string>();
   private readonly servers = new Map<string, FakeServer>();
 
   listServices(): VirtualServer[] {
@@ -100,6 +102,7 @@ export class FakeIpvs implements IpvsKernel {
     const key = 'server' in command ? command.server.key : command.service;
     const id = describeKey(key);
     const found = this.servers.get(id);
+    if ('server' in command && this.missingSchedulers.has(command.server.settings.scheduler)) return 'ENOENT';
     if (command.do === 'add service') {
       if (found !== undefined) return 'EEXIST';
       this.servers.set(id, { server: command.server, destinations: new Map() });
