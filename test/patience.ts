@@ -5,7 +5,10 @@
 const factor = Number(process.env['TEST_PATIENCE'] ?? '1');
 if (!(factor >= 1)) throw new RangeError(`TEST_PATIENCE is a number, at least 1; '${factor}' is none`);
 
-/** A time limit, in whatever unit, for the machine that this is. */
-export function patiently(limit: number): number {
-  return limit * factor;
+/**
+ * A time limit, in whatever unit, for the machine that this is.
+ * @param most the factor at most, where nothing is expected to come and each wait is a wait in full
+ */
+export function patiently(limit: number, most = Infinity): number {
+  return limit * Math.min(factor, most);
 }

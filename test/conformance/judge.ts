@@ -6,12 +6,12 @@ import { addressPart, portPart } from './protocol.js';
 import { patiently } from '../patience.js';
 
 /** How long silence must last to count as dropped, where that is what is expected. Milliseconds. */
-const ordinarySilence = patiently(300);
+const ordinarySilence = patiently(300, 5);
 /**
  * The same for TCP over IPv6, and for SCTP. Here the ICMP error comes back while the connect() system call still holds the
  * socket, and the kernel puts it aside (LockDroppedIcmps): only the packet that is sent again after a second is refused.
  */
-const silenceOfRetries = patiently(1400);
+const silenceOfRetries = patiently(1400, 5);
 
 export function silence(protocol: string, target: string): number {
   return protocol === 'SCTP' || (protocol === 'TCP' && target.includes(':'))

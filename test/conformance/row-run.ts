@@ -35,7 +35,7 @@ import { patiently } from '../patience.js';
 /** A connection that was reset is forgotten by IPVS after 10 s, by its own clock; and then the proxy has to look. */
 const forgetsConnections = 20_000 + patiently(1000);
 /** How long a packet may take whose arrival is recorded, but that nobody answers. */
-const arrivalPatience = patiently(300);
+const arrivalPatience = patiently(300, 5);
 /**
  * How long an answer may take. Shorter than the second after which TCP sends a lost SYN again: a connection whose first
  * packet was lost counts as failed.
