@@ -663,6 +663,41 @@ describe('a look at everything', { skip }, () => {
   }
 });
 
+describe('a service port with tens of thousands of endpoints', { skip }, () => {
+  test('grows in several transactions, each of which serves; others are not held up by it', async (t) => {
+    await onNode('IPv4', async (node) => {
+      await node.adopt();
+      const few = servicePort(1, { clusterEndpoints: endpoints(3) });
+      await node.apply([few, servicePort(2)]);
+      const sizes: number[] = [];
+      const commit = node.connection.commit.bind(node.connection);
+      let longestMs = 0;
+      node.connection.commit = (batch) => {
+        const start = performance.now();
+        commit(batch);
+        longestMs = Math.max(longestMs, performance.now() - start);
+        sizes.push(node.eye.getSet(node.nft, tableName, 'endpoints')?.count ?? 0);
+      };
+      const many = servicePort(1, { clusterEndpoints: endpoints(50_000) });
+      const report = await node.apply([many]);
+      t.diagnostic(`the longest of ${sizes.length} transactions took ${longestMs.toFixed(0)} ms`);
+      assert.deepEqual(report.failures, []);
+      assert.ok(sizes.length >= 3, `${sizes.length} transactions`);
+      node.check('grown');
+      assert.equal((await node.adopt()).transactions, 0);
+      await node.apply([servicePort(1, { clusterEndpoints: endpoints(50_000, 2) })]);
+      node.check('one less, one more');
+      await node.apply([few]);
+      node.check('few again');
+      node.connection.refuse = (batch) => (batch.byteLength > 500_000 ? constants.errno.ENOMEM : undefined);
+      const refused = await node.apply([many]);
+      assert.ok(refused.failures.length > 0);
+      node.wanted.set(few.key, few);
+      node.check('refused on its way: as it was');
+    });
+  });
+});
+
 describe('failure', { skip }, () => {
   /** Refuses every batch that mentions the text, as a kernel that can't stand one service port. */
   const refuseAll = (text: string, errno = constants.errno.EINVAL) => {

@@ -82,6 +82,31 @@ class Tally {
   }
 }
 
+/** A service port that gets more elements than this grows in several steps. */
+const growthElements = 16_384;
+
+/**
+ * What a service port is on its way to far more endpoints than it had: everything of it already works, with the first of its
+ * endpoints. So neither the kernel's lock nor our event loop is held for long; where there were none, it works
+ * sooner, too.
+ */
+function* growing(
+  before: ServicePort | undefined,
+  next: ServicePort,
+): Generator<ServicePort, void, undefined> {
+  const sizeOf = ({ clusterEndpoints, localEndpoints }: ServicePort): number =>
+    Math.max(clusterEndpoints.length, localEndpoints.length);
+  const step = Math.max(1, Math.floor(growthElements / Math.max(1, next.addresses.length)));
+  const first = (before === undefined ? 0 : sizeOf(before)) + step;
+  for (let size = first; size < sizeOf(next); size += step) {
+    yield {
+      ...next,
+      clusterEndpoints: next.clusterEndpoints.slice(0, size),
+      localEndpoints: next.localEndpoints.slice(0, size),
+    };
+  }
+}
+
 /** About how many elements a service port has. */
 function extentOf(port: ServicePort | undefined): number {
   if (port === undefined) return 0;
@@ -496,7 +521,11 @@ export class NftablesFamily implements Dataplane {
         steps.push({ key: port.key, name: port.name, next: { ...before.port, addresses: kept } });
       }
     }
-    for (const port of changes.upserted) steps.push({ key: port.key, name: port.name, next: port });
+    for (const port of changes.upserted) {
+      const { key, name } = port;
+      for (const next of growing(this.states.get(key)?.port, port)) steps.push({ key, name, next });
+      steps.push({ key, name, next: port });
+    }
     return steps;
   }
 

@@ -24,12 +24,24 @@ const cases: [current: string, wanted: string, expected: string, why: string][] 
   ['abcdef', 'bdf', 'dbf', 'survivors below the new length stay where they are'],
   ['abc', '', '', 'an empty list has no slots'],
   ['abc', 'xyz', 'xyz', 'all replaced'],
-  ['ab', 'aab', 'ab', 'duplicates count once'],
+  ['abc', 'abcdef', 'abcdef', 'a list that grows at its end is taken as it is'],
+  ['acb', 'abcxyz', 'acbxyz', 'and one that does not'],
 ];
 
 for (const [current, wanted, expected, why] of cases) {
   test(`slots ${current || '-'} + wanted ${wanted || '-'} → ${expected || '-'}: ${why}`, () => {
     assert.equal(text(assignSlots(endpoints(current), endpoints(wanted))), expected);
+  });
+}
+
+for (const [current, wanted, expected, why] of cases) {
+  test(`slots ${current || '-'} + wanted ${wanted || '-'}, survivors are the same objects: ${why}`, () => {
+    const known = new Map(Array.from(current + wanted, (name) => [name, endpoints(name)[0]]));
+    const list = (names: string): Endpoint[] => Array.from(names).flatMap((name) => known.get(name) ?? []);
+    assert.equal(text(assignSlots(list(current), list(wanted))), expected);
+    // Every second one was made anew.
+    const mixed = list(wanted).map((endpoint, i) => (i % 2 === 0 ? endpoint : { ...endpoint }));
+    assert.equal(text(assignSlots(list(current), mixed)), expected);
   });
 }
 

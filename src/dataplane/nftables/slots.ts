@@ -28,27 +28,46 @@ function sameOrder(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
  * above it and newcomers fill the holes in order. So removing one of N endpoints writes at most two elements
  * (the last moves into the hole), adding one writes one.
  *
+ * The model keeps the objects of endpoints that stay, so most survivors are known by identity; text is made only for the others.
+ *
+ * @param wanted each endpoint once
  * @returns one endpoint per slot; the same array object as `current` when nothing moved.
  */
 export function assignSlots(current: readonly Endpoint[], wanted: readonly Endpoint[]): readonly Endpoint[] {
   if (current === wanted || sameOrder(current, wanted)) return current;
-  if (current.length === 0) return wanted;
+  if (current.length === 0 || isBeginning(current, wanted)) return wanted;
 
-  const byKey = new Map<string, Endpoint>();
-  for (const endpoint of wanted) byKey.set(endpointKey(endpoint), endpoint);
-  const count = byKey.size;
-  const slots = new Array<Endpoint | undefined>(count);
-  for (let slot = 0; slot < Math.min(current.length, count); slot++) {
+  const count = wanted.length;
+  const below = Math.min(current.length, count);
+  const slots = new Array<Endpoint | undefined>(count).fill(undefined);
+  const homeless = new Set(wanted);
+  const unknown: number[] = [];
+  for (let slot = 0; slot < below; slot++) {
     const holder = current[slot];
     if (holder === undefined) continue;
-    const key = endpointKey(holder);
-    const survivor = byKey.get(key);
-    if (survivor === undefined) continue;
-    slots[slot] = survivor;
-    byKey.delete(key);
+    if (homeless.delete(holder)) slots[slot] = holder;
+    else unknown.push(slot);
   }
-  const rest = byKey.values();
-  const filled = Array.from({ length: count }, (_, slot) => slots[slot] ?? rest.next().value);
-  const assigned = filled.filter((endpoint) => endpoint !== undefined);
+  if (unknown.length > 0) {
+    const byKey = new Map<string, Endpoint>();
+    for (const endpoint of homeless) byKey.set(endpointKey(endpoint), endpoint);
+    for (const slot of unknown) {
+      const holder = current[slot];
+      const survivor = holder === undefined ? undefined : byKey.get(endpointKey(holder));
+      if (survivor === undefined) continue;
+      slots[slot] = survivor;
+      homeless.delete(survivor);
+    }
+  }
+  const rest = homeless.values();
+  const assigned: Endpoint[] = [];
+  for (const held of slots) {
+    const endpoint = held ?? rest.next().value;
+    if (endpoint !== undefined) assigned.push(endpoint);
+  }
   return sameOrder(current, assigned) ? current : assigned;
+}
+
+function isBeginning(current: readonly Endpoint[], wanted: readonly Endpoint[]): boolean {
+  return current.length < wanted.length && sameOrder(current, wanted.slice(0, current.length));
 }
