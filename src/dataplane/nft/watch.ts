@@ -4,7 +4,7 @@
  * first, later and later when it is undone again and again: two programs that fight must not take the node with them.
  */
 import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import {
   subscribeNftables,
   type Notification,
@@ -296,7 +296,11 @@ export class WatchedDataplane implements Dataplane {
     const extent =
       this.inner.extentOf?.(changes, largeChange) ?? usualExtent * (upserted.length + removed.length);
     if (extent <= largeChange) return this.inner.apply(changes);
-    return this.watch.unwatched(() => this.inner.apply(changes));
+    return this.watch.unwatched(async () => {
+      // What was received and evaluated for it has taken its time already.
+      await nextTurn();
+      return await this.inner.apply(changes);
+    });
   }
 
   async verify(): Promise<CheckReport | undefined> {

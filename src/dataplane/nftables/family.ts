@@ -82,6 +82,10 @@ class Tally {
   }
 }
 
+function isSame(a: Element | undefined, b: Element | undefined): boolean {
+  return a?.set === b?.set && a?.key === b?.key;
+}
+
 /** A service port that gets more elements than this grows in several steps. */
 const growthElements = 16_384;
 
@@ -628,8 +632,11 @@ export class NftablesFamily implements Dataplane {
   }
 
   private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
-    const gone = new Map(old.map((element) => [elementId(element.set, element.key), element]));
-    for (const element of now) {
+    // Most of it is as it was, and endpoints keep their slots: so what is different stands near the end.
+    let same = 0;
+    while (same < old.length && same < now.length && isSame(old[same], now[same])) same++;
+    const gone = new Map(old.slice(same).map((element) => [elementId(element.set, element.key), element]));
+    for (const element of same === 0 ? now : now.slice(same)) {
       if (gone.delete(elementId(element.set, element.key))) continue;
       if (this.countShared(tx, element, 1) === 1) tx.add(element);
     }
