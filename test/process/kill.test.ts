@@ -77,7 +77,6 @@ describe('killed with SIGKILL', { skip }, () => {
     lab = await Lab.open();
     packets = new Packets(lab.topology, random);
     transactions = new Transactions();
-    await lab.putNodes();
     await lab.api.write(bulk.begin());
     lab.alder.program.start();
     await settled();

@@ -60,14 +60,10 @@ export class ApiProcess {
       }
       await flush();
       const { kind, key } = change.remove;
-      const [namespace = '', name = ''] = key.split('/');
+      const [name = '', namespace = ''] = key.split('/').reverse();
       await this.command(`delete?kind=${kind}&namespace=${namespace}&name=${name}`);
     }
     await flush();
-  }
-
-  async put(...objects: readonly unknown[]): Promise<void> {
-    await this.command('put', objects);
   }
 
   /** Many strikes cut the connection that orders them: then there is no answer. */

@@ -1,13 +1,22 @@
 /** A large and simple cluster, IPv4 only: so much of it that its start, a burst and a repair take a while. */
 import type { Random } from '../../src/netlink/testing/random.js';
-import { serviceNameLabel, type Cluster, type EndpointSlice, type Service } from './objects.js';
-import { clusterIP, keyOf, pods, type Change } from './world.js';
+import {
+  serviceNameLabel,
+  type Cluster,
+  type EndpointSlice,
+  type Node,
+  type Service,
+  type ServiceCIDR,
+} from './objects.js';
+import { clusterIP, keyOf, nodeIPs, pods, type Change } from './world.js';
 
 const namespace = 'bulk';
 
 export class Bulk implements Cluster {
   readonly services = new Map<string, Service>();
   readonly slices = new Map<string, EndpointSlice>();
+  readonly nodes = new Map<string, Node>();
+  readonly serviceCIDRs = new Map<string, ServiceCIDR>();
 
   /** @param size so many Services at first; a few more may come */
   constructor(
@@ -16,12 +25,22 @@ export class Bulk implements Cluster {
   ) {}
 
   begin(): Change[] {
-    return Array.from({ length: this.size }, (_, i) => this.add(i)).flat();
-  }
-
-  /** As it is now, for later. */
-  copy(): Cluster {
-    return { services: new Map(this.services), slices: new Map(this.slices) };
+    const node: Node = {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name: 'alder', labels: {} },
+      status: { addresses: nodeIPs.alder.map((address) => ({ type: 'InternalIP', address })) },
+    };
+    const range: ServiceCIDR = {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name: 'kubernetes' },
+      spec: { cidrs: ['10.177.0.0/20'] },
+    };
+    this.nodes.set('alder', node);
+    this.serviceCIDRs.set('kubernetes', range);
+    const services = Array.from({ length: this.size }, (_, i) => this.add(i));
+    return [{ put: node }, { put: range }, ...services.flat()];
   }
 
   /** So many Services change: other endpoints for most, some go or come. */

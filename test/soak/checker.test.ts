@@ -109,7 +109,6 @@ describe('the checker of the soak', { skip }, () => {
     await removeStale();
     lab = await Lab.open();
     packets = new Packets(lab.topology, new Random(2));
-    await lab.putNodes();
     await lab.api.write([...world.begin()]);
     await lab.alder.nft(foreignTables);
     lab.alder.program.start();

@@ -28,8 +28,8 @@ export interface ComparisonOptions {
   readonly sources: readonly Source[];
   /** All addresses that the node has. */
   readonly nodeAddresses: ReadonlySet<string>;
-  /** An address of a service range that no Service ever has. */
-  readonly unallocated: string;
+  /** Addresses that no Service ever has. */
+  readonly unallocated: readonly string[];
   /**
    * For large clusters: every so manieth address is asked about from all sources, and those where it matters who asks; the
    * others from one of them in turn. 1: all.
@@ -85,7 +85,7 @@ class Comparison {
         if (kind === 'cluster IP') add(to.address, 'TCP', unusedPort);
       }
     }
-    add(unallocated, 'TCP', unusedPort);
+    for (const address of unallocated) add(address, 'TCP', unusedPort);
     for (const address of this.nodePortIPs()) add(address, 'UDP', unusedPort);
     for (const { name, elements } of this.table.collections.values()) {
       for (const key of elements.keys()) {

@@ -9,7 +9,9 @@
  */
 import { isIPv6 } from 'node:net';
 import {
+  proxyNameLabel,
   serviceNameLabel,
+  zoneLabel,
   type Cluster,
   type Endpoint,
   type EndpointSlice,
@@ -22,15 +24,10 @@ import { isWithin } from './ruleset.js';
 /** The node's own circumstances. */
 export interface Circumstances {
   readonly nodeName: string;
-  /** topology.kubernetes.io/zone of the Node. */
-  readonly zone: string;
-  /** InternalIPs of the Node, one per family. */
-  readonly nodeIPs: readonly string[];
   /** The node's addresses that serve node ports. */
   readonly nodePortIPs: readonly string[];
   /** --cluster-cidr: who comes from here is a pod. */
   readonly podRanges: readonly string[];
-  readonly serviceRanges: readonly string[];
   readonly masqueradeAll: boolean;
 }
 
@@ -75,7 +72,11 @@ interface KnownEndpoint {
   readonly local: boolean;
   /** On this node, or nobody knows where. */
   readonly maybeHere: boolean;
+  /** Whether an exchange of datagrams that goes on may stay with it. */
+  readonly serving: boolean;
+  /** Hints. */
   readonly zones: readonly string[];
+  readonly nodes: readonly string[];
 }
 
 export const destinationKey = ({ address, protocol, port }: Destination): string =>
@@ -88,17 +89,27 @@ export class Expectation {
   /** Who serves an address. */
   readonly owners = new Map<string, ServicePort>();
   private readonly clusterIPs = new Set<string>();
+  private readonly zone: string | undefined;
+  private readonly nodeIPs: readonly string[];
+  private readonly serviceRanges: readonly string[];
 
   constructor(
     cluster: Cluster,
     readonly circumstances: Circumstances,
   ) {
+    const node = cluster.nodes.get(circumstances.nodeName);
+    this.zone = node?.metadata.labels[zoneLabel];
+    this.nodeIPs = (node?.status.addresses ?? []).map(({ address }) => address);
+    this.serviceRanges = [...cluster.serviceCIDRs.values()].flatMap(({ spec }) => spec.cidrs);
     const slices = new Map<string, EndpointSlice[]>();
     for (const slice of cluster.slices.values()) {
       const owner = `${slice.metadata.namespace}/${slice.metadata.labels?.[serviceNameLabel] ?? ''}`;
       slices.set(owner, [...(slices.get(owner) ?? []), slice]);
     }
-    this.ports = [...cluster.services].flatMap(([key, service]) =>
+    const ours = [...cluster.services].filter(
+      ([, { metadata }]) => metadata.labels?.[proxyNameLabel] === undefined,
+    );
+    this.ports = ours.flatMap(([key, service]) =>
       service.spec.ipFamilies.flatMap((family) =>
         this.portsOf(
           service,
@@ -121,7 +132,7 @@ export class Expectation {
     const port = this.owners.get(destinationKey(to));
     if (port !== undefined) return this.served(port, to, from);
     if (this.clusterIPs.has(to.address)) return { kind: 'rejected' };
-    const reserved = this.circumstances.serviceRanges.some((range) => isWithin(to.address, range));
+    const reserved = this.serviceRanges.some((range) => isWithin(to.address, range));
     return { kind: reserved ? 'dropped' : 'passed' };
   }
 
@@ -155,9 +166,13 @@ export class Expectation {
   everywhere({ endpoints }: ServicePort): readonly string[] {
     const ready = endpoints.filter((endpoint) => endpoint.ready);
     if (ready.length === 0) return targets(endpoints.filter((endpoint) => endpoint.lastResort));
-    const { zone } = this.circumstances;
-    const near = ready.filter(({ zones }) => zones.includes(zone));
-    return targets(near.length > 0 && ready.every(({ zones }) => zones.length > 0) ? near : ready);
+    // A kind of hint counts when all have it, and some name this place.
+    const { nodeName } = this.circumstances;
+    const onNode = ready.filter(({ nodes }) => nodes.includes(nodeName));
+    if (onNode.length > 0 && ready.every(({ nodes }) => nodes.length > 0)) return targets(onNode);
+    const inZone = ready.filter(({ zones }) => this.zone !== undefined && zones.includes(this.zone));
+    if (inZone.length > 0 && ready.every(({ zones }) => zones.length > 0)) return targets(inZone);
+    return targets(ready);
   }
 
   private mayUse({ service, family }: ServicePort, address: string, source: string): boolean {
@@ -166,8 +181,7 @@ export class Expectation {
     const own = ranges.filter((range) => isOf(family)(range.split('/')[0] ?? ''));
     if (own.some((range) => isWithin(source, range))) return true;
     // The node itself may use the address as its source when it has it.
-    const { nodeIPs } = this.circumstances;
-    return source === address && nodeIPs.some((ip) => own.some((range) => isWithin(ip, range)));
+    return source === address && this.nodeIPs.some((ip) => own.some((range) => isWithin(ip, range)));
   }
 
   private portsOf(service: Service, family: Family, slices: readonly EndpointSlice[]): ServicePort[] {
@@ -230,7 +244,9 @@ export class Expectation {
       terminating,
       local: nodeName === this.circumstances.nodeName,
       maybeHere: nodeName === undefined || nodeName === this.circumstances.nodeName,
+      serving,
       zones: (hints?.forZones ?? []).map(({ name }) => name),
+      nodes: (hints?.forNodes ?? []).map(({ name }) => name),
     };
   }
 }

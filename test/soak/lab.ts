@@ -20,7 +20,7 @@ import { Expectation, type Circumstances, type Source } from './expectation.js';
 import type { Cluster } from './objects.js';
 import { ProgramProcess, type Settings } from './program-process.js';
 import { parseRuleset, RulesetError, type Ruleset } from './ruleset.js';
-import { families, pods, serviceRanges, targetPorts, unallocated, zones } from './world.js';
+import { families, nodeIPs, pods, targetPorts, unallocated } from './world.js';
 
 export const podRanges = ['10.61.0.0/16', 'fd61::/48'];
 /** birch alone: its link to alder, where the API server's double listens. */
@@ -41,29 +41,23 @@ export const nodePortChoices: readonly {
 
 interface NodeFacts {
   readonly name: 'alder' | 'birch';
-  readonly zone: string;
-  readonly nodeIPs: readonly string[];
   readonly addresses: ReadonlySet<string>;
 }
 
 const facts: Readonly<Record<'alder' | 'birch', NodeFacts>> = {
   alder: {
     name: 'alder',
-    zone: zones[0] ?? '',
-    nodeIPs: [nodeAddress.v4, nodeAddress.v6],
-    addresses: new Set([nodeAddress.v4, nodeAddress.v6, secondAddress.v4, secondAddress.v6, link.alder]),
+    addresses: new Set([...nodeIPs.alder, secondAddress.v4, secondAddress.v6, link.alder]),
   },
   birch: {
     name: 'birch',
-    zone: zones[1] ?? '',
-    nodeIPs: ['100.64.10.12', '2001:db8:a::12'],
-    addresses: new Set(['100.64.10.12', '2001:db8:a::12', link.birch]),
+    addresses: new Set([...nodeIPs.birch, link.birch]),
   },
 };
 
 /** Who asks, by walk on both nodes; on alder also by packets. */
 export function sourcesOf(node: 'alder' | 'birch', v6: boolean): readonly Source[] {
-  const own = facts[node].nodeIPs[v6 ? 1 : 0] ?? '';
+  const own = nodeIPs[node][v6 ? 1 : 0];
   const others = v6
     ? ['fd61:0:0:1::20', '2001:db8:f::7', '2001:db8:f::200']
     : ['10.61.1.20', '198.51.100.7', '198.51.100.200'];
@@ -119,7 +113,11 @@ export class NodeUnderTest {
   ) {
     const clusterCIDR = podRanges.join(',');
     this.program = new ProgramProcess({ namespace, nodeName: facts.name, folder, clusterCIDR });
-    this.settings = { nodePortAddresses: ['primary'], masqueradeAll: false, nodePortIPs: facts.nodeIPs };
+    this.settings = {
+      nodePortAddresses: ['primary'],
+      masqueradeAll: false,
+      nodePortIPs: nodeIPs[facts.name],
+    };
     this.program.configure(this.settings);
   }
 
@@ -138,15 +136,12 @@ export class NodeUnderTest {
   }
 
   expectation(cluster: Cluster): Expectation {
-    const { name: nodeName, zone, nodeIPs } = this.facts;
+    const { name: nodeName } = this.facts;
     const { masqueradeAll, nodePortIPs } = this.settings;
     const circumstances: Circumstances = {
       nodeName,
-      zone,
-      nodeIPs,
       nodePortIPs,
       podRanges,
-      serviceRanges,
       masqueradeAll,
     };
     return new Expectation(cluster, circumstances);
@@ -243,22 +238,6 @@ export class Lab {
     }
   }
 
-  /** What every cluster has: the two nodes, and the ranges of cluster IPs. */
-  async putNodes(): Promise<void> {
-    const node = ({ name, zone, nodeIPs }: NodeFacts): unknown => ({
-      apiVersion: 'v1',
-      kind: 'Node',
-      metadata: { name, labels: { 'topology.kubernetes.io/zone': zone } },
-      status: { addresses: nodeIPs.map((address) => ({ type: 'InternalIP', address })) },
-    });
-    await this.api.put(node(facts.alder), node(facts.birch), {
-      apiVersion: 'networking.k8s.io/v1',
-      kind: 'ServiceCIDR',
-      metadata: { name: 'kubernetes' },
-      spec: { cidrs: serviceRanges },
-    });
-  }
-
   /** @param keep a folder for the programs' logs */
   async close(keep?: string): Promise<void> {
     await Promise.all([this.alder, this.birch].map(({ program }) => program.end('SIGKILL')));
@@ -287,7 +266,7 @@ async function linkBirch(alder: string, birch: string): Promise<void> {
     ['-n', alder, '-batch', '-'],
     `addr add ${link.alder}/30 dev to-birch\nlink set to-birch addrgenmode none\nlink set to-birch up\n`,
   );
-  const own = facts.birch.nodeIPs.map((ip) => `addr add ${ip} dev lo\n`).join('');
+  const own = nodeIPs.birch.map((ip) => `addr add ${ip} dev lo\n`).join('');
   await run(
     'ip',
     ['-n', birch, '-batch', '-'],

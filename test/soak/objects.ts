@@ -44,7 +44,10 @@ export interface Endpoint {
     readonly serving?: boolean;
     readonly terminating?: boolean;
   };
-  readonly hints?: { readonly forZones: readonly { readonly name: string }[] };
+  readonly hints?: {
+    readonly forZones?: readonly { readonly name: string }[];
+    readonly forNodes?: readonly { readonly name: string }[];
+  };
 }
 
 export interface EndpointSlice {
@@ -59,8 +62,32 @@ export interface EndpointSlice {
 
 export const serviceNameLabel = 'kubernetes.io/service-name';
 
-/** All Services and EndpointSlices, by namespace/name. */
+export interface Node {
+  readonly apiVersion: 'v1';
+  readonly kind: 'Node';
+  readonly metadata: { readonly name: string; readonly labels: Readonly<Record<string, string>> };
+  readonly status: {
+    readonly addresses: readonly { readonly type: 'InternalIP'; readonly address: string }[];
+  };
+}
+
+export interface ServiceCIDR {
+  readonly apiVersion: 'networking.k8s.io/v1';
+  readonly kind: 'ServiceCIDR';
+  readonly metadata: { readonly name: string };
+  readonly spec: { readonly cidrs: readonly string[] };
+}
+
+export type KubeObject = Service | EndpointSlice | Node | ServiceCIDR;
+
+/** Another program serves a Service that has it. */
+export const proxyNameLabel = 'service.kubernetes.io/service-proxy-name';
+export const zoneLabel = 'topology.kubernetes.io/zone';
+
+/** What the API server holds: Services and EndpointSlices by namespace/name, the others by name. */
 export interface Cluster {
   readonly services: ReadonlyMap<string, Service>;
   readonly slices: ReadonlyMap<string, EndpointSlice>;
+  readonly nodes: ReadonlyMap<string, Node>;
+  readonly serviceCIDRs: ReadonlyMap<string, ServiceCIDR>;
 }

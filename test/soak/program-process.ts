@@ -90,6 +90,11 @@ export class ProgramProcess {
     return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null;
   }
 
+  /** undefined while it runs, and when a signal ended it. */
+  get exitCode(): number | undefined {
+    return this.child?.exitCode ?? undefined;
+  }
+
   get pid(): number {
     return this.child?.pid ?? 0;
   }

@@ -19,7 +19,8 @@ export class Report {
   changes = 0;
   troubles = 0;
   configurations = 0;
-  restarts = 0;
+  /** Ended by itself for a documented reason, and started again. */
+  startedAgain = 0;
   readonly kills = { SIGKILL: 0, SIGTERM: 0 };
   packets = 0;
   comparisons = 0;
@@ -91,6 +92,7 @@ export class Report {
       ['troubles of the API server', String(this.troubles)],
       ['configuration exchanged', String(this.configurations)],
       ['killed with SIGKILL, SIGTERM', `${this.kills.SIGKILL}, ${this.kills.SIGTERM}`],
+      ['started again after the API server had refused it', String(this.startedAgain)],
       ['comparisons of kernel and objects', String(this.comparisons)],
       ['packets: connections and datagrams', String(this.packets)],
       ['answers over connections that were held', String(this.held)],

@@ -29,6 +29,9 @@ const limits = {
   /** Pauses between tries of a client that was turned away, as docs/resilience.md tells them. */
   trouble: patiently(100_000),
 };
+/** The API server refused at a start: the program ends, and whoever looks after it starts it again (docs/errors.md). */
+const refusals = [5, 6, 7];
+const beforeStartingAgainMs = 500;
 /** Without a transaction for so long nothing seems to be under way. */
 const quietMs = 60;
 /** Faults that last for a minute or more by themselves (docs/resilience.md); test/faults has them. */
@@ -95,8 +98,7 @@ export class Soak {
    * @throws Mismatch at the first thing that is wrong; the report has it, too
    */
   async run(progress: () => void): Promise<void> {
-    const { lab, report, options } = this;
-    await lab.putNodes();
+    const { report, options } = this;
     await this.write([...this.world.begin()]);
     for (const node of this.nodes) {
       await node.nft(foreignTables);
@@ -225,7 +227,7 @@ export class Soak {
     return changes
       .map((change) =>
         'put' in change
-          ? `${change.put.kind} ${keyOf(change.put)}`
+          ? `${change.put.kind} ${change.put.metadata.name}`
           : `no ${change.remove.kind} ${change.remove.key}`,
       )
       .join(', ');
@@ -234,7 +236,8 @@ export class Soak {
   private async write(changes: readonly Change[]): Promise<void> {
     for (const change of changes) {
       if (!('put' in change)) this.changed.add(change.remove.key.replace(/-[46][ab]$/, ''));
-      else this.changed.add(change.put.kind === 'Service' ? keyOf(change.put) : ownerOf(change.put));
+      else if (change.put.kind === 'Service') this.changed.add(keyOf(change.put));
+      else if (change.put.kind === 'EndpointSlice') this.changed.add(ownerOf(change.put));
     }
     this.report.changes += changes.length;
     await this.lab.api.write(changes);
@@ -318,7 +321,7 @@ export class Soak {
   }
 
   private async kill(): Promise<Done> {
-    const { random, report, lab } = this;
+    const { random, lab } = this;
     const signal = random.below(3) === 0 ? 'SIGTERM' : 'SIGKILL';
     // Right before it dies, while it is away, or both.
     const before = random.below(2) === 0 ? await this.change(1 + random.below(20)) : '';
@@ -334,7 +337,6 @@ export class Soak {
       if (attack?.flushesAll === true) await lab.alder.nft(foreignTables);
     }
     lab.alder.program.start();
-    report.restarts++;
     return {
       what: `${signal}, ${before} | ${during} | ${attack?.kind ?? ''} ${attack?.script.slice(0, 200).trim() ?? ''}`,
       limitMs: limits.usual,
@@ -349,7 +351,6 @@ export class Soak {
     await this.restartEnd(signal);
     if (pauseMs > 0) await sleep(pauseMs);
     this.lab.alder.program.start();
-    this.report.restarts++;
   }
 
   private async restartEnd(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
@@ -363,6 +364,7 @@ export class Soak {
     for (const node of this.nodes) {
       for (;;) {
         while (this.transactions.quietSince(begun) < quietMs) await sleep(5);
+        await this.lookAfter(node, done);
         const { differences, foreign } = await node.judge(this.world);
         this.report.comparisons++;
         if (differences.length === 0 && foreign !== undefined) {
@@ -381,6 +383,18 @@ export class Soak {
       }
     }
     await this.lab.api.heal();
+  }
+
+  /** As a kubelet would. */
+  private async lookAfter({ name, program }: NodeUnderTest, { limitMs }: Done): Promise<void> {
+    if (program.running) return;
+    const { exitCode } = program;
+    if (exitCode === undefined || !refusals.includes(exitCode) || limitMs !== limits.trouble) {
+      this.mismatches([`${name}: the program ended by itself, exit code ${exitCode}:\n${program.tail(5)}`]);
+    }
+    await sleep(beforeStartingAgainMs);
+    program.start();
+    this.report.startedAgain++;
   }
 
   private async ask(done: Done): Promise<void> {

@@ -3,19 +3,29 @@
  * something an API server would accept. Some Services last, with an endpoint each that never changes.
  */
 import type { Random } from '../../src/netlink/testing/random.js';
+import { nodeAddress } from '../conformance/addresses.js';
 import {
+  proxyNameLabel,
   serviceNameLabel,
+  zoneLabel,
   type Cluster,
   type Endpoint,
   type EndpointSlice,
   type Family,
+  type KubeObject,
+  type Node,
   type Protocol,
   type Service,
+  type ServiceCIDR,
 } from './objects.js';
 
 export const families: readonly Family[] = ['IPv4', 'IPv6'];
-/** In the namespaces of test/conformance/topology.ts; its Node is alder. */
-export const zones = ['mtl-1', 'mtl-2'];
+const zones = ['mtl-1', 'mtl-2'];
+/** The two nodes that are looked at; alder is that of test/conformance/topology.ts. */
+export const nodeIPs = {
+  alder: [nodeAddress.v4, nodeAddress.v6],
+  birch: ['100.64.10.12', '2001:db8:a::12'],
+} as const;
 export const lastingServices = 3;
 
 interface Pod {
@@ -53,12 +63,14 @@ const sourceRanges: readonly (readonly string[])[] = [
 ];
 
 export type Change =
-  | { readonly put: Service | EndpointSlice }
-  | { readonly remove: { readonly kind: 'Service' | 'EndpointSlice'; readonly key: string } };
+  | { readonly put: KubeObject }
+  | { readonly remove: { readonly kind: KubeObject['kind']; readonly key: string } };
 
 export class World implements Cluster {
   readonly services = new Map<string, Service>();
   readonly slices = new Map<string, EndpointSlice>();
+  readonly nodes = new Map<string, Node>();
+  readonly serviceCIDRs = new Map<string, ServiceCIDR>();
 
   /** @param most how many Services may be there beside those that last */
   constructor(
@@ -68,6 +80,9 @@ export class World implements Cluster {
 
   /** What is there when it begins. */
   *begin(): Generator<Change> {
+    yield this.putNode('alder', zones[0]);
+    yield this.putNode('birch', zones[1]);
+    yield this.putServiceCIDR('kubernetes', ['10.177.0.0/20', 'fd77::/112']);
     for (let i = 0; i < lastingServices; i++) {
       yield this.put(lastingService(i));
       for (const family of families) yield this.put(lastingSlice(i, family));
@@ -77,6 +92,10 @@ export class World implements Cluster {
 
   /** Something happens to one Service. Yields what the API server is to be told, in this order. */
   *change(): Generator<Change> {
+    if (this.chance(4)) {
+      yield this.changeAround();
+      return;
+    }
     const index = this.random.below(this.most);
     const key = serviceKey(index);
     const service = this.services.get(key);
@@ -113,6 +132,38 @@ export class World implements Cluster {
     if (kind === 'Service') this.services.delete(key);
     else this.slices.delete(key);
     return { remove: { kind, key } };
+  }
+
+  /** Not a Service: the zone of a node, the ranges of cluster IPs. */
+  private changeAround(): Change {
+    if (this.chance(60)) {
+      return this.putNode(this.pick(['alder', 'birch'] as const), this.pick([...zones, undefined]));
+    }
+    if (!this.serviceCIDRs.has('more')) return this.putServiceCIDR('more', ['10.178.0.0/24', 'fd78::/112']);
+    this.serviceCIDRs.delete('more');
+    return { remove: { kind: 'ServiceCIDR', key: 'more' } };
+  }
+
+  private putNode(name: 'alder' | 'birch', zone: string | undefined): Change {
+    const object: Node = {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name, labels: zone === undefined ? {} : { [zoneLabel]: zone } },
+      status: { addresses: nodeIPs[name].map((address) => ({ type: 'InternalIP', address })) },
+    };
+    this.nodes.set(name, object);
+    return { put: object };
+  }
+
+  private putServiceCIDR(name: string, cidrs: readonly string[]): Change {
+    const object: ServiceCIDR = {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name },
+      spec: { cidrs },
+    };
+    this.serviceCIDRs.set(name, object);
+    return { put: object };
   }
 
   private *addService(index: number): Generator<Change> {
@@ -178,6 +229,7 @@ export class World implements Cluster {
       kind: 'Service',
       metadata: {
         ...nameOf(index),
+        ...(this.chance(4) ? { labels: { [proxyNameLabel]: 'somebody-else' } } : {}),
         creationTimestamp: before?.metadata.creationTimestamp ?? `2026-01-02T03:${10 + random.below(50)}:00Z`,
       },
       spec: {
@@ -251,7 +303,14 @@ export class World implements Cluster {
       addresses: [address[family]],
       nodeName,
       conditions,
-      ...(this.chance(50) ? { hints: { forZones: [{ name: this.pick(zones) }] } } : {}),
+      ...(this.chance(50)
+        ? {
+            hints: {
+              forZones: [{ name: this.pick(zones) }],
+              ...(this.chance(30) ? { forNodes: [{ name: nodeName }] } : {}),
+            },
+          }
+        : {}),
     };
   }
 }
@@ -296,8 +355,11 @@ function loadBalancerIP(index: number, family: Family): string {
   return family === 'IPv4' ? `192.0.2.${index + 1}` : `2001:db8:b::${index + 1}`;
 }
 
-export const serviceRanges = ['10.177.0.0/20', 'fd77::/112'];
-export const unallocated: Readonly<Record<Family, string>> = { IPv4: '10.177.15.1', IPv6: 'fd77::f001' };
+/** Addresses that no Service ever has, of the range that is always there and of the one that comes and goes. */
+export const unallocated: Readonly<Record<Family, readonly string[]>> = {
+  IPv4: ['10.177.15.1', '10.178.0.200'],
+  IPv6: ['fd77::f001', 'fd78::200'],
+};
 
 const lastingIndex = (i: number): number => 3000 + i;
 
