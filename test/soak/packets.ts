@@ -8,6 +8,7 @@ import type { Probe, ProbeResult } from '../conformance/protocol.js';
 import type { Topology } from '../conformance/topology.js';
 import type { Random } from '../../src/netlink/testing/random.js';
 import { patiently } from '../patience.js';
+import { clients, describe, type Client } from './clients.js';
 import { expectedInWords } from './comparison.js';
 import {
   destinationKey,
@@ -15,28 +16,11 @@ import {
   type Expectation,
   type Expected,
   type ServicePort,
-  type Source,
 } from './expectation.js';
 
 /** An answer may take long on a busy machine; a drop is known by silence, and waiting for more proves no more. */
 const answerMs = patiently(5000);
 const silenceMs = patiently(250);
-
-interface Client extends Source {
-  readonly place: Place;
-}
-
-function clients(v6: boolean): readonly Client[] {
-  const own = { place: 'alder', address: v6 ? nodeAddress.v6 : nodeAddress.v4, ownNode: true } as const;
-  const pod = {
-    place: 'local-clients',
-    address: v6 ? 'fd61:0:0:1::20' : '10.61.1.20',
-    ownNode: false,
-  } as const;
-  const outside = (address: string): Client => ({ place: 'outside', address, ownNode: false });
-  const others = v6 ? ['2001:db8:f::7', '2001:db8:f::200'] : ['198.51.100.7', '198.51.100.200'];
-  return [own, pod, ...others.map(outside)];
-}
 
 interface Question {
   readonly client: Client;
@@ -158,7 +142,7 @@ export class Packets {
   }
 
   /** In turn, so that no packet meets what connection tracking remembers of an older one. */
-  private port({ address, ownNode }: Client): number {
+  port({ address, ownNode }: Client): number {
     // On the node the program listens below that, from 30000 on are node ports, then those that the kernel chooses.
     const [first, end] = ownNode ? [11_000, 29_999] : [3_000, 65_000];
     // A port of the node is the same one in both families.
@@ -203,7 +187,7 @@ export class Packets {
       this.held.map(async ({ id, place, what, by, saw }) => {
         const result = await this.topology.agent(place).request({ op: 'again', id, timeout: answerMs });
         const same = result.kind === 'answered' && result.by === by && result.saw === saw;
-        return same ? [] : [`a connection that was up, ${what}, answered by ${by}: ${inWords(result)}`];
+        return same ? [] : [`a connection that was up, ${what}, answered by ${by}: ${describe(result)}`];
       }),
     );
     this.held = problems.some((some) => some.length > 0) ? [] : this.held;
@@ -242,7 +226,7 @@ export class Packets {
       for (const { result, count } of report.tallies) {
         if (result.kind === 'answered' && result.place.endsWith('-pods')) continue;
         problems.push(
-          `${count} of ${report.attempts} connections from ${client.address} to ${destinationKey(to)}: ${inWords(result)}`,
+          `${count} of ${report.attempts} connections from ${client.address} to ${destinationKey(to)}: ${describe(result)}`,
         );
       }
     }
@@ -266,7 +250,7 @@ function judge(
   result: ProbeResult | undefined,
 ): string | undefined {
   const wrong = (): string =>
-    `${client.address} to ${destinationKey(to)}: ${inWords(result)}, not ${expectedInWords(expected)}`;
+    `${client.address} to ${destinationKey(to)}: ${describe(result)}, not ${expectedInWords(expected)}`;
   switch (expected.kind) {
     case 'dropped':
       return result?.kind === 'silent' ? undefined : wrong();
@@ -283,16 +267,5 @@ function judge(
       const own = to.address.includes(':') ? nodeAddress.v6 : nodeAddress.v4;
       return seen === (expected.masqueraded ? own : client.address) ? undefined : wrong();
     }
-  }
-}
-
-function inWords(result: ProbeResult | undefined): string {
-  switch (result?.kind) {
-    case 'answered':
-      return `answered by ${result.by} in ${result.place}, which saw ${result.saw}`;
-    case 'failed':
-      return `failed with ${result.message}`;
-    default:
-      return result?.kind ?? 'no result';
   }
 }

@@ -95,7 +95,7 @@ export class Report {
       ['started again after the API server had refused it', String(this.startedAgain)],
       ['comparisons of kernel and objects', String(this.comparisons)],
       ['packets: connections and datagrams', String(this.packets)],
-      ['answers over connections that were held', String(this.held)],
+      ['answers over connections and flows that were held', String(this.held)],
     ];
     const growth = this.growth();
     if (growth !== undefined) {

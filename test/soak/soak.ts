@@ -11,6 +11,7 @@ import { attackKinds, makeAttack } from './attacks.js';
 import type { Destination, ServicePort } from './expectation.js';
 import type { Lab } from './lab.js';
 import { foreignTables, nodePortChoices, type NodeUnderTest } from './lab.js';
+import { Datagrams } from './datagrams.js';
 import { Packets } from './packets.js';
 import type { Report } from './report.js';
 import { Transactions } from './transactions.js';
@@ -56,8 +57,6 @@ export class Mismatch extends Error {
 interface Done {
   readonly what: string;
   readonly limitMs: number;
-  /** Connections to Services that last may have failed meanwhile. */
-  readonly disturbs: boolean;
   /** Told when alder's kernel is right; undefined: without a transaction. */
   readonly count: (times: Times | undefined) => void;
 }
@@ -74,11 +73,13 @@ export class Soak {
   private readonly attacks: Random;
   private readonly world: World;
   private readonly packets: Packets;
+  private readonly datagrams: Datagrams;
   private readonly transactions = new Transactions();
   /** Services that this step changed. */
   private changed = new Set<string>();
   private foreign: string | undefined;
   private lastAttackAt = -Infinity;
+  private hasTraffic = false;
 
   constructor(
     private readonly lab: Lab,
@@ -91,6 +92,7 @@ export class Soak {
     this.attacks = attacks!;
     this.world = new World(changes!, options.services);
     this.packets = new Packets(lab.topology, questions!);
+    this.datagrams = new Datagrams(lab.topology, questions!, (client) => this.packets.port(client));
   }
 
   /**
@@ -104,16 +106,13 @@ export class Soak {
       await node.nft(foreignTables);
       node.program.start();
     }
-    await this.judge(
-      { what: 'start', limitMs: limits.usual, disturbs: false, count: () => undefined },
-      performance.now(),
-    );
-    await this.packets.startSteady(this.lastingAddresses());
+    await this.judge({ what: 'start', limitMs: limits.usual, count: () => undefined }, performance.now());
+    await this.beginTraffic();
     while (report.seconds < options.seconds) {
       await this.step();
       progress();
     }
-    this.mismatches(await this.packets.endSteady(this.lastingAddresses()));
+    await this.endTraffic();
     await this.final();
   }
 
@@ -161,7 +160,7 @@ export class Soak {
     const done = await this.carryOut(kind);
     report.tell(`step ${report.steps}: ${done.what}`);
     await this.judge(done, begun);
-    await this.ask(done);
+    await this.ask();
     for (const { program } of this.nodes) {
       if (!program.running) this.mismatches([`the program ended by itself:\n${program.tail(5)}`]);
     }
@@ -173,7 +172,7 @@ export class Soak {
     kind: 'changes' | 'burst' | 'attack' | 'trouble' | 'kill' | 'configuration',
   ): Promise<Done> {
     const { random, report } = this;
-    const usual = { limitMs: limits.usual, disturbs: false };
+    const usual = { limitMs: limits.usual };
     const counted = (what: string) => (times: Times | undefined) => {
       this.follow(what, times);
     };
@@ -252,6 +251,7 @@ export class Soak {
     const rest = this.lastAttackAt + restBetweenAttacksMs - performance.now();
     if (rest > 0) await sleep(rest);
     const withChanges = random.below(4) === 0 ? this.change(1 + random.below(3)) : Promise.resolve('');
+    if (attack.disturbs) await this.endTraffic();
     const worked = await this.strikeAt(this.lab.alder, attack.script);
     if (both) {
       const own = makeAttack(kind, await this.lab.birch.ruleset(), this.attacks);
@@ -266,7 +266,6 @@ export class Soak {
     return {
       what: `attack${both ? ' on both' : ''}: ${kind}: ${attack.script.slice(0, 300).trim()} ${changes}`,
       limitMs: limits.usual,
-      disturbs: attack.disturbs,
       count: (times) => {
         // The first transaction was the attack itself; nothing else may have come in between.
         const alone = changes === '' && times !== undefined && times.last > times.first;
@@ -313,7 +312,6 @@ export class Soak {
     return {
       what: `trouble: ${name} ${JSON.stringify(trouble)}${kill ? ', and killed' : ''}; ${changes}`,
       limitMs: limits.trouble,
-      disturbs: false,
       count: (times) => {
         this.follow('changes, and the API server in trouble', times);
       },
@@ -333,6 +331,7 @@ export class Soak {
     if (attacked) {
       const kind = attackKinds[random.below(attackKinds.length)] ?? '';
       attack = makeAttack(kind, await lab.alder.ruleset(), this.attacks);
+      if (attack?.disturbs === true) await this.endTraffic();
       if (attack !== undefined) await this.strikeAt(lab.alder, attack.script);
       if (attack?.flushesAll === true) await lab.alder.nft(foreignTables);
     }
@@ -340,7 +339,6 @@ export class Soak {
     return {
       what: `${signal}, ${before} | ${during} | ${attack?.kind ?? ''} ${attack?.script.slice(0, 200).trim() ?? ''}`,
       limitMs: limits.usual,
-      disturbs: attack?.disturbs === true,
       count: (times) => {
         this.follow('killed and started again, with changes', times);
       },
@@ -397,12 +395,26 @@ export class Soak {
     this.report.startedAgain++;
   }
 
-  private async ask(done: Done): Promise<void> {
+  /** New connections to Services that last, all the time: none may fail. */
+  private async beginTraffic(): Promise<void> {
+    await this.packets.startSteady(this.lastingAddresses());
+    this.hasTraffic = true;
+  }
+
+  /**
+   * Also before what disturbs it: what passes while there are no rules goes astray, and the kernel remembers that for a while.
+   */
+  private async endTraffic(): Promise<void> {
+    if (!this.hasTraffic) return;
+    this.hasTraffic = false;
+    this.mismatches(await this.packets.endSteady(this.lastingAddresses()));
+  }
+
+  private async ask(): Promise<void> {
     const { report, packets } = this;
     const expectation = this.lab.alder.expectation(this.world);
-    const steadyProblems = await packets.endSteady(this.lastingAddresses());
-    if (!done.disturbs) this.mismatches(steadyProblems);
-    await packets.startSteady(this.lastingAddresses());
+    await this.endTraffic();
+    await this.beginTraffic();
     const all = expectation.ports;
     const changed = all.filter(({ service }) => this.changed.has(keyOf(service)));
     const some = new Set<ServicePort>();
@@ -410,22 +422,21 @@ export class Soak {
     for (let i = 0; i < 4 && all.length > 0; i++) some.add(all[this.attacks.below(all.length)]!);
     this.mismatches(await packets.ask(expectation, [...some], report.steps % 10 === 0));
     this.mismatches(await packets.askHeld());
-    report.held += packets.holding;
+    this.mismatches(await this.datagrams.ask(expectation, this.changed));
+    report.held += packets.holding + this.datagrams.open;
     for (let i = 0; i < 2; i++) await packets.hold(expectation);
-    report.packets = packets.sent;
+    await this.datagrams.begin(expectation);
+    report.packets = packets.sent + this.datagrams.sent;
   }
 
   /** Everything once more, and by packets every Service. */
   private async final(): Promise<void> {
     this.report.tell('everything once more');
-    await this.judge(
-      { what: 'the end', limitMs: limits.usual, disturbs: false, count: () => undefined },
-      performance.now(),
-    );
+    await this.judge({ what: 'the end', limitMs: limits.usual, count: () => undefined }, performance.now());
     const expectation = this.lab.alder.expectation(this.world);
     this.mismatches(await this.packets.ask(expectation, expectation.ports, true));
     this.mismatches(await this.packets.askHeld());
-    this.report.packets = this.packets.sent;
+    this.report.packets = this.packets.sent + this.datagrams.sent;
   }
 
   /** @throws Mismatch when there are any */

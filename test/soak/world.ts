@@ -137,7 +137,8 @@ export class World implements Cluster {
   /** Not a Service: the zone of a node, the ranges of cluster IPs. */
   private changeAround(): Change {
     if (this.chance(60)) {
-      return this.putNode(this.pick(['alder', 'birch'] as const), this.pick([...zones, undefined]));
+      const zone = this.chance(30) ? undefined : this.pick(zones);
+      return this.putNode(this.pick(['alder', 'birch'] as const), zone);
     }
     if (!this.serviceCIDRs.has('more')) return this.putServiceCIDR('more', ['10.178.0.0/24', 'fd78::/112']);
     this.serviceCIDRs.delete('more');
