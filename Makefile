@@ -8,7 +8,7 @@ help:
 	@echo 'make test    everything: lint, unit, kernel and packet tests'
 	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
 	@echo 'make test-ipvs  every packet case in mode ipvs and over SCTP, in the same machine, 30 minutes'
-	@echo 'make soak    10 minutes of random changes, faults, attacks and kills against the real program; MINUTES=n, SEED=n'
+	@echo 'make soak    random changes, faults, attacks and kills for 10 minutes, then 50 kills; MINUTES=n, SEED=n, KILLS=n'
 	@echo 'make build   leaves a runnable bin/kube-proxy'
 	@echo 'make bench   the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
 	@echo 'make lint    formatter, linter, import boundaries'
@@ -42,8 +42,10 @@ test-vm: build packages
 test-ipvs: build packages
 	@node dist/test/vm/main.js --minutes 90 -- node dist/test/vm/packets.js --all
 
+# The long random test, then the program killed 50 times at random moments, with 2,000 Services.
 soak: build packages
 	@node dist/test/soak/main.js --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+	@KILLS=$(or $(KILLS),50) node --test --test-reporter=spec dist/test/process/kill.test.js
 
 lint: setup
 	@node_modules/.bin/eslint .

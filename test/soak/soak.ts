@@ -49,6 +49,26 @@ const troubleScale = 10;
 /** Repairs soon after one another are put off by the program, more and more. */
 const restBetweenAttacksMs = 1500;
 
+/** What a step does, and in how many of a hundred. */
+const kinds = [
+  { kind: 'changes', share: 45 },
+  { kind: 'attack', share: 25 },
+  { kind: 'kill', share: 9 },
+  { kind: 'trouble', share: 10 },
+  { kind: 'configuration', share: 4 },
+  { kind: 'burst', share: 7 },
+] as const;
+type Kind = (typeof kinds)[number]['kind'];
+
+function draw(random: Random): Kind {
+  let dice = random.below(100);
+  for (const { kind, share } of kinds) {
+    if (dice < share) return kind;
+    dice -= share;
+  }
+  return 'changes';
+}
+
 export class Mismatch extends Error {
   readonly code = 'ERR_SOAK_MISMATCH';
 }
@@ -142,21 +162,10 @@ export class Soak {
     const { random, report } = this;
     this.changed = new Set();
     report.steps++;
-    const dice = random.below(100);
     const begun = performance.now();
     this.transactions.forget();
-    const kind =
-      dice < 45
-        ? 'changes'
-        : dice < 52
-          ? 'burst'
-          : dice < 77
-            ? 'attack'
-            : dice < 87
-              ? 'trouble'
-              : dice < 96
-                ? 'kill'
-                : 'configuration';
+    // One of each to begin with, so that also a short run has them all.
+    const kind = kinds[report.steps - 1]?.kind ?? draw(random);
     const done = await this.carryOut(kind);
     report.tell(`step ${report.steps}: ${done.what}`);
     await this.judge(done, begun);
@@ -168,9 +177,7 @@ export class Soak {
     if (usage !== undefined) report.usage.push({ at: report.seconds, ...usage });
   }
 
-  private async carryOut(
-    kind: 'changes' | 'burst' | 'attack' | 'trouble' | 'kill' | 'configuration',
-  ): Promise<Done> {
+  private async carryOut(kind: Kind): Promise<Done> {
     const { random, report } = this;
     const usual = { limitMs: limits.usual };
     const counted = (what: string) => (times: Times | undefined) => {
