@@ -44,6 +44,9 @@ export interface ReflectorTimings {
   readonly longestRetryAfterMs: number;
 }
 
+/** So many refusals in a row, and a kind that the server had is believed to be there no more. */
+const absentAfter = 5;
+
 export const defaultReflectorTimings: ReflectorTimings = {
   backoff: defaultBackoff,
   watchMinMs: 300_000,
@@ -337,8 +340,12 @@ export class Reflector<T> {
       failure instanceof StatusError &&
       [403, 404].includes(failure.status.code)
     ) {
-      this.#markAbsent(failure);
-      return this.#timings.absentRetryMs * (1 + Math.random());
+      // Servers that have just started say so of what they have, too.
+      const lasts = this.#failuresInRow >= absentAfter;
+      if (lasts || this.#known.size === 0) {
+        this.#markAbsent(failure);
+        return lasts ? this.#timings.absentRetryMs * (1 + Math.random()) : this.#backoff.next();
+      }
     }
     if (failure instanceof Disbelief) {
       this.#log.info(failure.message, { kind, version: this.#version });

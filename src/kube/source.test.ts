@@ -422,6 +422,43 @@ for (const status of [404, 403]) {
   });
 }
 
+const kubernetesCIDR = {
+  apiVersion: 'networking.k8s.io/v1',
+  kind: 'ServiceCIDR',
+  metadata: { name: 'kubernetes' },
+  spec: { cidrs: ['10.96.0.0/12'] },
+};
+
+for (const status of [404, 403]) {
+  test(`service CIDRs that answer ${status} once are there again soon, and what was known stays`, async (t) => {
+    const server = await serve(t);
+    server.store.put(kubernetesCIDR);
+    server.failNext({ status, count: 1, match: 'servicecidrs' });
+    // Minutes, as in life: nothing here may wait for that.
+    const timings = { absentRetryMs: 300_000 };
+    const { recorder, source } = await connect(t, server.url, { kinds: ['ServiceCIDR'], timings });
+    source.start();
+    await until('the object', () => recorder.calls.includes('cidr kubernetes 10.96.0.0/12'), recorder);
+    recorder.take();
+    server.failNext({ status, count: 3, match: 'servicecidrs' });
+    server.compact(true);
+    await until('the failures', () => source.status().ServiceCIDR?.lastError !== undefined, recorder);
+    await until('a watch', () => source.status().ServiceCIDR?.watching === true, recorder);
+    assert.deepEqual(recorder.take(), []);
+  });
+
+  test(`service CIDRs that answer ${status} again and again are gone`, async (t) => {
+    const server = await serve(t);
+    server.store.put(kubernetesCIDR);
+    const { recorder, source } = await connect(t, server.url, { kinds: ['ServiceCIDR'] });
+    source.start();
+    await until('the object', () => recorder.calls.includes('cidr kubernetes 10.96.0.0/12'), recorder);
+    server.failNext({ status, count: 100, match: 'servicecidrs' });
+    server.compact(true);
+    await until('the end of it', () => recorder.calls.includes('cidr kubernetes gone'), recorder);
+  });
+}
+
 // ---------------------------------------------------------------- trouble in a watch
 
 test('a watch that is cut goes on where it was', async (t) => {

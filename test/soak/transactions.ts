@@ -1,7 +1,7 @@
 /** When the kernel's nf_tables rules changed, in the network namespace of the calling thread, whoever did it. */
 import { NftablesConnection } from '../../src/netlink/nftables/index.js';
 
-const everyMs = 2;
+const everyMs = 1;
 
 export class Transactions {
   /** performance.now() of the first and the last change since forget(). */
