@@ -7,7 +7,7 @@ import { removeIpvs } from './ipvs.js';
 import { IpvsDrain } from './ipvs-drain.js';
 import { removeLegacyRules } from './legacy-rules.js';
 import { removeNftRules } from './nft-rules.js';
-import { ipvsTable, nftablesTable } from './names.js';
+import { ipvsTable, nftablesInterimTable, nftablesTable } from './names.js';
 import { removeNftablesTable } from './nftables-tables.js';
 import { Report } from './report.js';
 import { removeSets } from './sets.js';
@@ -44,7 +44,10 @@ export async function removeLeftovers(running: Running): Promise<Report> {
       return;
     }
     try {
-      if (running.mode !== 'nftables') await removeNftablesTable(connection, nftablesTable, report);
+      if (running.mode !== 'nftables') {
+        await removeNftablesTable(connection, nftablesTable, report);
+        await removeNftablesTable(connection, nftablesInterimTable, report, { tellAbsence: false });
+      }
       if (running.mode === 'none') await removeNftablesTable(connection, ipvsTable, report);
       await removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
     } finally {

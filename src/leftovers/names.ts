@@ -116,6 +116,8 @@ export const externalSets: readonly string[] = [
 
 /** Tables of mode nftables. */
 export const nftablesTable = 'kube-proxy';
+/** They stand in for a moment while ours take the place of upstream's; a process that was killed then leaves them. */
+export const nftablesInterimTable = 'kube-proxy-interim';
 
 /** Tables of our mode ipvs; upstream's has rules of iptables and ipsets instead. */
 export const ipvsTable = 'kube-proxy-ipvs';

@@ -6,6 +6,7 @@ export async function removeNftablesTable(
   connection: NftablesConnection,
   table: string,
   report: Report,
+  { tellAbsence = true }: { readonly tellAbsence?: boolean } = {},
 ): Promise<void> {
   for (const family of ['ip', 'ip6'] as const) {
     const what = `nftables table ${family} ${table}`;
@@ -17,7 +18,7 @@ export async function removeNftablesTable(
         report.removed(what);
       } catch (error) {
         if (!(error instanceof NetlinkError) || error.code !== 'ENOENT') throw error;
-        report.absent(what);
+        if (tellAbsence) report.absent(what);
       }
     });
   }

@@ -1,4 +1,4 @@
-/** From upstream's mode iptables to ours, with traffic all the while: nobody may notice. */
+/** From upstream's modes to ours, with traffic all the while: nobody may notice. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { useOwnXtablesLock } from '../../src/leftovers/testing/own-lock.js';
+import { chainPerService } from '../../bench/ruleset-text.js';
 import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
 import {
   type Child,
@@ -69,7 +70,7 @@ function missingIptables(): string | false {
   return spawnSync('iptables-nft', ['--version']).status === 0 ? false : 'needs the package iptables';
 }
 
-describe('from mode iptables of upstream', { skip: skip || missingIptables() }, () => {
+describe('a node changes hands', { skip }, () => {
   const node = new SmallNode();
   const folder = mkdtempSync(join(tmpdir(), 'kpp-migration-'));
   before(async () => {
@@ -81,70 +82,115 @@ describe('from mode iptables of upstream', { skip: skip || missingIptables() }, 
     rmSync(folder, { recursive: true });
   });
 
-  const rules = (kind: string): string => run(`iptables-${kind}-save`);
+  describe('from mode iptables of upstream', { skip: missingIptables() }, () => {
+    const rules = (kind: string): string => run(`iptables-${kind}-save`);
 
-  for (const kind of ['nft', 'legacy'] as const) {
-    test(`iptables-${kind}: established and new connections go on, its rules go, others' stay`, async (t) => {
-      const loaded = spawnSync(`iptables-${kind}-restore`, ['--noflush'], { input: upstreamRules });
-      assert.equal(loaded.status, 0, loaded.stderr.toString());
-      const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
-      const proxy = start(program, `--manifests=${folder}`, ...proxyArguments);
-      t.after(() => {
-        proxy.kill('SIGKILL');
+    for (const kind of ['nft', 'legacy'] as const) {
+      test(`iptables-${kind}: established and new connections go on, its rules go, others' stay`, async (t) => {
+        const loaded = spawnSync(`iptables-${kind}-restore`, ['--noflush'], { input: upstreamRules });
+        assert.equal(loaded.status, 0, loaded.stderr.toString());
+        const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
+        const proxy = start(program, `--manifests=${folder}`, ...proxyArguments);
+        t.after(() => {
+          proxy.kill('SIGKILL');
+        });
+        await proxy.waitFor('Removed what another mode had left');
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        for (const child of traffic) await assertUnhurt(child);
+        const left = rules(kind);
+        assert.doesNotMatch(left, /KUBE-(SERVICES|NODEPORTS|SVC|SEP|EXT|POSTROUTING|MARK-MASQ|FORWARD)/);
+        assert.match(left, /-A POSTROUTING -s 192\.0\.2\.0\/24 -o nowhere -j MASQUERADE/);
+        assert.match(left, /-A INPUT -j KUBE-FIREWALL/, 'belongs to the kubelet');
+        proxy.kill('SIGTERM');
+        assert.equal(await proxy.end(), 0);
+        const cleanup = start(program, '--cleanup');
+        assert.equal(await cleanup.end(), 0, cleanup.output);
       });
-      await proxy.waitFor('Removed what another mode had left');
-      await new Promise((resolve) => setTimeout(resolve, 300));
-      for (const child of traffic) await assertUnhurt(child);
-      const left = rules(kind);
-      assert.doesNotMatch(left, /KUBE-(SERVICES|NODEPORTS|SVC|SEP|EXT|POSTROUTING|MARK-MASQ|FORWARD)/);
-      assert.match(left, /-A POSTROUTING -s 192\.0\.2\.0\/24 -o nowhere -j MASQUERADE/);
-      assert.match(left, /-A INPUT -j KUBE-FIREWALL/, 'belongs to the kubelet');
-      proxy.kill('SIGTERM');
-      assert.equal(await proxy.end(), 0);
-      const cleanup = start(program, '--cleanup');
-      assert.equal(await cleanup.end(), 0, cleanup.output);
-    });
-  }
+    }
 
-  test('between our own modes, by a changed configuration file: back and forth without a lost packet', async () => {
-    const file = join(folder, 'config.conf');
-    const configure = (mode: string): void => {
-      const settings = { mode, clusterCIDR: '10.61.0.0/16', bindAddress: nodeIP };
-      writeFileSync(
-        file,
-        JSON.stringify({
-          apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
-          kind: 'KubeProxyConfiguration',
-          ...settings,
-          // The folder is watched for manifests, too.
-          nodePortAddresses: [`${nodeIP}/32`],
-        }),
+    test('between our own modes, by a changed configuration file: back and forth without a lost packet', async () => {
+      const file = join(folder, 'config.conf');
+      const configure = (mode: string): void => {
+        const settings = { mode, clusterCIDR: '10.61.0.0/16', bindAddress: nodeIP };
+        writeFileSync(
+          file,
+          JSON.stringify({
+            apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+            kind: 'KubeProxyConfiguration',
+            ...settings,
+            // The folder is watched for manifests, too.
+            nodePortAddresses: [`${nodeIP}/32`],
+          }),
+        );
+      };
+      configure('nftables');
+      const proxy = start(
+        program,
+        `--manifests=${join(folder, 'pear.yaml')}`,
+        `--config=${file}`,
+        '--hostname-override=alder',
+        '--v=2',
       );
-    };
-    configure('nftables');
-    const proxy = start(
-      program,
-      `--manifests=${join(folder, 'pear.yaml')}`,
-      `--config=${file}`,
-      '--hostname-override=alder',
-      '--v=2',
-    );
-    try {
-      await proxy.waitFor(/"Kernel state compared and completed".* family="IPv6"/);
-      const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
-      for (const mode of ['iptables', 'nftables', 'iptables', 'nftables']) {
-        const seen = proxy.output.length;
-        configure(mode);
-        await proxy.waitFor(new RegExp(`^[^]{${String(seen)},}Removed what another mode had left`), 20_000);
-        await new Promise((resolve) => setTimeout(resolve, 200));
-        const hasTable = run('nft', 'list', 'tables').includes('table ip kube-proxy');
-        assert.equal(hasTable, mode === 'nftables', mode);
-        assert.equal(/KUBE-SERVICES/.test(run('iptables-save')), mode === 'iptables', mode);
+      try {
+        await proxy.waitFor(/"Kernel state compared and completed".* family="IPv6"/);
+        const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
+        for (const mode of ['iptables', 'nftables', 'iptables', 'nftables']) {
+          const seen = proxy.output.length;
+          configure(mode);
+          await proxy.waitFor(new RegExp(`^[^]{${String(seen)},}Removed what another mode had left`), 20_000);
+          await new Promise((resolve) => setTimeout(resolve, 200));
+          const hasTable = run('nft', 'list', 'tables').includes('table ip kube-proxy');
+          assert.equal(hasTable, mode === 'nftables', mode);
+          assert.equal(/KUBE-SERVICES/.test(run('iptables-save')), mode === 'iptables', mode);
+        }
+        for (const child of traffic) await assertUnhurt(child);
+      } finally {
+        proxy.kill('SIGTERM');
+        assert.equal(await proxy.end(), 0);
       }
-      for (const child of traffic) await assertUnhurt(child);
-    } finally {
-      proxy.kill('SIGTERM');
-      assert.equal(await proxy.end(), 0);
+    });
+  });
+
+  describe('from mode nftables of upstream, a table of the same name', () => {
+    for (const [size, services] of [
+      ['small, in one transaction', 10],
+      ['large, in pieces, with a table that stands in', 2000],
+    ] as const) {
+      test(`${size}: established and new connections go on`, async (t) => {
+        const rules = chainPerService(
+          'kube-proxy',
+          { services, endpoints: 5 },
+          {
+            clusterIP: serviceIP,
+            loadBalancerIP: '203.0.113.9',
+            port: 80,
+            nodePort: 31050,
+            nodeIP,
+            server: { ip: podIP, port: 9000 },
+            podCIDR: { ip: '10.61.0.0', prefixLength: 16 },
+          },
+        );
+        // Rules of an earlier test stay.
+        assert.equal(await start(program, '--cleanup').end(), 0);
+        const loaded = spawnSync('nft', ['-f', '-'], { input: rules });
+        assert.equal(loaded.status, 0, loaded.stderr.toString().slice(0, 500));
+        const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
+        const proxy = start(program, `--manifests=${folder}`, ...proxyArguments);
+        t.after(() => {
+          proxy.kill('SIGKILL');
+        });
+        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv4"/, 20_000);
+        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        for (const child of traffic) await assertUnhurt(child);
+        assert.deepEqual(run('nft', 'list', 'tables', 'ip').match(/kube-proxy.*/g), ['kube-proxy']);
+        assert.doesNotMatch(run('nft', 'list', 'chains', 'ip'), /chain service-/);
+        assert.doesNotMatch(proxy.output, /Another program/);
+        proxy.kill('SIGTERM');
+        assert.equal(await proxy.end(), 0);
+        const cleanup = start(program, '--cleanup');
+        assert.equal(await cleanup.end(), 0, cleanup.output);
+      });
     }
   });
 });

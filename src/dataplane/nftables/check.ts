@@ -9,7 +9,7 @@ import { ElementTable } from '../nft/element-table.js';
 import { noValue } from '../nft/kernel-sets.js';
 import { keyBytes, valueBytes } from './element-bytes.js';
 import { slotKey, slotValue, type Element, type Footprint } from './footprint.js';
-import { maps, sets, tableName } from './names.js';
+import { maps, sets } from './names.js';
 import type { TouchedElements } from '../nft/watch.js';
 import type { Transaction } from './transaction.js';
 
@@ -48,6 +48,7 @@ export class Expected {
   constructor(
     private readonly connection: NftablesConnection,
     private readonly family: 'ip' | 'ip6',
+    private readonly table: string,
     /** Elements found by dumps: what is expected is taken off. */
     private readonly dumped: ReadonlyMap<string, ElementTable>,
   ) {}
@@ -72,7 +73,7 @@ export class Expected {
     for (const [set, elements] of this.bySet) {
       const found = new ElementTable();
       const keys = elements.map(({ key }) => Buffer.from(key, 'latin1'));
-      this.connection.getElements(this.family, tableName, set, keys, (key, value, { comment }) => {
+      this.connection.getElements(this.family, this.table, set, keys, (key, value, { comment }) => {
         found.set(key, Buffer.isBuffer(value) ? value : noValue, comment);
       });
       for (const element of elements) {
@@ -92,7 +93,12 @@ export class Expected {
 }
 
 /** All elements of a set as they are now. */
-export function dump(connection: NftablesConnection, family: 'ip' | 'ip6', set: string): ElementTable {
+export function dump(
+  connection: NftablesConnection,
+  family: 'ip' | 'ip6',
+  tableName: string,
+  set: string,
+): ElementTable {
   let table = new ElementTable();
   connection.listElements(
     family,

@@ -663,6 +663,116 @@ describe('a look at everything', { skip }, () => {
   }
 });
 
+describe('a large table of our name that is laid out otherwise', { skip }, () => {
+  /** A chain per Service, and a verdict map that leads to it, as upstream has it. */
+  const layOut = (node: Node, services: number): void => {
+    node.tamper((batch) => {
+      batch.addTable();
+      batch.addSet({
+        name: 'service-ips',
+        key: [selectors.ipDaddr, selectors.l4proto, selectors.thDport],
+        value: 'verdict',
+      });
+      batch.addChain('nat-prerouting', {
+        base: { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' },
+      });
+      for (let i = 0; i < services; i++) {
+        const name = `service-${i}-shop/web/tcp/http`;
+        batch.addChain(name);
+        batch.addRule(name, [expr.counter()]);
+        const key = Buffer.from([10, 177, i >> 8, i & 255, 6, 0, 0, 0, 0, 80, 0, 0]);
+        batch.addElement('service-ips', key, goTo(name));
+      }
+    });
+  };
+  const commits = (
+    node: Node,
+    fail: (number: number) => number | undefined = () => undefined,
+  ): { bytes: number[] } => {
+    const seen = { bytes: [] as number[] };
+    node.connection.refuse = (batch) => {
+      seen.bytes.push(batch.byteLength);
+      return fail(seen.bytes.length);
+    };
+    return seen;
+  };
+  const tables = (node: Node): string[] => node.eye.listTables(node.nft).map(({ name }) => name);
+  const want = (node: Node, services: number): void => {
+    for (let i = 0; i < services; i++) {
+      const port = servicePort(i, { clusterEndpoints: endpoints(20, i + 1) });
+      node.wanted.set(port.key, port);
+    }
+  };
+
+  test('is replaced in transactions of bounded size; a table of another name stands in meanwhile', async () => {
+    await onNode('IPv4', async (node) => {
+      layOut(node, 1000);
+      want(node, 1000);
+      const { bytes } = commits(node);
+      const report = await node.adopt();
+      assert.deepEqual(report.failures, []);
+      assert.equal(report.transactions, node.connection.commits, 'all are counted');
+      assert.ok(bytes.length > 10 && Math.max(...bytes) < 1.2 * (1 << 20), bytes.join());
+      assert.deepEqual(tables(node), [tableName]);
+      node.check('replaced');
+      assert.equal((await node.adopt()).transactions, 0);
+      assert.equal((await node.dataplane.verify())?.transactions, 0);
+    });
+  });
+
+  test('whenever the process is killed on the way, each service is in one of the tables, and the next process completes it', async () => {
+    const services = 400;
+    let last = Infinity;
+    for (let kill = 1; kill <= last; kill += 3) {
+      await onNode('IPv4', async (node) => {
+        layOut(node, services);
+        want(node, services);
+        const { bytes } = commits(node, (number) => (number >= kill ? constants.errno.EPERM : undefined));
+        try {
+          await node.adopt();
+        } catch {
+          // As if it had been killed there.
+        }
+        if (bytes.length < kill) last = 0;
+        assert.ok(
+          tables(node).some((table) => servedIn(node, table) >= services),
+          `commit ${kill}: ${tables(node).join()}`,
+        );
+        node.connection.refuse = () => undefined;
+        node.restart();
+        assert.deepEqual((await node.adopt()).failures, []);
+        assert.deepEqual(tables(node), [tableName]);
+        node.check(`killed at commit ${kill}`);
+      });
+    }
+  });
+
+  test('a service port that is refused costs only itself', async () => {
+    await onNode('IPv4', async (node) => {
+      layOut(node, 400);
+      want(node, 400);
+      node.connection.refuse = (batch) =>
+        batch.writer.bytes().includes('test/s7:http') ? constants.errno.EINVAL : undefined;
+      const report = await node.adopt();
+      assert.deepEqual(
+        report.failures.map(({ servicePort: name }) => name),
+        ['test/s7:http'],
+      );
+      node.wanted.delete('test/s7:http/TCP');
+      node.check('without it');
+      assert.deepEqual(tables(node), [tableName]);
+    });
+  });
+
+  /** Elements of the map from address to whatever serves it, if a packet meets the table at all. */
+  function servedIn(node: Node, table: string): number {
+    if (!node.eye.listChains(node.nft, table).some(({ base }) => base?.hook === 'prerouting')) return 0;
+    let count = 0;
+    node.eye.listElements(node.nft, table, 'service-ips', () => count++);
+    return count;
+  }
+});
+
 describe('a service port with tens of thousands of endpoints', { skip }, () => {
   test('grows in several transactions, each of which serves; others are not held up by it', async (t) => {
     await onNode('IPv4', async (node) => {

@@ -32,11 +32,12 @@ import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { addressBytes, hostUint32 } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
+import { removeTable } from '../nft/remove-table.js';
 import { nftFamily } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
 import { baseObjects, classRules } from './layout.js';
-import { chains, maps, sets, tableName } from './names.js';
+import { chains, interimTableName, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
 import { assignSlots } from './slots.js';
 import type { TouchedElements } from '../nft/watch.js';
@@ -48,6 +49,9 @@ import { Transaction } from './transaction.js';
  * (measured: 20 ms).
  */
 const transactionBytes = 1 << 20;
+/** A foreign table with no more chains than this, and as many elements of ours in its place, is replaced at once. */
+const smallChains = 300;
+const smallElements = 10_000;
 /** Steps between two turns of the event loop also when they have nothing to write. */
 const stepsPerTurn = 4096;
 /** So long one transaction is put together: the process has others to answer. */
@@ -152,6 +156,7 @@ export class NftablesFamily implements Dataplane {
     private readonly options: DataplaneOptions,
     /** See ReadOptions. */
     private readonly dumpLimit = defaultDumpLimit,
+    private readonly table: typeof tableName | typeof interimTableName = tableName,
   ) {
     this.family = options.family;
     this.nft = nftFamily(options.family);
@@ -214,7 +219,7 @@ export class NftablesFamily implements Dataplane {
     for (const [set, keys] of touched) {
       const found = new ElementTable();
       const bytes = Array.from(keys, (key) => Buffer.from(key, 'latin1'));
-      this.connection.getElements(this.nft, tableName, set, bytes, (key, value, { comment }) => {
+      this.connection.getElements(this.nft, this.table, set, bytes, (key, value, { comment }) => {
         found.set(key, Buffer.isBuffer(value) ? value : noValue, comment);
       });
       for (const key of keys) {
@@ -302,10 +307,10 @@ export class NftablesFamily implements Dataplane {
 
   /** @returns false when everything has to be compared */
   private async verifyAll(tally: Tally): Promise<boolean> {
-    const layout = readLayout(this.connection, this.options);
+    const layout = readLayout(this.connection, this.options, this.table);
     if (typeof layout === 'string' || !this.isLayout(layout.table)) return false;
     const dumped = await this.dumpUncounted(layout.sets);
-    const expected = new Expected(this.connection, this.nft, dumped);
+    const expected = new Expected(this.connection, this.nft, this.table, dumped);
     /** @returns whether the check is still about what the kernel should hold */
     const turn = async (): Promise<boolean> => {
       this.putRight(expected, tally);
@@ -368,7 +373,7 @@ export class NftablesFamily implements Dataplane {
     for (const { name, count } of found) {
       if (count !== undefined || !isByService(name)) continue;
       if (slotMaps.includes(name) && slots > this.dumpLimit) continue;
-      dumped.set(name, dump(this.connection, this.nft, name));
+      dumped.set(name, dump(this.connection, this.nft, this.table, name));
       await sleep(checkPauseMs);
     }
     return dumped;
@@ -376,7 +381,7 @@ export class NftablesFamily implements Dataplane {
 
   /** No set has more elements than are wanted, as far as the kernel tells. */
   private countsHold(): boolean {
-    for (const { name, count } of this.connection.listSets(this.nft, tableName)) {
+    for (const { name, count } of this.connection.listSets(this.nft, this.table)) {
       if (count === undefined || !isByService(name)) continue;
       if (count !== (this.elementCounts.get(name) ?? 0)) return false;
     }
@@ -386,7 +391,7 @@ export class NftablesFamily implements Dataplane {
   // ---- transactions
 
   private begin(memory?: BatchMemory): Transaction {
-    return new Transaction(new Batch(this.nft, tableName, memory));
+    return new Transaction(new Batch(this.nft, this.table, memory));
   }
 
   /** @param purpose 'repair': the kernel has what it had before others changed it */
@@ -496,7 +501,7 @@ export class NftablesFamily implements Dataplane {
     // Which of the last two it is for a key with another value depends on the kernel's age.
     if ((this.adopted || this.partial) && ['ENOENT', 'EEXIST', 'EBUSY'].includes(failure.code)) {
       throw new TableDamagedError(
-        `table ${this.nft} ${tableName} was changed by another program; comparing all of it: ${failure.message}`,
+        `table ${this.nft} ${this.table} was changed by another program; comparing all of it: ${failure.message}`,
         { cause: failure },
       );
     }
@@ -704,18 +709,18 @@ export class NftablesFamily implements Dataplane {
   /** @param dumpLimit see ReadOptions */
   private async compare(ports: readonly ServicePort[], tally: Tally, dumpLimit: number): Promise<void> {
     this.adopted = this.baseWritten = this.partial = false;
-    const found = await readTable(this.connection, this.options, { dumpLimit });
-    if (found === 'foreign' && this.replaceTable(ports, tally)) {
+    const found = await readTable(this.connection, this.options, this.table, { dumpLimit });
+    if (found === 'foreign' && this.isSmall(ports) && this.replaceTable(ports, tally)) {
       this.adopted = this.baseWritten = true;
       this.countElements();
       return;
     }
+    if (found === 'foreign') await this.makeRoom(ports, tally);
 
     this.forget();
     const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
     this.partial = kernel.isPartial;
     const tx = this.begin();
-    if (found === 'foreign') tx.batch.deleteTable();
     this.writeBase(tx, kernel);
     const unknownChains = this.adoptClasses(tx, kernel);
     this.affinityNumbers.reserve(kernel.affinityServiceNumbers());
@@ -742,19 +747,48 @@ export class NftablesFamily implements Dataplane {
       unknownChains.filter((name) => !this.classUse.has(name)),
       tally,
     );
+    if (this.table !== interimTableName)
+      tally.transactions += await removeTable(this.connection, this.nft, interimTableName);
     this.adopted = true;
     this.partial = false;
     this.countElements();
   }
 
+  /** Whether a foreign table and what comes in its place fit into one transaction. */
+  private isSmall(ports: readonly ServicePort[]): boolean {
+    if (this.connection.listChains(this.nft, this.table).length > smallChains) return false;
+    let elements = 0;
+    for (const port of ports) {
+      elements += extentOf(port);
+      if (elements > smallElements) return false;
+    }
+    return true;
+  }
+
+  /**
+   * A large table that is not laid out as ours is taken down in pieces, as ours is put up in pieces; and the kernel knows no new
+   * names for tables. So a table of another name stands in meanwhile. Two tables that say the same do not disturb each
+   * other: the first that translates a connection has done so for the second (nf_nat_inet_fn), and what is only
+   * in one of them is served by that one.
+   */
+  private async makeRoom(ports: readonly ServicePort[], tally: Tally): Promise<void> {
+    if (this.table !== interimTableName) {
+      const interim = new NftablesFamily(this.connection, this.options, this.dumpLimit, interimTableName);
+      interim.setServiceCIDRs(this.serviceCIDRs);
+      interim.setNodePortAddresses(this.nodePortAddresses);
+      tally.add(await interim.adopt(ports));
+    }
+    tally.transactions += await removeTable(this.connection, this.nft, this.table);
+  }
+
   private countElements(): void {
     this.elementCounts.clear();
-    for (const { name, count = 0 } of this.connection.listSets(this.nft, tableName))
+    for (const { name, count = 0 } of this.connection.listSets(this.nft, this.table))
       this.elementCounts.set(name, count);
   }
 
   /**
-   * A table that is not laid out as ours (upstream's, or damaged) is replaced in one transaction with everything in
+   * A small table that is not laid out as ours (upstream's, or damaged) is replaced in one transaction with everything in
    * it, so that no packet meets a table that is half built.
    * @returns false when the kernel refused: a service port is to blame, and has to be found one by one
    */
@@ -925,7 +959,7 @@ export class NftablesFamily implements Dataplane {
     const [failure] = own.failures;
     if (failure === undefined) return;
     throw new TableDamagedError(
-      `table ${this.nft} ${tableName} was changed by another program while it was read; comparing it again: ${failure.error.message}`,
+      `table ${this.nft} ${this.table} was changed by another program while it was read; comparing it again: ${failure.error.message}`,
       { cause: failure.error },
     );
   }

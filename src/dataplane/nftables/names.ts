@@ -1,6 +1,8 @@
 /** Names of everything we keep in the tables. docs/nftables.md explains each to the operator. */
 
 export const tableName = 'kube-proxy';
+/** Stands beside a table of our name that somebody else laid out, while that is taken down and ours is put up. */
+export const interimTableName = 'kube-proxy-interim';
 
 /** Chains that are always there. */
 export const chains = {

@@ -7,7 +7,7 @@ import { readHostUint32 } from '../nft/keys.js';
 import { nftFamily } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { baseObjects } from './layout.js';
-import { maps, sets, tableName } from './names.js';
+import { maps, sets } from './names.js';
 
 /** A dump is right unless the kernel was just rearranging the hash table (rhashtable): then it is taken again. */
 const dumpAttempts = 20;
@@ -40,12 +40,13 @@ const layoutSets: readonly string[] = [maps.classes, maps.pickClasses, sets.node
 export function readLayout(
   connection: NftablesConnection,
   options: DataplaneOptions,
+  tableName: string,
 ): Layout | 'absent' | 'foreign' {
-  const layout = readChainsAndSets(connection, options);
+  const layout = readChainsAndSets(connection, options, tableName);
   if (typeof layout === 'string') return layout;
   for (const { name } of layout.sets) {
     if (layoutSets.includes(name))
-      readElementsOnce(connection, nftFamily(options.family), layout.table, name);
+      readElementsOnce(connection, nftFamily(options.family), tableName, layout.table, name);
     else layout.table.addSet(name);
   }
   return layout;
@@ -54,6 +55,7 @@ export function readLayout(
 function readChainsAndSets(
   connection: NftablesConnection,
   options: DataplaneOptions,
+  tableName: string,
 ): Layout | 'absent' | 'foreign' {
   const family = nftFamily(options.family);
   const there = connection.listTables().find((one) => one.family === family && one.name === tableName);
@@ -95,16 +97,17 @@ function readChainsAndSets(
 export async function readTable(
   connection: NftablesConnection,
   options: DataplaneOptions,
+  tableName: string,
   { dumpLimit }: ReadOptions,
 ): Promise<KernelTable | 'absent' | 'foreign'> {
   const family = nftFamily(options.family);
-  const layout = readChainsAndSets(connection, options);
+  const layout = readChainsAndSets(connection, options, tableName);
   if (typeof layout === 'string') return layout;
   const { table, sets: found } = layout;
   const dumped = found.filter(({ name }) => !slotMaps.includes(name));
   for (const { name } of dumped) {
     if (name === maps.affinity) table.addSet(name);
-    else await readElements(connection, family, table, name);
+    else await readElements(connection, family, tableName, table, name);
     await nextTurn();
   }
   for (const { name, count } of found) {
@@ -118,7 +121,7 @@ export async function readTable(
         });
       });
     } else {
-      await readElements(connection, family, table, name);
+      await readElements(connection, family, tableName, table, name);
       await nextTurn();
     }
   }
@@ -132,12 +135,13 @@ export async function readTable(
 async function readElements(
   connection: NftablesConnection,
   family: 'ip' | 'ip6',
+  tableName: string,
   table: KernelTable,
   set: string,
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const before = connection.getSet(family, tableName, set)?.count;
-    const delivered = readElementsOnce(connection, family, table, set);
+    const delivered = readElementsOnce(connection, family, tableName, table, set);
     const distinct = table.elementCount(set);
     if (set === sets.serviceCIDRs || distinct === undefined) return;
     if (distinct === delivered && (before === undefined || before <= distinct)) return;
@@ -150,6 +154,7 @@ async function readElements(
 function readElementsOnce(
   connection: NftablesConnection,
   family: 'ip' | 'ip6',
+  tableName: string,
   table: KernelTable,
   set: string,
 ): number {
