@@ -76,7 +76,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
   const tables = (): string[] =>
     run('nft', 'list', 'tables')
       .split('\n')
-      .filter((line) => line.startsWith('table ip '))
+      .filter((line) => line.startsWith('table ip kube-proxy'))
       .sort();
   const isGone = (): boolean =>
     !hasInterface() && ipvsadmLines().length === 0 && tables().join() === 'table ip kube-proxy';
