@@ -7,9 +7,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, existsSync } from 'node
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { unavailableStatus } from './vm/machine.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const dist = join(root, 'dist');
+/** For the part in the virtual machine; on two processors that do nothing else it takes less than half of it. */
+const machineMinutes = 20;
 const scratch = mkdtempSync(join(tmpdir(), 'kube-proxy-test-'));
 
 interface Outcome {
@@ -177,7 +180,28 @@ async function conformance(
     [main, '--program', program, '--mode', mode, ...more],
     25,
   );
-  const [, passed, failed] = /^(\d+) passed, (\d+) failed/m.exec(output) ?? [];
+  return packetCounts(status, output);
+}
+
+/** What needs another kernel than most machines have: test/vm. */
+async function inMachine(): Promise<Omit<Outcome, 'name' | 'seconds'>> {
+  if (process.getuid?.() !== 0) return await skipped('the virtual machine needs root, to read all files');
+  const args = ['--minutes', String(machineMinutes), '--', 'node', join(dist, 'test/vm/packets.js')];
+  const { status, output } = await run(
+    process.execPath,
+    [join(dist, 'test/vm/main.js'), ...args],
+    machineMinutes + 5,
+  );
+  if (status === unavailableStatus) {
+    const reason = /^virtual machine: (no .*|the machine is .*|please .*)$/m.exec(output)?.[1];
+    return await skipped(reason ?? 'there can be no virtual machine here');
+  }
+  return packetCounts(status, output);
+}
+
+function packetCounts(status: number, output: string): Omit<Outcome, 'name' | 'seconds'> {
+  // The last one counts: there may be a line for each part.
+  const [, passed, failed] = [...output.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1) ?? [];
   if (passed === undefined) return { passed: 0, failed: 1, skipped: 0, note: 'ended early' };
   return {
     passed: Number(passed),
@@ -225,6 +249,7 @@ async function main(): Promise<number> {
     );
   }
 
+  outcomes.push(await timed('conformance (mode ipvs and SCTP, in a virtual machine)', inMachine));
   outcomes.push(await timed('soak (short)', soak));
 
   const sum = (of: (outcome: Outcome) => number): number =>
