@@ -82,10 +82,12 @@ export async function runInMachine(options: MachineOptions): Promise<number> {
       path.join(exchange, 'settings'),
       `modules=${quoted(options.kernel.modules)}\ninteractive=${interactive ? 'yes' : 'no'}\n`,
     );
+    // Programs are found where the host finds them: Node may be anywhere.
+    const searchPath = quoted(process.env['PATH'] ?? '');
     const command = interactive ? ['bash'] : options.command;
     fs.writeFileSync(
       path.join(exchange, 'command'),
-      `cd ${quoted(options.folder)} || exit 127\nexec ${command.map(quoted).join(' ')}\n`,
+      `PATH=${searchPath}:$PATH\ncd ${quoted(options.folder)} || exit 127\nexec ${command.map(quoted).join(' ')}\n`,
     );
     fs.writeFileSync(initramfs, buildInitramfs(options));
     const machine = spawn(

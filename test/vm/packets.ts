@@ -36,7 +36,7 @@ const choice: readonly Part[] = [
     rows: '1-6,67-76,91-94,117-120,150-153,173-178,207-212,282,283,320-328',
   },
   { mode: 'nftables', protocols: 'sctp', rows: '1-6,67-76,173-178,282,283' },
-  { mode: 'iptables', protocols: 'sctp', rows: '1-6,67-76,173-178,282,283' },
+  { mode: 'iptables', protocols: 'sctp', rows: '1-6,67-70,173-175,282' },
 ];
 
 const all: readonly Part[] = [
