@@ -269,6 +269,7 @@ describe('a file and flags', () => {
       '--manifests=/m',
       '--startup-timeout=5s',
       '--full-check-period=10m',
+      '--first-services=a/b',
       '--state-file=/s',
       '--init-only',
       '--cleanup',
@@ -277,13 +278,14 @@ describe('a file and flags', () => {
       '--healthz-port=0',
     );
     const { nodeName, logging, client, manifests, startupTimeoutMs, stateFile, initOnly, cleanup } = config;
-    const { fullCheckPeriodMs } = config;
+    const { fullCheckPeriodMs, firstServices } = config;
     assert.deepEqual(
       {
         nodeName,
         manifests,
         startupTimeoutMs,
         fullCheckPeriodMs,
+        firstServices,
         stateFile,
         initOnly,
         cleanup,
@@ -294,6 +296,7 @@ describe('a file and flags', () => {
         manifests: '/m',
         startupTimeoutMs: 5000,
         fullCheckPeriodMs: 600_000,
+        firstServices: ['a/b'],
         stateFile: '/s',
         initOnly: true,
         cleanup: true,

@@ -103,6 +103,8 @@ export interface Config {
   readonly startupTimeoutMs: number;
   /** How often the kernel is compared with what is wanted without a reason; 0: never. */
   readonly fullCheckPeriodMs: number;
+  /** 'namespace/name' of Services that are programmed first at a start. */
+  readonly firstServices: readonly string[];
 
   readonly nodeName: string;
   /** Empty: automatic, the best mode that the kernel has, with the settings of mode iptables. */
@@ -192,6 +194,7 @@ export function loadConfig(commandLine: CommandLine, read: ReadFile = readTextFi
     manifests: control.manifests,
     startupTimeoutMs: control['startup-timeout'],
     fullCheckPeriodMs: control['full-check-period'],
+    firstServices: control['first-services'],
     nodeName,
     client: {
       kubeconfig: fields['clientConnection.kubeconfig'],

@@ -93,6 +93,11 @@ const between = (least: number, most: number): Limit<number> =>
 export const notNegative: Limit<number> = limit('not negative', (value) =>
   value < 0 ? 'must not be negative' : undefined,
 );
+export const serviceNames: Limit<readonly string[]> = limit('namespace/name each', (names) =>
+  names.every((name) => /^[^/\s]+\/[^/\s]+$/.test(name))
+    ? undefined
+    : 'must name Services, each as namespace/name',
+);
 const positive: Limit<number> = limit('greater than 0', (value) =>
   value <= 0 ? 'must be greater than 0' : undefined,
 );

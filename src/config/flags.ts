@@ -1,7 +1,7 @@
 /** Every flag: those that set a field (fields.ts), and those that the command line alone has. */
-import { fieldOf, fieldPaths, notNegative, type FieldPath, type Limit } from './fields.js';
+import { fieldOf, fieldPaths, notNegative, serviceNames, type FieldPath, type Limit } from './fields.js';
 import { KUBERNETES_VERSION } from './kubernetes-version.js';
-import { bool, duration, int32, Refusal, text, type Kind } from './values.js';
+import { bool, duration, int32, Refusal, strings, text, type Kind } from './values.js';
 
 export interface Flag<T = unknown> {
   readonly kind: Kind<T>;
@@ -63,6 +63,11 @@ export const controlFlags = {
   config: flag(text, {
     default: '',
     help: 'Path of a KubeProxyConfiguration file (v1alpha1, YAML or JSON). It replaces what flags say, except those that have no field, --hostname-override and the logging flags. It is followed while the program runs.',
+  }),
+  'first-services': flag(strings, {
+    default: ['default/kubernetes', 'kube-system/kube-dns'],
+    limit: serviceNames,
+    help: 'Services, as namespace/name, that are programmed before all others at a start with nothing in the kernel. After them come those that have connections.',
   }),
   'full-check-period': flag(duration, {
     default: 3_600_000,

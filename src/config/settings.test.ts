@@ -964,6 +964,12 @@ const controlRows: { readonly [Name in ControlFlag]: FlagRow } = {
     ],
     refuse: [['x', invalid('metrics-port', 'x', 'must be a number')]],
   },
+  'first-services': {
+    of: ({ firstServices }) => firstServices,
+    default: ['default/kubernetes', 'kube-system/kube-dns'],
+    accept: [['a/b,c/d', ['a/b', 'c/d']]],
+    refuse: [['a/b,c', /^--first-services: .*must name Services, each as namespace\/name$/]],
+  },
   'full-check-period': {
     of: ({ fullCheckPeriodMs }) => fullCheckPeriodMs,
     default: 3600 * s,

@@ -25,6 +25,7 @@ import type { ChosenMode } from './mode.js';
 import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
 import { allowRouteLocalnet, routeLocalnetIsOn } from './route-localnet.js';
 import { RefusedServices } from './refused-services.js';
+import { StartOrder } from './start-order.js';
 import { SyncLoop } from './sync-loop.js';
 import type { TroubledObjects } from './troubled-objects.js';
 
@@ -175,6 +176,7 @@ export class Running {
     });
     this.lostAddresses = new LostAddresses(options.troubled);
     const refusedServices = new RefusedServices(options.troubled, (key) => this.model.uidOf(key));
+    const order = new StartOrder({ first: config.firstServices });
     this.loop = new SyncLoop({
       model: this.model,
       dataplanes: this.dataplanes,
@@ -186,6 +188,7 @@ export class Running {
       onChanges: (changes) => {
         this.report(changes);
       },
+      arrange: (family, ports) => order.arrange(family, ports),
       onRefusals: (family, refused) => {
         refusedServices.update(family, refused);
       },

@@ -174,6 +174,26 @@ test('the first sync adopts both families, the next ones apply what changed', as
   assert.deepEqual(synced, ['IPv4 1 0', 'IPv6 0 0', 'IPv4 1 0', 'IPv4 0 1']);
 });
 
+test('when everything is compared, it is in the order that the loop is told', async () => {
+  const orders: string[] = [];
+  const { v4, model, loop } = begin({
+    arrange: (_, ports) => [...ports].sort((a, b) => (a.key < b.key ? 1 : -1)),
+  });
+  v4.adopt = (wanted) => {
+    orders.push(Array.from(wanted, ({ serviceName }) => serviceName).join(' '));
+    return Promise.resolve(nothing);
+  };
+  for (const [i, name] of ['a', 'c', 'b'].entries())
+    deliver(
+      model,
+      clusterIP(`10.177.1.${i + 1}`, { name }),
+      slice('R1', { name: `${name}-1`, serviceName: name }),
+    );
+  loop.request();
+  await until(() => orders.length === 1);
+  assert.deepEqual(orders, ['c b a']);
+});
+
 test('in a quiet system a change is programmed at once', () => {
   const { v4, put } = begin();
   put('a');

@@ -39,6 +39,8 @@ export interface SyncLoopOptions {
   ) => void;
   /** Called once per sync with what the model said beside the service ports. */
   readonly onChanges: (changes: ModelChanges) => void;
+  /** Puts service ports in the order in which they are to be programmed when everything is compared. */
+  readonly arrange?: (family: IPFamily, ports: readonly ServicePort[]) => readonly ServicePort[];
   /** Called when it changed what the kernel refuses of this family: by key, why. */
   readonly onRefusals?: (family: IPFamily, refused: ReadonlyMap<string, Refusal>) => void;
 }
@@ -272,7 +274,7 @@ export class SyncLoop {
     changes: FamilyChanges | undefined,
     withRefused: boolean,
   ): Promise<boolean> {
-    const { model, metrics, log } = this.options;
+    const { metrics, log } = this.options;
     const { dataplane } = run;
     const { family } = dataplane;
     const labels = { ip_family: family };
@@ -283,11 +285,7 @@ export class SyncLoop {
     // Before anything is awaited: it may be asked for again meanwhile.
     run.needsAdoption = run.checks = false;
     run.damagedSince = undefined;
-    const ports = adopted
-      ? [...model.servicePorts(family)]
-      : withRefused
-        ? this.withRefused(run, upserted)
-        : upserted;
+    const ports = adopted ? this.arranged(family) : withRefused ? this.withRefused(run, upserted) : upserted;
     const quiet = upserted.length === 0 && run.gone.size === 0 && run.failed.size === 0;
     const fresh = new Set(changes?.removed);
     const removed = [...run.gone].filter((key) => withRefused || fresh.has(key) || !run.failed.has(key));
@@ -371,6 +369,11 @@ export class SyncLoop {
         localPolicyGaps[policy],
       );
     }
+  }
+
+  private arranged(family: IPFamily): readonly ServicePort[] {
+    const ports = [...this.options.model.servicePorts(family)];
+    return this.options.arrange?.(family, ports) ?? ports;
   }
 
   /** What changed, and what the kernel refused last time and is still wanted. */
