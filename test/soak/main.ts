@@ -55,12 +55,14 @@ async function main(): Promise<number> {
   const lab = await Lab.open();
   const report = new Report();
   const soak = new Soak(lab, { seed, seconds: minutes * 60, services }, report);
-  let interrupted = false;
-  process.once('SIGINT', () => (interrupted = true));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      soak.interrupt();
+    });
+  }
   let told = 0;
   try {
     await soak.run(() => {
-      if (interrupted) throw new Mismatch('interrupted');
       const pause = process.stdout.isTTY ? 1000 : 30_000;
       if (performance.now() - told < pause) return;
       told = performance.now();

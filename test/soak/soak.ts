@@ -100,6 +100,7 @@ export class Soak {
   private foreign: string | undefined;
   private lastAttackAt = -Infinity;
   private hasTraffic = false;
+  private interrupted = false;
 
   constructor(
     private readonly lab: Lab,
@@ -136,6 +137,11 @@ export class Soak {
     await this.final();
   }
 
+  /** Ends it soon, with a Mismatch that says so. */
+  interrupt(): void {
+    this.interrupted = true;
+  }
+
   close(): void {
     this.transactions.close();
   }
@@ -166,8 +172,14 @@ export class Soak {
     this.transactions.forget();
     // One of each to begin with, so that also a short run has them all.
     const kind = kinds[report.steps - 1]?.kind ?? draw(random);
-    const done = await this.carryOut(kind);
-    report.tell(`step ${report.steps}: ${done.what}`);
+    let what = `${kind}, broken off`;
+    let done: Done;
+    try {
+      done = await this.carryOut(kind);
+      what = done.what;
+    } finally {
+      report.tell(`step ${report.steps}: ${what}`);
+    }
     await this.judge(done, begun);
     await this.ask();
     for (const { program } of this.nodes) {
@@ -370,6 +382,7 @@ export class Soak {
       for (;;) {
         while (this.transactions.quietSince(begun) < quietMs) await sleep(5);
         await this.lookAfter(node, done);
+        if (this.interrupted) this.mismatches(['interrupted']);
         const { differences, foreign } = await node.judge(this.world);
         this.report.comparisons++;
         if (differences.length === 0 && foreign !== undefined) {
