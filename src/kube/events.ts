@@ -5,6 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { errorText, type Logger } from '../log/logger.js';
+import { follow } from './abort.js';
 import type { ApiClient } from './http/client.js';
 
 export interface ObjectReference {
@@ -123,12 +124,26 @@ export class EventRecorder {
       },
       note: cut(note),
     };
+    const request = new AbortController();
+    const unfollow = follow(this.#abort.signal, request);
+    const timer = setTimeout(() => {
+      request.abort(new Error(`the API server took more than ${timeoutMs / 1000} s`));
+    }, timeoutMs);
+    try {
+      await this.#post(namespace, object, request.signal);
+    } finally {
+      clearTimeout(timer);
+      unfollow();
+    }
+  }
+
+  async #post(namespace: string, object: unknown, signal: AbortSignal): Promise<void> {
     const response = await this.client.request({
       target: `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`,
       accept: 'application/json',
       gzip: false,
       stallMs: timeoutMs,
-      signal: AbortSignal.any([this.#abort.signal, AbortSignal.timeout(timeoutMs)]),
+      signal,
       post: Buffer.from(JSON.stringify(object)),
     });
     // Read to the end, so that the connection can be used again.

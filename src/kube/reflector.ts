@@ -4,6 +4,7 @@
  * lists, resource versions); where this differs, a comment says why.
  */
 import type { Logger } from '../log/logger.js';
+import { follow } from './abort.js';
 import { Backoff, defaultBackoff, type BackoffOptions } from './backoff.js';
 import type {
   ApiStatus,
@@ -454,7 +455,7 @@ export class Reflector<T> {
   async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
     const response = await this.#get(
       this.#query(parameters),
-      { watch: false, stallMs: this.#timings.listStallMs },
+      { watch: false, stallMs: this.#timings.listStallMs, signal: this.#abort.signal },
       'continue' in parameters,
     );
     const decoder = this.#codecOf(response).list({
@@ -573,6 +574,7 @@ export class Reflector<T> {
     const lengthMs = Math.round(timings.watchMinMs * (1 + Math.random()));
     // Our own limits, each with its reason; the client only knows that the request is over.
     const limit = new AbortController();
+    const unfollow = follow(this.#abort.signal, limit);
     const { server } = this.#options.client;
     const deadline = setTimeout(() => {
       const what = `the watch for ${this.#resource.kind} objects did not end at its time`;
@@ -612,7 +614,7 @@ export class Reflector<T> {
           timeoutSeconds: String(Math.max(1, Math.round(lengthMs / 1000))),
           ...parameters,
         }),
-        { watch: true, stallMs: timings.watchStallMs, limit: limit.signal },
+        { watch: true, stallMs: timings.watchStallMs, signal: limit.signal },
       );
       const decoder: WatchDecoder<T> = this.#codecOf(response).watch();
       this.#watching = initialEvents === undefined;
@@ -643,6 +645,7 @@ export class Reflector<T> {
       if (events === 0 && cause instanceof KubeError && cause.code === 'KUBE_TIMEOUT') this.#muteWatches++;
       throw cause;
     } finally {
+      unfollow();
       clearTimeout(deadline);
       clearTimeout(initial);
       clearTimeout(shortened);
@@ -788,11 +791,10 @@ export class Reflector<T> {
   /** @param continues a page of a list that counts as one request with the pages before it */
   async #get(
     target: string,
-    { watch, stallMs, limit }: { watch: boolean; stallMs: number; limit?: AbortSignal },
+    { watch, stallMs, signal }: { watch: boolean; stallMs: number; signal: AbortSignal },
     continues = false,
   ): Promise<ApiResponse> {
     const { client, traits, gzip } = this.#options;
-    const signal = limit === undefined ? this.#abort.signal : AbortSignal.any([this.#abort.signal, limit]);
     for (;;) {
       const asked = traits.contentTypes;
       const response = await client.request({
