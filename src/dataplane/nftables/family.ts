@@ -407,7 +407,8 @@ export class NftablesFamily implements Dataplane {
       tally.kernelMs += performance.now() - start;
     }
     if (purpose === undefined) {
-      for (const [set, by] of tx.growth) this.elementCounts.set(set, (this.elementCounts.get(set) ?? 0) + by);
+      for (const [set, by] of tx.growthBySet())
+        this.elementCounts.set(set, (this.elementCounts.get(set) ?? 0) + by);
     }
     tally.transactions++;
     tally.elementsAdded += tx.added;

@@ -13,8 +13,10 @@ import type { Element, SlotBlock } from './footprint.js';
 export class Transaction {
   added = 0;
   deleted = 0;
-  /** By set: how many elements more it has afterwards. */
-  readonly growth = new Map<string, number>();
+  private readonly growth = new Map<string, number>();
+  /** The set that was last added to or deleted from, and by how much it grew in a row. */
+  private growing = '';
+  private grown = 0;
   private readonly undoSteps: (() => void)[] = [];
   /** Map, key, what it held: three entries each. A cold start changes hundreds of thousands, too many for closures. */
   private readonly before: unknown[] = [];
@@ -68,7 +70,20 @@ export class Transaction {
   }
 
   private grow(set: string, by: 1 | -1): void {
-    this.growth.set(set, (this.growth.get(set) ?? 0) + by);
+    if (set !== this.growing) this.endOfRow(set);
+    this.grown += by;
+  }
+
+  private endOfRow(next: string): void {
+    if (this.grown !== 0) this.growth.set(this.growing, (this.growth.get(this.growing) ?? 0) + this.grown);
+    this.growing = next;
+    this.grown = 0;
+  }
+
+  /** By set: how many elements more it has afterwards. */
+  growthBySet(): ReadonlyMap<string, number> {
+    this.endOfRow('');
+    return this.growth;
   }
 
   /** Sets an entry of a map in our own memory, or deletes it, until the transaction fails. */
