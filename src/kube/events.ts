@@ -28,15 +28,20 @@ export interface ClusterEvent {
 }
 
 const timeoutMs = 10_000;
-/** Sent at once; refilled one every two seconds. */
-const burst = 25;
-const refillMs = 2_000;
+export interface EventPacing {
+  /** So many are sent at once; … */
+  readonly burst: number;
+  /** … and then one whenever so many milliseconds have passed. */
+  readonly refillMs: number;
+}
+
+const usualPacing: EventPacing = { burst: 25, refillMs: 2_000 };
 /** Events that wait for their turn; those beyond are lost. */
 const maxWaiting = 256;
 const maxNoteBytes = 1024;
 
 export class EventRecorder {
-  #tokens = burst;
+  #tokens: number;
   #refilledAt = Date.now();
   /** By what they are about: of two about the same the later one says how things are. */
   readonly #waiting = new Map<string, ClusterEvent>();
@@ -47,7 +52,10 @@ export class EventRecorder {
     private readonly client: ApiClient,
     private readonly nodeName: string,
     private readonly log: Logger,
-  ) {}
+    private readonly pacing = usualPacing,
+  ) {
+    this.#tokens = pacing.burst;
+  }
 
   record(event: ClusterEvent): void {
     const { kind, namespace, name } = event.regarding;
@@ -60,15 +68,15 @@ export class EventRecorder {
       this.#waiting.set(about, event);
       this.#timer ??= setInterval(() => {
         this.#deliverNext();
-      }, refillMs).unref();
+      }, this.pacing.refillMs).unref();
     } else {
       this.log.debug(4, 'An event could not be sent', { reason: event.reason, why: 'there are too many' });
     }
   }
 
   #refill(): void {
-    const now = Date.now();
-    const earned = Math.floor((now - this.#refilledAt) / refillMs);
+    const { burst, refillMs } = this.pacing;
+    const earned = Math.floor((Date.now() - this.#refilledAt) / refillMs);
     if (earned <= 0) return;
     this.#tokens = Math.min(burst, this.#tokens + earned);
     this.#refilledAt += earned * refillMs;
