@@ -108,10 +108,10 @@ export function specialUse(ip: string): string | undefined {
   if (ip.startsWith('0.')) return 'unspecified';
   if (ip.startsWith('127.')) return 'a loopback address';
   if (ip.startsWith('169.254.')) return 'a link-local address';
-  // 224.0.0.0/4; what is above is the broadcast address or reserved.
+  if (ip === '255.255.255.255') return 'the broadcast address';
+  // 224.0.0.0/4. What is above is reserved, but some clusters do have their pods there.
   const first = ip.charCodeAt(0) === TWO && ip.charCodeAt(3) === DOT ? Number(ip.slice(0, 3)) : 0;
-  if (first >= 240) return 'a reserved address';
-  return first >= 224 ? 'a multicast address' : undefined;
+  return first >= 224 && first < 240 ? 'a multicast address' : undefined;
 }
 
 const DOT = 0x2e;
