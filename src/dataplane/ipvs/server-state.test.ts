@@ -142,8 +142,9 @@ test('a virtual server that nobody wants stays for the connections of its endpoi
   assert.deepEqual(words(settleServer(half.next, [real(L1, 0, 1, 0)], true)), []);
 });
 
-test('a virtual server that nobody wants and that is UDP, or without endpoints, goes at once', () => {
-  assert.deepEqual(words(planServer(inKernel({ protocol: 'UDP' }), undefined)), ['delete']);
+test('a virtual server that nobody wants and that is no TCP, or without endpoints, goes at once', () => {
+  for (const protocol of ['UDP', 'SCTP'] as const)
+    assert.deepEqual(words(planServer(inKernel({ protocol }), undefined)), ['delete']);
   assert.deepEqual(words(planServer(inKernel({ clusterEndpoints: [] }), undefined)), ['delete']);
 });
 

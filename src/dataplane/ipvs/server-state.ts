@@ -179,7 +179,9 @@ function drainability(
 /** Nobody wants the virtual server any more. */
 function retire(current: ServerState): ServerChange {
   const { key, protocol, live } = current;
-  const drainable = protocol !== 'UDP' && schedulerNamed(current.settings.scheduler).drains;
+  // Flows of UDP and SCTP go in other modes, too. IPVS would remember an SCTP association for a minute after its end.
+  const lasts = protocol === 'TCP' || protocol === undefined;
+  const drainable = lasts && schedulerNamed(current.settings.scheduler).drains;
   if (!drainable || (live.length === 0 && current.draining.size === 0)) {
     return { commands: [{ do: 'delete service', service: key }], next: undefined, drains: false };
   }
