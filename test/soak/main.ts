@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { removeStale } from '../conformance/topology.js';
 import { Lab } from './lab.js';
 import { Report } from './report.js';
-import { Mismatch, Soak } from './soak.js';
+import { longSeconds, Mismatch, Soak } from './soak.js';
 
 const usage = `usage: node dist/test/soak/main.js [options]
   --minutes N    how long (10)
@@ -20,8 +20,6 @@ const usage = `usage: node dist/test/soak/main.js [options]
 const mostGrowth = 0.1;
 /** Open files: connections to the API server come and go. */
 const mostFiles = 4;
-/** Shorter runs do not tell about memory: it is still warming up. */
-const leastMinutesForMemory = 5;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -78,7 +76,7 @@ async function main(): Promise<number> {
     await lab.close(logs);
   }
   const growth = report.growth();
-  if (growth !== undefined && minutes >= leastMinutesForMemory) {
+  if (growth !== undefined && minutes * 60 >= longSeconds) {
     const { from, to } = growth;
     if (to.memory > from.memory * (1 + mostGrowth)) report.mismatches.push('the memory of the process grew');
     if (Math.abs(to.files - from.files) > mostFiles)

@@ -40,10 +40,10 @@ export class Report {
     return (performance.now() - this.begun) / 1000;
   }
 
-  /** One line of the story; the last thirty are told when something goes wrong. */
+  /** One line of the story; the last thirty steps are told when something goes wrong. */
   tell(what: string): void {
     this.last.push(`${this.seconds.toFixed(1).padStart(7)} s  ${what}`);
-    if (this.last.length > 30) this.last.shift();
+    if (this.last.length > 60) this.last.shift();
   }
 
   get story(): string {
@@ -75,14 +75,17 @@ export class Report {
   }
 
   /**
-   * Memory and open files of the process that lives all along, after it has warmed up and at the end: medians of a tenth of the
-   * time each.
+   * Memory and open files of the process that lives all along: medians of two fifths of the time, the second and the last. In
+   * the first the program is compiled, function by function as each is used often; and one moment tells little, because
+   * garbage comes and goes.
    */
   growth(): { readonly from: Memory; readonly to: Memory } | undefined {
-    const warm = this.usage.filter(({ at }) => at >= warmUp(this.seconds));
-    const size = Math.max(3, Math.floor(warm.length / 8));
-    if (warm.length < 2 * size) return undefined;
-    return { from: middle(warm.slice(0, size)), to: middle(warm.slice(-size)) };
+    const end = this.usage.at(-1)?.at ?? 0;
+    const between = (from: number, to: number): Memory[] =>
+      this.usage.filter(({ at }) => at >= end * from && at <= end * to);
+    const [second, last] = [between(0.2, 0.4), between(0.8, 1)];
+    if (second.length < 3 || last.length < 3) return undefined;
+    return { from: middle(second), to: middle(last) };
   }
 
   table(title: string): string {
@@ -131,11 +134,6 @@ export class Report {
     for (const [kind, { count, ms }] of [...this.repairs].sort()) row(`attack: ${kind}`, count, ms);
     return rows;
   }
-}
-
-/** Seconds after which memory counts. */
-function warmUp(seconds: number): number {
-  return Math.min(60, seconds * 0.2);
 }
 
 function middle(values: readonly Memory[]): Memory {

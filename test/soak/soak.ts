@@ -33,6 +33,10 @@ const limits = {
 /** The API server refused at a start: the program ends, and whoever looks after it starts it again (docs/errors.md). */
 const refusals = [5, 6, 7];
 const beforeStartingAgainMs = 500;
+/** Runs of so many seconds tell about memory, too, … */
+export const longSeconds = 300;
+/** … when the program has been busy for a while. */
+const warmUpMs = 30_000;
 /** Without a transaction for so long nothing seems to be under way. */
 const quietMs = 60;
 /** Faults that last for a minute or more by themselves (docs/resilience.md); test/faults has them. */
@@ -128,6 +132,7 @@ export class Soak {
       node.program.start();
     }
     await this.judge({ what: 'start', limitMs: limits.usual, count: () => undefined }, performance.now());
+    if (options.seconds >= longSeconds) await this.warmUp();
     await this.beginTraffic();
     while (report.seconds < options.seconds) {
       await this.step();
@@ -148,6 +153,17 @@ export class Soak {
 
   private get nodes(): readonly NodeUnderTest[] {
     return [this.lab.alder, this.lab.birch];
+  }
+
+  /** So many changes that the program has compiled what it uses often: from then on its memory should stay as it is. */
+  private async warmUp(): Promise<void> {
+    const begun = performance.now();
+    while (performance.now() - begun < warmUpMs) {
+      await this.change(3);
+      await sleep(15);
+    }
+    this.report.tell('warmed up');
+    await this.judge({ what: 'warm-up', limitMs: limits.usual, count: () => undefined }, begun);
   }
 
   /** A cluster IP and a load balancer's address of Services that are never touched. */
@@ -398,6 +414,10 @@ export class Soak {
       if (node === this.lab.alder) {
         const { first, last } = this.transactions;
         done.count(first === undefined || last === undefined ? undefined : { begun, first, last });
+        if (first !== undefined && last !== undefined) {
+          const after = (time: number): string => (time - begun).toFixed(0);
+          this.report.tell(`  transactions from ${after(first)} to ${after(last)} ms`);
+        }
       }
     }
     await this.lab.api.heal();
