@@ -2,10 +2,9 @@
  * nftables mode for one family: keeps the table `kube-proxy` as the model wants it.
  * The layout is in layout.ts, what a service port puts into it in footprint.ts.
  */
-import { performance } from 'node:perf_hooks';
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkError } from '../../netlink/index.js';
-import { Batch, BatchMemory, goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
+import { goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import {
   TableDamagedError,
@@ -13,133 +12,44 @@ import {
   type CheckReport,
   type Dataplane,
   type DataplaneOptions,
-  type ProgrammingFailure,
 } from '../dataplane.js';
-import { AffinityServiceNumbers, numberEndpoints } from './affinity.js';
-import { classMap, className, ClassNumbers, parseClassName, type ServiceClass } from './classes.js';
-import {
-  emptyFootprint,
-  footprintOf,
-  slotKey,
-  slotValue,
-  type Element,
-  type Footprint,
-  type ServicePortState,
-  type SlotBlock,
-} from './footprint.js';
+import { classMap, parseClassName } from './classes.js';
+import { footprintOf, type ServicePortState } from './footprint.js';
 import { dump, elementsOf, Expected, isByService, unexpected } from './check.js';
+import { Committer } from './committer.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { addressBytes, hostUint32 } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
 import { removeTable } from '../nft/remove-table.js';
 import { nftFamily } from '../nft/rules.js';
-import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
 import { baseObjects, classRules } from './layout.js';
-import { chains, interimTableName, maps, sets, tableName } from './names.js';
+import { interimTableName, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
-import { assignSlots } from './slots.js';
+import { extentOf, stepsOf } from './steps.js';
+import { Tally } from './tally.js';
 import type { TouchedElements } from '../nft/watch.js';
 import { elementId, wantedAmong } from './touched.js';
-import { Transaction } from './transaction.js';
+import type { Transaction } from './transaction.js';
+import { Written } from './written.js';
 
-/**
- * Bytes of one transaction. The kernel holds its lock for the whole of one; 1 MiB is about 15,000 elements
- * (measured: 20 ms).
- */
-const transactionBytes = 1 << 20;
 /** A foreign table with no more chains than this, and as many elements of ours in its place, is replaced at once. */
 const smallChains = 300;
 const smallElements = 10_000;
-/** Steps between two turns of the event loop also when they have nothing to write. */
-const stepsPerTurn = 4096;
-/** So long one transaction is put together: the process has others to answer. */
-const turnMs = 30;
-/** The clock is read after so many steps. */
-const stepsPerLook = 64;
 
 /** The check rests so long after each of its turns: it is in no hurry. */
 const checkPauseMs = 5;
 
 const noValue = Buffer.alloc(0);
 
-interface Step {
-  readonly key: string;
-  readonly name: string;
-  readonly next: ServicePort | undefined;
-}
-
-class Tally {
-  transactions = 0;
-  elementsAdded = 0;
-  elementsDeleted = 0;
-  kernelMs = 0;
-  readonly failures: ProgrammingFailure[] = [];
-
-  /** Failures excepted. */
-  add(other: ApplyReport): void {
-    this.transactions += other.transactions;
-    this.elementsAdded += other.elementsAdded;
-    this.elementsDeleted += other.elementsDeleted;
-    this.kernelMs += other.kernelMs;
-  }
-}
-
-function isSame(a: Element | undefined, b: Element | undefined): boolean {
-  return a?.set === b?.set && a?.key === b?.key;
-}
-
-/** A service port that gets more elements than this grows in several steps. */
-const growthElements = 16_384;
-
-/**
- * What a service port is on its way to far more endpoints than it had: everything of it already works, with the first of its
- * endpoints. So neither the kernel's lock nor our event loop is held for long; where there were none, it works
- * sooner, too.
- */
-function* growing(
-  before: ServicePort | undefined,
-  next: ServicePort,
-): Generator<ServicePort, void, undefined> {
-  const sizeOf = ({ clusterEndpoints, localEndpoints }: ServicePort): number =>
-    Math.max(clusterEndpoints.length, localEndpoints.length);
-  const step = Math.max(1, Math.floor(growthElements / Math.max(1, next.addresses.length)));
-  const first = (before === undefined ? 0 : sizeOf(before)) + step;
-  for (let size = first; size < sizeOf(next); size += step) {
-    yield {
-      ...next,
-      clusterEndpoints: next.clusterEndpoints.slice(0, size),
-      localEndpoints: next.localEndpoints.slice(0, size),
-    };
-  }
-}
-
-/** About how many elements a service port has. */
-function extentOf(port: ServicePort | undefined): number {
-  if (port === undefined) return 0;
-  const { addresses, clusterEndpoints, localEndpoints } = port;
-  let ranges = 0;
-  for (const { sourceRanges } of addresses) ranges += sourceRanges?.length ?? 0;
-  return 1 + ranges + addresses.length * (1 + clusterEndpoints.length + localEndpoints.length);
-}
-
 export class NftablesFamily implements Dataplane {
   readonly family: IPFamily;
   private readonly nft: 'ip' | 'ip6';
-  private readonly states = new Map<string, ServicePortState>();
-  /** By set and key: how many service ports want the element. */
-  private readonly sharedCounts: Readonly<Record<string, Map<string, number>>> = {
-    [sets.clusterIPs]: new Map(),
-    [sets.hairpin]: new Map(),
-  };
-  /** Class chains in the kernel, with the number of map elements that lead to each. */
-  private readonly classUse = new Map<string, number>();
+  private readonly written: Written;
+  private readonly committer: Committer;
   /** Class chains that nothing led to at the last housekeeping. */
   private idleClasses = new Set<string>();
-  private numbers = new ClassNumbers();
-  private affinityNumbers = new AffinityServiceNumbers();
-  private readonly sourceRangeLengths = new Set<number>();
   private serviceCIDRs: readonly Cidr[] = [];
   private nodePortAddresses: readonly string[];
   /** Base chains and sets are in the kernel; until then settings are only remembered. */
@@ -148,8 +58,6 @@ export class NftablesFamily implements Dataplane {
   private adopted = false;
   /** The table is being compared, and was read by key. */
   private partial = false;
-  /** By set: elements that are in the kernel. */
-  private readonly elementCounts = new Map<string, number>();
 
   constructor(
     private readonly connection: NftablesConnection,
@@ -161,6 +69,15 @@ export class NftablesFamily implements Dataplane {
     this.family = options.family;
     this.nft = nftFamily(options.family);
     this.nodePortAddresses = options.nodePortAddresses === 'all' ? [] : options.nodePortAddresses;
+    this.written = new Written(options);
+    this.committer = new Committer({
+      connection,
+      family: this.nft,
+      table,
+      judge: (failure) => {
+        this.assertTable(failure);
+      },
+    });
   }
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
@@ -181,8 +98,8 @@ export class NftablesFamily implements Dataplane {
 
   async apply(changes: FamilyChanges): Promise<ApplyReport> {
     const tally = new Tally();
-    await this.inTransactions(this.stepsOf(changes), tally, (tx, step) => {
-      this.change(tx, step.key, step.next);
+    await this.committer.inTransactions(stepsOf(changes, this.written.states), tally, (tx, step) => {
+      this.written.change(tx, step.key, step.next);
     });
     return tally;
   }
@@ -192,11 +109,11 @@ export class NftablesFamily implements Dataplane {
     let extent = 0;
     for (const port of upserted) {
       if (extent > enough) return extent;
-      extent += extentOf(port) + extentOf(this.states.get(port.key)?.port);
+      extent += extentOf(port) + extentOf(this.written.states.get(port.key)?.port);
     }
     for (const key of removed) {
       if (extent > enough) return extent;
-      extent += extentOf(this.states.get(key)?.port);
+      extent += extentOf(this.written.states.get(key)?.port);
     }
     return extent;
   }
@@ -209,13 +126,13 @@ export class NftablesFamily implements Dataplane {
     if (!this.adopted) return undefined;
     const wanted = wantedAmong(touched, {
       family: this.family,
-      states: this.states.values(),
-      numbers: this.numbers,
-      sharedCounts: this.sharedCounts,
+      states: this.written.states.values(),
+      numbers: this.written.numbers,
+      sharedCounts: this.written.sharedCounts,
       nodePortIPs: new Set(this.nodePortAddresses.map(addressBytes)),
     });
     if (wanted === undefined) return undefined;
-    const tx = this.begin();
+    const tx = this.committer.begin();
     for (const [set, keys] of touched) {
       const found = new ElementTable();
       const bytes = Array.from(keys, (key) => Buffer.from(key, 'latin1'));
@@ -237,7 +154,7 @@ export class NftablesFamily implements Dataplane {
       }
     }
     const tally = new Tally();
-    this.commit(tx, tally, 'repair');
+    this.committer.commit(tx, tally, 'repair');
     return tally;
   }
 
@@ -261,10 +178,10 @@ export class NftablesFamily implements Dataplane {
     if (text(this.serviceCIDRs) === text(cidrs)) return tally;
     this.serviceCIDRs = cidrs;
     if (!this.baseWritten) return tally;
-    const tx = this.begin();
+    const tx = this.committer.begin();
     tx.batch.flushSet(sets.serviceCIDRs);
     this.writeServiceCIDRs(tx, cidrs);
-    this.commit(tx, tally);
+    this.committer.commit(tx, tally);
     return tally;
   }
 
@@ -274,14 +191,14 @@ export class NftablesFamily implements Dataplane {
     const before = this.nodePortAddresses;
     this.nodePortAddresses = addresses;
     if (!this.baseWritten) return tally;
-    const tx = this.begin();
+    const tx = this.committer.begin();
     for (const ip of before) {
       if (!addresses.includes(ip)) tx.delete(sets.nodePortIPs, addressBytes(ip));
     }
     for (const ip of addresses) {
       if (!before.includes(ip)) tx.addRaw(sets.nodePortIPs, addressBytes(ip), undefined);
     }
-    this.commit(tx, tally);
+    this.committer.commit(tx, tally);
     return tally;
   }
 
@@ -289,13 +206,13 @@ export class NftablesFamily implements Dataplane {
     const tally = new Tally();
     // Else chains would vanish that the comparison has seen.
     if (!this.adopted) return tally;
-    const unused = [...this.classUse].filter(([, uses]) => uses === 0).map(([name]) => name);
+    const unused = [...this.written.classUse].filter(([, uses]) => uses === 0).map(([name]) => name);
     const remove = unused.filter((name) => this.idleClasses.has(name));
     this.idleClasses = new Set(unused);
     if (remove.length === 0) return tally;
-    const tx = this.begin();
-    for (const name of remove) this.deleteClass(tx, name);
-    this.commitUnlessBusy(tx, tally);
+    const tx = this.committer.begin();
+    for (const name of remove) this.written.deleteClass(tx, name);
+    this.committer.commitUnlessBusy(tx, tally);
     return tally;
   }
 
@@ -317,16 +234,16 @@ export class NftablesFamily implements Dataplane {
       await sleep(checkPauseMs);
       return this.adopted;
     };
-    for (const [key, state] of this.states) {
-      for (const element of elementsOf(footprintOf(state, this.numbers))) {
+    for (const [key, state] of this.written.states) {
+      for (const element of elementsOf(footprintOf(state, this.written.numbers))) {
         expected.add(element);
         if (!expected.isFull) continue;
         if (!(await turn())) return true;
         // It was written anew meanwhile, so nothing old is left of it.
-        if (this.states.get(key) !== state) break;
+        if (this.written.states.get(key) !== state) break;
       }
     }
-    for (const [set, counts] of Object.entries(this.sharedCounts)) {
+    for (const [set, counts] of Object.entries(this.written.sharedCounts)) {
       for (const key of counts.keys()) {
         expected.add({ set, key, value: undefined, comment: undefined });
         if (expected.isFull && !(await turn())) return true;
@@ -343,22 +260,22 @@ export class NftablesFamily implements Dataplane {
   }
 
   private putRight(expected: Expected, tally: Tally): void {
-    const tx = this.begin();
+    const tx = this.committer.begin();
     expected.settle(tx);
-    this.commit(tx, tally, 'repair');
+    this.committer.commit(tx, tally, 'repair');
   }
 
   /** Chains, rules and sets are as they should be, and what is handled as a whole. */
   private isLayout(found: KernelTable): boolean {
-    const tx = this.begin();
-    for (const [name] of this.classUse) {
+    const tx = this.committer.begin();
+    for (const [name] of this.written.classUse) {
       const of = parseClassName(name);
       if (of === undefined || !found.hasRules(name, classRules(this.options, of))) return false;
-      if (found.takeClass(classMap(of.kind), this.numbers.idOf(of), name) !== 'same') return false;
+      if (found.takeClass(classMap(of.kind), this.written.numbers.idOf(of), name) !== 'same') return false;
     }
     const known = new Set([
       ...baseObjects(this.options, []).chains.map(({ name }) => name),
-      ...this.classUse.keys(),
+      ...this.written.classUse.keys(),
     ]);
     if (found.unknownChains(known).length > 0) return false;
     this.writeBase(tx, found);
@@ -369,7 +286,7 @@ export class NftablesFamily implements Dataplane {
   private async dumpUncounted(found: readonly FoundSet[]): Promise<ReadonlyMap<string, ElementTable>> {
     const dumped = new Map<string, ElementTable>();
     let slots = 0;
-    for (const { port } of this.states.values()) slots += extentOf(port);
+    for (const { port } of this.written.states.values()) slots += extentOf(port);
     for (const { name, count } of found) {
       if (count !== undefined || !isByService(name)) continue;
       if (slotMaps.includes(name) && slots > this.dumpLimit) continue;
@@ -383,113 +300,9 @@ export class NftablesFamily implements Dataplane {
   private countsHold(): boolean {
     for (const { name, count } of this.connection.listSets(this.nft, this.table)) {
       if (count === undefined || !isByService(name)) continue;
-      if (count !== (this.elementCounts.get(name) ?? 0)) return false;
+      if (count !== (this.committer.elementCounts.get(name) ?? 0)) return false;
     }
     return true;
-  }
-
-  // ---- transactions
-
-  private begin(memory?: BatchMemory): Transaction {
-    return new Transaction(new Batch(this.nft, this.table, memory));
-  }
-
-  /** @param purpose 'repair': the kernel has what it had before others changed it */
-  private commit(tx: Transaction, tally: Tally, purpose?: 'repair'): void {
-    if (tx.batch.isEmpty) return;
-    const start = performance.now();
-    try {
-      this.connection.commit(tx.batch);
-    } catch (error) {
-      tx.rollBack();
-      throw error;
-    } finally {
-      tally.kernelMs += performance.now() - start;
-    }
-    if (purpose === undefined) {
-      for (const [set, by] of tx.growthBySet())
-        this.elementCounts.set(set, (this.elementCounts.get(set) ?? 0) + by);
-    }
-    tally.transactions++;
-    tally.elementsAdded += tx.added;
-    tally.elementsDeleted += tx.deleted;
-  }
-
-  /** For the deletion of chains. Kernels before 6.2 release the reference of a deleted map element late: another time. */
-  private commitUnlessBusy(tx: Transaction, tally: Tally): void {
-    try {
-      this.commit(tx, tally);
-    } catch (error) {
-      if (!(error instanceof NetlinkError && error.code === 'EBUSY')) throw error;
-    }
-  }
-
-  /**
-   * Runs `steps` in as few transactions of bounded size as possible, a step never split. A transaction that the
-   * kernel refuses is halved until the culprit stands alone; it is reported, and all others go in.
-   */
-  private async inTransactions<T extends { readonly key: string; readonly name: string }>(
-    steps: readonly T[],
-    tally: Tally,
-    build: (tx: Transaction, step: T) => void,
-  ): Promise<void> {
-    const memory = steps.length > 1 ? new BatchMemory() : undefined;
-    let from = 0;
-    while (from < steps.length) {
-      const tx = this.begin(memory);
-      const until = performance.now() + turnMs;
-      let to = from;
-      let built = false;
-      try {
-        while (to < steps.length && to - from < stepsPerTurn && tx.batch.byteLength < transactionBytes) {
-          if (to > from && (to - from) % stepsPerLook === 0 && performance.now() > until) break;
-          const step = steps[to];
-          if (step !== undefined) build(tx, step);
-          to++;
-        }
-        built = true;
-        this.commit(tx, tally);
-      } catch (error) {
-        tx.rollBack();
-        if (built) {
-          await this.isolate(steps.slice(from, to), error, tally, build);
-        } else {
-          // The step at `to` can't be put into bytes; those before it can.
-          await this.inTransactions(steps.slice(from, to), tally, build);
-          this.refused(steps[to], error, tally);
-          to++;
-        }
-      }
-      from = to;
-      if (from < steps.length) await nextTurn();
-    }
-  }
-
-  private async isolate<T extends { readonly key: string; readonly name: string }>(
-    steps: readonly T[],
-    failure: unknown,
-    tally: Tally,
-    build: (tx: Transaction, step: T) => void,
-  ): Promise<void> {
-    const only = steps[0];
-    if (steps.length > 1) {
-      const middle = Math.ceil(steps.length / 2);
-      await this.inTransactions(steps.slice(0, middle), tally, build);
-      await this.inTransactions(steps.slice(middle), tally, build);
-      return;
-    }
-    this.assertTable(failure);
-    this.refused(only, failure, tally);
-  }
-
-  private refused(
-    step: { readonly key: string; readonly name: string } | undefined,
-    failure: unknown,
-    tally: Tally,
-  ): void {
-    if (step === undefined) return;
-    const error = failure instanceof Error ? failure : new Error(String(failure));
-    tally.failures.push({ servicePort: step.name, key: step.key, error });
   }
 
   /**
@@ -508,203 +321,6 @@ export class NftablesFamily implements Dataplane {
     }
   }
 
-  // ---- service ports
-
-  /**
-   * Order: what is gone, then addresses that move from one service port to another leave the old one, then the rest.
-   * So an address is never deleted after its new owner has added it, also when they land in different transactions.
-   */
-  private stepsOf(changes: FamilyChanges): Step[] {
-    const steps: Step[] = changes.removed.map((key) => ({
-      key,
-      name: this.states.get(key)?.port.name ?? key,
-      next: undefined,
-    }));
-    for (const port of changes.upserted) {
-      const before = this.states.get(port.key);
-      if (before === undefined) continue;
-      const id = (a: { kind: string; ip: string; port: number }): string =>
-        a.kind === 'NodePort' ? `:${a.port}` : `${a.ip} ${a.port}`;
-      const after = new Set(port.addresses.map(id));
-      const kept = before.port.addresses.filter((address) => after.has(id(address)));
-      if (kept.length < before.port.addresses.length) {
-        steps.push({ key: port.key, name: port.name, next: { ...before.port, addresses: kept } });
-      }
-    }
-    for (const port of changes.upserted) {
-      const { key, name } = port;
-      for (const next of growing(this.states.get(key)?.port, port)) steps.push({ key, name, next });
-      steps.push({ key, name, next: port });
-    }
-    return steps;
-  }
-
-  private change(tx: Transaction, key: string, next: ServicePort | undefined): void {
-    const before = this.states.get(key);
-    const old = before === undefined ? emptyFootprint : footprintOf(before, this.numbers);
-    const state = next === undefined ? undefined : this.nextState(tx, before, next);
-    const now = state === undefined ? emptyFootprint : footprintOf(state, this.numbers);
-    if (before?.affinity !== undefined && state?.affinity?.service !== before.affinity.service) {
-      const number = before.affinity.service;
-      this.affinityNumbers.release(number);
-      tx.onFailure(() => this.affinityNumbers.claim(number));
-    }
-    this.writeDifference(tx, old, now);
-    tx.note(this.states, key, state);
-  }
-
-  private nextState(
-    tx: Transaction,
-    before: ServicePortState | undefined,
-    port: ServicePort,
-  ): ServicePortState {
-    const clusterSlots = assignSlots(before?.clusterSlots ?? [], port.clusterEndpoints);
-    const localSlots = assignSlots(before?.localSlots ?? [], port.localEndpoints);
-    if (port.affinitySeconds === 0) return { port, clusterSlots, localSlots, affinity: undefined };
-    let service = before?.affinity?.service;
-    if (service === undefined) {
-      const taken = this.affinityNumbers.take();
-      tx.onFailure(() => {
-        this.affinityNumbers.release(taken);
-      });
-      service = taken;
-    }
-    const endpoints = numberEndpoints(before?.affinity?.endpoints ?? new Map<string, number>(), [
-      ...clusterSlots,
-      ...localSlots,
-    ]);
-    return { port, clusterSlots, localSlots, affinity: { service, endpoints } };
-  }
-
-  private writeDifference(tx: Transaction, old: Footprint, now: Footprint): void {
-    if (old === emptyFootprint) {
-      this.writeNew(tx, now);
-      return;
-    }
-    for (const of of now.classes) this.acquireClass(tx, of);
-    const oldElements = new Map(
-      old.elements.map((element) => [elementId(element.set, element.key), element]),
-    );
-    for (const element of now.elements) {
-      const id = elementId(element.set, element.key);
-      const previous = oldElements.get(id);
-      oldElements.delete(id);
-      if (previous === undefined) {
-        this.ensureSourceRangeSet(tx, element.set);
-        tx.add(element);
-      } else if (previous.value !== element.value) {
-        tx.replace(element.set, element.key, element.value, element.comment);
-      }
-    }
-    for (const element of oldElements.values()) tx.delete(element.set, element.key);
-
-    const oldBlocks = new Map(old.blocks.map((block) => [elementId(block.set, block.prefix), block]));
-    for (const block of now.blocks) {
-      const id = elementId(block.set, block.prefix);
-      this.writeSlots(tx, oldBlocks.get(id), block);
-      oldBlocks.delete(id);
-    }
-    for (const block of oldBlocks.values()) this.writeSlots(tx, block, undefined);
-
-    this.writeShared(tx, old.shared, now.shared);
-    for (const of of old.classes) this.useClass(tx, className(of), -1);
-  }
-
-  private writeNew(tx: Transaction, { classes, elements, blocks, shared }: Footprint): void {
-    for (const of of classes) this.acquireClass(tx, of);
-    for (const element of elements) {
-      this.ensureSourceRangeSet(tx, element.set);
-      tx.add(element);
-    }
-    for (const block of blocks) this.writeSlots(tx, undefined, block);
-    for (const element of shared) if (this.countShared(tx, element, 1) === 1) tx.add(element);
-  }
-
-  private writeSlots(tx: Transaction, old: SlotBlock | undefined, now: SlotBlock | undefined): void {
-    if (old !== undefined) {
-      for (let slot = now?.slots.length ?? 0; slot < old.slots.length; slot++)
-        tx.delete(old.set, slotKey(old.prefix, slot));
-    }
-    if (now === undefined) return;
-    now.slots.forEach((endpoint, slot) => {
-      const held = old?.slots[slot];
-      if (old === undefined || held === undefined) {
-        tx.addSlot(now, slot, endpoint);
-      } else if (held !== endpoint && slotValue(old, held) !== slotValue(now, endpoint)) {
-        tx.delete(now.set, slotKey(now.prefix, slot));
-        tx.addSlot(now, slot, endpoint);
-      }
-    });
-  }
-
-  private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
-    // Most of it is as it was, and endpoints keep their slots: so what is different stands near the end.
-    let same = 0;
-    while (same < old.length && same < now.length && isSame(old[same], now[same])) same++;
-    const gone = new Map(old.slice(same).map((element) => [elementId(element.set, element.key), element]));
-    for (const element of same === 0 ? now : now.slice(same)) {
-      if (gone.delete(elementId(element.set, element.key))) continue;
-      if (this.countShared(tx, element, 1) === 1) tx.add(element);
-    }
-    for (const element of gone.values()) {
-      if (this.countShared(tx, element, -1) === 0) tx.delete(element.set, element.key);
-    }
-  }
-
-  private countShared(tx: Transaction, { set, key }: Element, by: 1 | -1): number {
-    const counts = this.sharedCounts[set];
-    if (counts === undefined) throw new RangeError(`set ${set} is not shared`);
-    const after = (counts.get(key) ?? 0) + by;
-    tx.note(counts, key, after === 0 ? undefined : after);
-    return after;
-  }
-
-  // ---- classes and source range sets, made when first needed
-
-  private acquireClass(tx: Transaction, of: ServiceClass): void {
-    const name = className(of);
-    if (!this.classUse.has(name)) {
-      tx.batch.addChain(name);
-      for (const rule of classRules(this.options, of)) tx.batch.addRule(name, rule.expressions);
-      tx.batch.addElement(
-        classMap(of.kind),
-        Buffer.from(hostUint32(this.numbers.idOf(of)), 'latin1'),
-        goTo(name),
-      );
-      tx.note(this.classUse, name, 0);
-    }
-    this.useClass(tx, name, 1);
-  }
-
-  private useClass(tx: Transaction, name: string, by: 1 | -1): void {
-    tx.note(this.classUse, name, (this.classUse.get(name) ?? 0) + by);
-  }
-
-  private deleteClass(tx: Transaction, name: string): void {
-    const of = parseClassName(name);
-    if (of === undefined) return;
-    tx.delete(classMap(of.kind), hostUint32(this.numbers.idOf(of)));
-    tx.batch.flushChain(name);
-    tx.batch.deleteChain(name);
-    tx.note(this.classUse, name, undefined);
-  }
-
-  private ensureSourceRangeSet(tx: Transaction, set: string): void {
-    const length = sourceRangePrefix(set);
-    if (length === undefined || this.sourceRangeLengths.has(length)) return;
-    tx.batch.addSet(sourceRangeSetDefinition(this.family, length));
-    this.sourceRangeLengths.add(length);
-    tx.onFailure(() => this.sourceRangeLengths.delete(length));
-    this.writeSourceRangeRules(tx);
-  }
-
-  private writeSourceRangeRules(tx: Transaction): void {
-    tx.batch.flushChain(chains.sourceRanges);
-    for (const rule of sourceRangeRules(this.family, this.sourceRangeLengths)) {
-      tx.batch.addRule(chains.sourceRanges, rule.expressions);
-    }
-  }
-
   // ---- adoption
 
   /** @param dumpLimit see ReadOptions */
@@ -718,20 +334,21 @@ export class NftablesFamily implements Dataplane {
     }
     if (found === 'foreign') await this.makeRoom(ports, tally);
 
-    this.forget();
+    this.written.forget();
+    this.idleClasses.clear();
     const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
     this.partial = kernel.isPartial;
-    const tx = this.begin();
+    const tx = this.committer.begin();
     this.writeBase(tx, kernel);
     const unknownChains = this.adoptClasses(tx, kernel);
-    this.affinityNumbers.reserve(kernel.affinityServiceNumbers());
-    this.commit(tx, tally);
+    this.written.affinityNumbers.reserve(kernel.affinityServiceNumbers());
+    this.committer.commit(tx, tally);
     this.baseWritten = true;
 
     let current: Transaction | undefined;
     for (const part of kernel.parts(ports)) {
       kernel.readSlots(part);
-      await this.inTransactions(part, tally, (each, port) => {
+      await this.committer.inTransactions(part, tally, (each, port) => {
         if (each !== current) {
           current = each;
           kernel.checkpoint();
@@ -742,10 +359,10 @@ export class NftablesFamily implements Dataplane {
         this.adoptServicePort(each, port, kernel);
       });
     }
-    this.affinityNumbers.reserve([]);
+    this.written.affinityNumbers.reserve([]);
     await this.removeLeftovers(kernel, tally);
     this.removeChains(
-      unknownChains.filter((name) => !this.classUse.has(name)),
+      unknownChains.filter((name) => !this.written.classUse.has(name)),
       tally,
     );
     if (this.table !== interimTableName)
@@ -783,9 +400,9 @@ export class NftablesFamily implements Dataplane {
   }
 
   private countElements(): void {
-    this.elementCounts.clear();
+    this.committer.elementCounts.clear();
     for (const { name, count = 0 } of this.connection.listSets(this.nft, this.table))
-      this.elementCounts.set(name, count);
+      this.committer.elementCounts.set(name, count);
   }
 
   /**
@@ -794,14 +411,15 @@ export class NftablesFamily implements Dataplane {
    * @returns false when the kernel refused: a service port is to blame, and has to be found one by one
    */
   private replaceTable(ports: readonly ServicePort[], tally: Tally): boolean {
-    this.forget();
+    this.written.forget();
+    this.idleClasses.clear();
     const kernel = new KernelTable();
-    const tx = this.begin();
+    const tx = this.committer.begin();
     try {
       tx.batch.deleteTable();
       this.writeBase(tx, kernel);
       for (const port of ports) this.adoptServicePort(tx, port, kernel);
-      this.commit(tx, tally);
+      this.committer.commit(tx, tally);
       return true;
     } catch (error) {
       if (ports.length === 0) throw error;
@@ -809,20 +427,10 @@ export class NftablesFamily implements Dataplane {
     }
   }
 
-  private forget(): void {
-    this.states.clear();
-    for (const counts of Object.values(this.sharedCounts)) counts.clear();
-    this.classUse.clear();
-    this.idleClasses.clear();
-    this.sourceRangeLengths.clear();
-    this.numbers = new ClassNumbers();
-    this.affinityNumbers = new AffinityServiceNumbers();
-  }
-
   /** Table, base chains, fixed chains and sets: only what is missing or different. */
   private writeBase(tx: Transaction, kernel: KernelTable): void {
-    for (const length of kernel.sourceRangeLengths()) this.sourceRangeLengths.add(length);
-    const base = baseObjects(this.options, this.sourceRangeLengths);
+    for (const length of kernel.sourceRangeLengths()) this.written.sourceRangeLengths.add(length);
+    const base = baseObjects(this.options, this.written.sourceRangeLengths);
     if (!kernel.exists) tx.batch.addTable({ comment: base.comment });
     else if (kernel.dormant) tx.batch.addTable({ dormant: false });
     for (const definition of base.sets) {
@@ -871,7 +479,7 @@ export class NftablesFamily implements Dataplane {
         of === undefined ||
         classMap(of.kind) !== map ||
         !kernel.hasChain(chain) ||
-        !this.numbers.learn(id, of)
+        !this.written.numbers.learn(id, of)
       ) {
         tx.delete(map, hostUint32(id));
         continue;
@@ -881,24 +489,24 @@ export class NftablesFamily implements Dataplane {
         tx.batch.flushChain(chain);
         for (const rule of rules) tx.batch.addRule(chain, rule.expressions);
       }
-      this.classUse.set(chain, 0);
+      this.written.classUse.set(chain, 0);
     }
     const base = baseObjects(this.options, []).chains.map(({ name }) => name);
-    const unknown = kernel.unknownChains(new Set([...base, ...this.classUse.keys()]));
+    const unknown = kernel.unknownChains(new Set([...base, ...this.written.classUse.keys()]));
     for (const chain of unknown) tx.batch.flushChain(chain);
     return unknown;
   }
 
   private adoptServicePort(tx: Transaction, port: ServicePort, kernel: KernelTable): void {
     if (!kernel.exists) {
-      this.change(tx, port.key, port);
+      this.written.change(tx, port.key, port);
       return;
     }
-    const state = this.nextState(tx, this.stateInKernel(tx, port, kernel), port);
-    const now = footprintOf(state, this.numbers);
-    for (const of of now.classes) this.acquireClass(tx, of);
+    const state = this.written.nextState(tx, this.stateInKernel(tx, port, kernel), port);
+    const now = footprintOf(state, this.written.numbers);
+    for (const of of now.classes) this.written.acquireClass(tx, of);
     for (const element of now.elements) {
-      this.ensureSourceRangeSet(tx, element.set);
+      this.written.ensureSourceRangeSet(tx, element.set);
       this.ensure(tx, kernel, element);
     }
     for (const block of now.blocks) {
@@ -913,9 +521,9 @@ export class NftablesFamily implements Dataplane {
       }
     }
     for (const element of now.shared) {
-      if (this.countShared(tx, element, 1) === 1) this.ensure(tx, kernel, element);
+      if (this.written.countShared(tx, element, 1) === 1) this.ensure(tx, kernel, element);
     }
-    tx.note(this.states, port.key, state);
+    tx.note(this.written.states, port.key, state);
   }
 
   /** Slots and affinity numbers as the kernel has them, so that what is right is not written again. */
@@ -926,9 +534,9 @@ export class NftablesFamily implements Dataplane {
   ): ServicePortState | undefined {
     const affinity = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
     if (affinity !== undefined) {
-      if (!this.affinityNumbers.claim(affinity.service)) return undefined;
+      if (!this.written.affinityNumbers.claim(affinity.service)) return undefined;
       tx.onFailure(() => {
-        this.affinityNumbers.release(affinity.service);
+        this.written.affinityNumbers.release(affinity.service);
       });
     }
     return {
@@ -953,7 +561,7 @@ export class NftablesFamily implements Dataplane {
   private async removeLeftovers(kernel: KernelTable, tally: Tally): Promise<void> {
     const leftovers = Array.from(kernel.leftovers(), (leftover) => ({ ...leftover, name: leftover.key }));
     const own = new Tally();
-    await this.inTransactions(leftovers, own, (tx, { set, element }) => {
+    await this.committer.inTransactions(leftovers, own, (tx, { set, element }) => {
       tx.delete(set, element);
     });
     tally.add(own);
@@ -966,8 +574,8 @@ export class NftablesFamily implements Dataplane {
   }
 
   private removeChains(names: readonly string[], tally: Tally): void {
-    const tx = this.begin();
+    const tx = this.committer.begin();
     for (const name of names) tx.batch.deleteChain(name);
-    this.commitUnlessBusy(tx, tally);
+    this.committer.commitUnlessBusy(tx, tally);
   }
 }
