@@ -602,7 +602,9 @@ describe('a look at everything', { skip }, () => {
             batch.addElement('cluster-ips', Buffer.from([10, 9, 9, 9]), undefined);
           });
           const report = await node.dataplane.verify();
-          if (reading.hideCounts === true) assert.equal(report?.elementsDeleted, 1);
+          // Kernels before 6.18 do not tell how many there are, so that all are looked at.
+          const counted = node.connection.listSets(node.nft, tableName)[0]?.count !== undefined;
+          if (!counted) assert.equal(report?.elementsDeleted, 1);
           else assert.equal(report, undefined, 'only a comparison tells which one');
           if (report === undefined) await node.adopt();
           node.check('after');
