@@ -9,8 +9,8 @@ import { NftablesConnection } from '../netlink/nftables/index.js';
 import { RouteConnection } from '../netlink/rtnetlink/index.js';
 import { systemFiles, sysctlPath } from '../system/index.js';
 import { commandHelp, splitArguments } from './command-arguments.js';
-import { exitCodes, FatalError } from './exit-codes.js';
-import { explainNetlink } from './preflight.js';
+import { exitCodes } from './exit-codes.js';
+import { explainReading } from './preflight.js';
 
 const flags = {
   output: { short: 'o', argument: 'text|json', choice: ['text', 'json'], help: 'A table, or JSON.' },
@@ -43,14 +43,7 @@ export function migrationReport(args: readonly string[]): Promise<number> {
     );
     return Promise.resolve(exitCodes.ok);
   } catch (error) {
-    const explained = explainNetlink(error);
-    if (explained instanceof FatalError && explained.exitCode === exitCodes.notPermitted)
-      throw new FatalError(
-        exitCodes.notPermitted,
-        'not permitted to look at IPVS: run as root, or give the container the capability NET_ADMIN',
-        { cause: error },
-      );
-    throw error;
+    throw explainReading(error, 'IPVS');
   } finally {
     ipvs.close();
   }

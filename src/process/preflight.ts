@@ -69,6 +69,17 @@ export function checkKernelVersion(
   );
 }
 
+/** The same for commands that only look. @param what is looked at */
+export function explainReading(error: unknown, what: string): unknown {
+  const explained = explainNetlink(error);
+  if (!(explained instanceof FatalError && explained.exitCode === exitCodes.notPermitted)) return error;
+  return new FatalError(
+    exitCodes.notPermitted,
+    `not permitted to look at ${what}: run as root, or give the container the capability NET_ADMIN`,
+    { cause: error },
+  );
+}
+
 /** Nothing that depends on the configuration: a mistake there is not the kernel's. */
 const probeOptions: DataplaneOptions = {
   family: 'IPv4',

@@ -7,9 +7,9 @@ import { kubeProxyServers, readTableServers } from '../leftovers/index.js';
 import { IpvsConnection } from '../netlink/ipvs/index.js';
 import { NftablesConnection } from '../netlink/nftables/index.js';
 import { commandHelp, splitArguments } from './command-arguments.js';
-import { exitCodes, FatalError } from './exit-codes.js';
+import { exitCodes } from './exit-codes.js';
 import { readPodNames } from './pod-names.js';
-import { explainNetlink } from './preflight.js';
+import { explainReading } from './preflight.js';
 
 const flags = {
   namespace: {
@@ -71,14 +71,7 @@ export async function showIpvs(args: readonly string[]): Promise<number> {
     );
     return exitCodes.ok;
   } catch (error) {
-    const explained = explainNetlink(error);
-    if (explained instanceof FatalError && explained.exitCode === exitCodes.notPermitted)
-      throw new FatalError(
-        exitCodes.notPermitted,
-        'not permitted to look at IPVS: run as root, or give the container the capability NET_ADMIN',
-        { cause: error },
-      );
-    throw error;
+    throw explainReading(error, 'IPVS');
   } finally {
     ipvs.close();
   }
