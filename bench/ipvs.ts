@@ -2,7 +2,7 @@
  * Mode ipvs against `ipvsadm -R`, in one kernel, one after the other: the same virtual servers and endpoints, from nothing.
  * Needs a kernel with IPVS and Debian's ipvsadm; run as root, or in the virtual machine (docs/ipvs.md, "Speed"):
  *
- *     node dist/bench/ipvs.js [services] [endpoints per service] [rounds]
+ *     node dist/bench/ipvs.js [services] [endpoints per service] [rounds] [services for changes]
  *     node dist/test/vm/main.js --minutes 60 -- node dist/bench/ipvs.js
  *
  * Prints one JSON object (IpvsResult).
@@ -131,14 +131,20 @@ async function timed(work: () => unknown): Promise<Timing> {
   return { ms, systemMs: system / 1000, userMs: user / 1000 };
 }
 
+/** On an emulated machine all of it takes long. */
+function tell(what: string): void {
+  process.stderr.write(`${what}\n`);
+}
+
 /** Empty before each round, and checked after it. */
-async function best(rounds: number, expected: number, work: () => unknown): Promise<Timing> {
+async function best(what: string, rounds: number, expected: number, work: () => unknown): Promise<Timing> {
   let fastest: Timing | undefined;
   for (let round = 0; round < rounds; round++) {
     empty();
     const timing = await timed(work);
     const held = count();
     if (held !== expected) throw new Error(`${expected} virtual servers were wanted, IPVS has ${held}`);
+    tell(`${what}: ${timing.ms.toFixed(0)} ms`);
     if (fastest === undefined || timing.ms < fastest.ms) fastest = timing;
   }
   if (fastest === undefined) throw new RangeError('at least one round');
@@ -224,7 +230,12 @@ async function changeOne(ports: readonly ServicePort[]): Promise<{ p50: number; 
   }
 }
 
-async function measure(services: number, endpoints: number, rounds: number): Promise<IpvsResult> {
+async function measure(
+  services: number,
+  endpoints: number,
+  rounds: number,
+  manyServices: number,
+): Promise<IpvsResult> {
   const ports = servicePorts(services, endpoints);
   const commands = commandsOf(ports);
   const scratch = mkdtempSync(join(tmpdir(), 'bench-ipvs-'));
@@ -234,20 +245,22 @@ async function measure(services: number, endpoints: number, rounds: number): Pro
     writeFileSync(file, restoreText(ports));
     // The first to come loads modules and warms up; nobody's time.
     connection.executeAll(commandsOf(servicePorts(10, 1)));
-    const batched = await best(rounds, services, () => {
+    const batched = await best('batched', rounds, services, () => {
       const [refusal] = connection.executeAll(commands);
       if (refusal !== undefined) throw refusal.error;
     });
-    const dataplane = await best(rounds, services, () => programAll(ports));
-    const oneByOne = await best(1, services, () => {
+    const dataplane = await best('dataplane', rounds, services, () => programAll(ports));
+    const oneByOne = await best('one by one', 1, services, () => {
       for (const command of commands) connection.execute(command);
     });
-    const ipvsadm = await best(rounds, services, () => {
+    const ipvsadm = await best('ipvsadm -R', rounds, services, () => {
       restore(file);
     });
     const change = [];
-    for (const number of [fewServices, services])
-      change.push({ services: number, ...(await changeOne(ports.slice(0, number))) });
+    for (const number of [fewServices, manyServices]) {
+      change.push({ services: number, ...(await changeOne(servicePorts(number, endpoints))) });
+      tell(`changes among ${number} services`);
+    }
     return {
       machine: {
         kernel: `${release()} ${arch()}`,
@@ -271,12 +284,14 @@ async function measure(services: number, endpoints: number, rounds: number): Pro
   }
 }
 
-const [services = 10_000, endpoints = 10, rounds = 2] = process.argv.slice(2).map(Number);
+const [services = 10_000, endpoints = 10, rounds = 2, manyServices = services] = process.argv
+  .slice(2)
+  .map(Number);
 const problem = enterNetworkNamespace();
 if (problem !== false) {
   process.stderr.write(`${problem}\n`);
   process.exitCode = 1;
 } else {
-  const result = await measure(services, endpoints, rounds);
+  const result = await measure(services, endpoints, rounds, manyServices);
   process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
 }
