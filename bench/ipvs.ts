@@ -251,12 +251,12 @@ async function measure(
       const [refusal] = connection.executeAll(commands);
       if (refusal !== undefined) throw refusal.error;
     });
+    const ipvsadm = await best('ipvsadm -R', rounds, services, () => {
+      restore(file);
+    });
     const dataplane = await best('dataplane', rounds, services, () => programAll(ports));
     const oneByOne = await best('one by one', 1, services, () => {
       for (const command of commands) connection.execute(command);
-    });
-    const ipvsadm = await best('ipvsadm -R', rounds, services, () => {
-      restore(file);
     });
     const change = [];
     for (const number of [fewServices, manyServices]) {
