@@ -104,7 +104,7 @@ async function nodeTests(node: string, files: readonly string[]): Promise<Omit<O
     '--test-reporter-destination=stdout',
   ];
   args.push('--test-reporter=tap', `--test-reporter-destination=${tap}`);
-  const { status, output } = await run(node, [...args, ...files], 15);
+  const { status, output } = await run(node, [...args, ...files], 20);
   const report = existsSync(tap) ? readFileSync(tap, 'utf8') : output;
   const count = (what: string): number =>
     Number(new RegExp(`^# ${what} (\\d+)$`, 'm').exec(report)?.[1] ?? 0);
