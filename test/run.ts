@@ -29,6 +29,28 @@ interface Finished {
   readonly output: string;
 }
 
+/** The command that is running: the leader of a process group of its own, so that nothing it started outlives it. */
+let leader: number | undefined;
+
+function endRunning(): void {
+  if (leader === undefined) return;
+  try {
+    process.kill(-leader, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, () => {
+    endRunning();
+    process.exit(status);
+  });
+}
+
 /** Runs a command to its end, its output shown and kept; ended after `minutes`. */
 async function run(
   command: string,
@@ -41,7 +63,9 @@ async function run(
       cwd: root,
       stdio: ['ignore', 'pipe', 'pipe'],
       env: testEnvironment(),
+      detached: true,
     });
+    leader = child.pid;
     let output = '';
     const take = (chunk: Buffer): void => {
       output += chunk.toString();
@@ -51,7 +75,7 @@ async function run(
     child.stderr.on('data', take);
     const timer = setTimeout(() => {
       output += `\nended after ${minutes} minutes\n`;
-      child.kill('SIGKILL');
+      endRunning();
     }, minutes * 60_000);
     child.on('error', (error) => {
       clearTimeout(timer);
@@ -59,6 +83,7 @@ async function run(
     });
     child.on('close', (status) => {
       clearTimeout(timer);
+      leader = undefined;
       resolve({ status: status ?? 1, output });
     });
   });
