@@ -4,14 +4,14 @@ SHELL := /bin/bash
 .PHONY: help setup build demo test test-vm test-ipvs soak lint bench format clean packages
 
 help:
-	@echo 'make demo    real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
-	@echo 'make test    everything: lint, unit, kernel and packet tests'
-	@echo 'make test-vm what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
-	@echo 'make test-ipvs  every packet case in mode ipvs and over SCTP, in the same machine, 30 minutes'
-	@echo 'make soak    random changes, faults, attacks and kills for 10 minutes, then 50 kills; MINUTES=n, SEED=n, KILLS=n'
-	@echo 'make build   leaves a runnable bin/kube-proxy'
-	@echo 'make bench   the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
-	@echo 'make lint    formatter, linter, import boundaries'
+	@echo 'make demo      real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
+	@echo 'make test      everything: lint, unit, kernel and packet tests'
+	@echo 'make test-vm   what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
+	@echo 'make test-ipvs every packet case in mode ipvs and over SCTP, in the same machine, 30 minutes'
+	@echo 'make soak      random changes, faults, attacks and kills for 10 minutes, then 50 kills; MINUTES=n, SEED=n, KILLS=n'
+	@echo 'make build     leaves a runnable bin/kube-proxy'
+	@echo 'make bench     the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
+	@echo 'make lint      formatter, linter, import boundaries'
 
 # npm leaves this file behind when node_modules is complete.
 node_modules/.package-lock.json: package.json package-lock.json

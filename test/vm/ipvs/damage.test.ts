@@ -60,7 +60,10 @@ describe('damage by others', { skip }, () => {
       run('ip', '-br', 'address')
         .match(/^kube-ipvs0 .*$/m)?.[0]
         .replaceAll(/ +/g, ' ') ?? 'no interface',
-      run('nft', '-s', 'list', 'ruleset'),
+      // A table that was made anew is listed after the other one.
+      ...run('nft', '-s', 'list', 'ruleset')
+        .split(/^(?=table )/m)
+        .sort(),
     ].join('\n');
 
   for (const [what, commands] of Object.entries(deeds)) {
