@@ -10,7 +10,7 @@ import { ApiServer } from '../apiserver/server.js';
 import {
   type Child,
   eventually,
-  nodeIP,
+  ownNode,
   podIP,
   program,
   serviceIP,
@@ -45,12 +45,6 @@ const slice = (...addresses: readonly string[]) => ({
     nodeName: 'alder',
   })),
 });
-const ownNode = {
-  apiVersion: 'v1',
-  kind: 'Node',
-  metadata: { name: 'alder' },
-  status: { addresses: [{ type: 'InternalIP', address: nodeIP }] },
-};
 
 describe('a cluster', { skip }, () => {
   const node = new SmallNode();

@@ -13,7 +13,7 @@ import { service, slice } from './hostile-objects.js';
 import {
   type Child,
   kubeconfigFor,
-  nodeIP,
+  ownNode,
   podIP,
   program,
   serviceIP,
@@ -38,12 +38,7 @@ describe('two programs, one table', { skip }, () => {
   before(async () => {
     await node.open();
     server = await ApiServer.start();
-    server.store.put({
-      apiVersion: 'v1',
-      kind: 'Node',
-      metadata: { name: 'alder' },
-      status: { addresses: [{ type: 'InternalIP', address: nodeIP }] },
-    });
+    server.store.put(ownNode);
     server.store.put(service('pear', { clusterIP: serviceIP }, { namespace: 'orchard' }));
     server.store.put(slice('pear', [podIP], {}, { namespace: 'orchard' }));
     proxy = start(

@@ -20,7 +20,7 @@ import { hostileCases, service, slice, type HostileCase } from './hostile-object
 import {
   type Child,
   kubeconfigFor,
-  nodeIP,
+  ownNode,
   podIP,
   program,
   serviceIP,
@@ -35,12 +35,6 @@ const skip = enterNetworkNamespace() || missingNft();
 const promptMs = 5000;
 const maxMegabytes = 400;
 
-const ownNode = {
-  apiVersion: 'v1',
-  kind: 'Node',
-  metadata: { name: 'alder' },
-  status: { addresses: [{ type: 'InternalIP', address: nodeIP }] },
-};
 const pear: readonly Json[] = [
   service('pear', { clusterIP: serviceIP }, { namespace: 'orchard' }),
   slice('pear', [podIP], {}, { namespace: 'orchard' }),

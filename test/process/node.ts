@@ -17,6 +17,14 @@ export const serviceIP = '10.177.0.50';
 export const podIP = '10.61.1.31';
 export const nodeIP = '100.64.10.11';
 
+/** The Node object of this node, for the double of the API server. */
+export const ownNode = {
+  apiVersion: 'v1',
+  kind: 'Node',
+  metadata: { name: 'alder' },
+  status: { addresses: [{ type: 'InternalIP', address: nodeIP }] },
+};
+
 /** Writes a kubeconfig for the double of the API server at `url`, over plain HTTP. @returns its path */
 export function kubeconfigFor(url: string, folder: string): string {
   const path = join(folder, 'kubeconfig');

@@ -9,7 +9,7 @@ import { ApiServer } from '../apiserver/server.js';
 import {
   type Child,
   eventually,
-  nodeIP,
+  ownNode,
   podIP,
   program,
   serviceIP,
@@ -34,12 +34,6 @@ const slice = (name: string, ...addresses: readonly string[]) => ({
   ports: [{ name: 'web', port: 9000, protocol: 'TCP' }],
   endpoints: addresses.map((address) => ({ addresses: [address], nodeName: 'alder' })),
 });
-const ownNode = {
-  apiVersion: 'v1',
-  kind: 'Node',
-  metadata: { name: 'alder' },
-  status: { addresses: [{ type: 'InternalIP', address: nodeIP }] },
-};
 
 describe('a state file', { skip }, () => {
   const node = new SmallNode();

@@ -416,14 +416,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     }
     for (const ip of draft.ips) {
       if (!this.wantsBound(ip) || this.boundElements.has(ip)) continue;
-      this.writeMembership(
-        draft,
-        tx,
-        this.boundElements,
-        { set: sets.boundIPs, key: addressBytes(ip) },
-        ip,
-        true,
-      );
+      this.addBoundElement(draft, tx, ip);
     }
     this.commit(tx, tally);
     draft.done();
@@ -460,6 +453,11 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     const found = this.kernel?.take(element.set, bytes(element.key), value, element.comment) ?? 'absent';
     if (found === 'absent') tx.add(element);
     if (found === 'different') tx.replace(element);
+  }
+
+  private addBoundElement(draft: Draft, tx: Transaction, ip: string): void {
+    const element = { set: sets.boundIPs, key: addressBytes(ip) };
+    this.writeMembership(draft, tx, this.boundElements, element, ip, true);
   }
 
   private writeMembership(
@@ -673,14 +671,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     const tx = this.begin();
     for (const ip of this.servers.retiringAddresses()) {
       if (!this.bound.has(ip)) continue;
-      this.writeMembership(
-        draft,
-        tx,
-        this.boundElements,
-        { set: sets.boundIPs, key: addressBytes(ip) },
-        ip,
-        true,
-      );
+      this.addBoundElement(draft, tx, ip);
     }
     for (const { set, key } of kernel.leftovers()) tx.delete(set, key);
     this.commit(tx, tally);

@@ -21,15 +21,17 @@ import {
   PORT_UNREACHABLE,
   returnToCaller,
   selectors,
-  type BaseChain,
   type SetDefinition,
 } from '../../netlink/nftables/index.js';
 import type { DataplaneOptions } from '../dataplane.js';
 import {
-  allOnes,
+  baseChain,
+  chain,
   ctStateNew,
   fibTypeLocal,
   loopbackGuard,
+  masquerade,
+  masqueradeMarked,
   nftFamily,
   packetFields,
   rule,
@@ -83,17 +85,6 @@ export function chainDefinitions(
   const { family, detector, masqueradeMark: mark } = options;
   const f = packetFields(family);
   const reject = expr.reject('icmp', PORT_UNREACHABLE[nftFamily(family)]);
-  const base = (hook: BaseChain['hook'], at: number, type: BaseChain['type'] = 'filter'): BaseChain => ({
-    type,
-    hook,
-    priority: at,
-    policy: 'accept',
-  });
-  const chain = (name: string, rules: readonly RuleDefinition[], of?: BaseChain): ChainDefinition => ({
-    name,
-    base: of,
-    rules,
-  });
   const isIn = (set: string) => [...loadFields(f.service, 0), expr.lookup(set, 0)];
   const addressIsIn = (field: typeof f.daddr, set: string) => [
     ...loadFields([field], 0),
@@ -107,32 +98,21 @@ export function chainDefinitions(
     chain(
       chains.filterInput,
       [...loopbackGuard(options), jumpIfNew(chains.services)],
-      base('input', priority.filter),
+      baseChain('input', priority.filter),
     ),
     chain(
       chains.filterOutput,
       [jumpIfNew(chains.services), dropUnallocatedUnlessBound(options)],
-      base('output', priority.outputFilter),
+      baseChain('output', priority.outputFilter),
     ),
-    chain(chains.filterForward, [dropUnallocated], base('forward', priority.filter)),
+    chain(chains.filterForward, [dropUnallocated], baseChain('forward', priority.filter)),
     chain(
       chains.natPostrouting,
       [
-        rule(
-          expr.meta('mark', 0),
-          expr.bitwise(0, 0, word(mark), zero),
-          expr.cmp('neq', 0, zero),
-          // Cleared, so that a packet that enters the stack again (an overlay, IPsec) is not masqueraded twice.
-          [expr.meta('mark', 0), expr.bitwise(0, 0, allOnes, word(mark)), expr.metaSet('mark', 0)],
-          expr.masquerade({ flags: ['fully-random'] }),
-        ),
-        rule(
-          loadFields([f.saddr, ...f.service], 0),
-          expr.lookup(sets.hairpin, 0),
-          expr.masquerade({ flags: ['fully-random'] }),
-        ),
+        masqueradeMarked(mark),
+        rule(loadFields([f.saddr, ...f.service], 0), expr.lookup(sets.hairpin, 0), masquerade),
       ],
-      base('postrouting', priority.srcnat, 'nat'),
+      baseChain('postrouting', priority.srcnat, 'nat'),
     ),
     chain(chains.services, [
       rule(isIn(sets.serviceIPs), expr.verdict(goTo(chains.service))),
@@ -155,7 +135,7 @@ export function chainDefinitions(
       rule(isIn(sets.droppedIPs), expr.verdict(drop)),
     ]),
     chain(chains.sourceRanges, sourceRangeRules(family, sourceRangeLengths)),
-    ...shortCircuitChains(options, base, chain),
+    ...shortCircuitChains(options),
   ];
 }
 
@@ -182,11 +162,7 @@ function dropUnallocatedUnlessBound({ family }: DataplaneOptions): RuleDefinitio
   );
 }
 
-function shortCircuitChains(
-  { family, detector }: DataplaneOptions,
-  base: (hook: BaseChain['hook'], at: number) => BaseChain,
-  chain: (name: string, rules: readonly RuleDefinition[], of?: BaseChain) => ChainDefinition,
-): ChainDefinition[] {
+function shortCircuitChains({ family, detector }: DataplaneOptions): ChainDefinition[] {
   const f = packetFields(family);
   const toMark = expr.verdict(goTo(chains.shortCircuitMark));
   const jumpIfNew = rule(ctStateNew, expr.verdict(jumpTo(chains.shortCircuit)));
@@ -198,11 +174,11 @@ function shortCircuitChains(
     [expr.immediate(0, zero), expr.metaSet('priority', 0)],
   );
   return [
-    chain(chains.inputShortCircuit, [jumpIfNew], base('input', priority.inputBeforeIpvs)),
-    chain(chains.inputRestore, [restore], base('input', priority.inputBehindIpvs)),
-    chain(chains.outputShortCircuit, [jumpIfNew], base('output', priority.outputBeforeIpvs)),
-    chain(chains.outputRestore, [restore], base('output', priority.outputBehindIpvs)),
-    chain(chains.outputRestoreFirst, [restore], base('output', priority.outputFirst)),
+    chain(chains.inputShortCircuit, [jumpIfNew], baseChain('input', priority.inputBeforeIpvs)),
+    chain(chains.inputRestore, [restore], baseChain('input', priority.inputBehindIpvs)),
+    chain(chains.outputShortCircuit, [jumpIfNew], baseChain('output', priority.outputBeforeIpvs)),
+    chain(chains.outputRestore, [restore], baseChain('output', priority.outputBehindIpvs)),
+    chain(chains.outputRestoreFirst, [restore], baseChain('output', priority.outputFirst)),
     chain(chains.shortCircuit, [
       ...(detector === undefined ? [] : [rule(sourceIsPod(detector, f.saddr, 'eq'), toMark)]),
       rule(fibTypeLocal('saddr'), toMark),

@@ -27,6 +27,20 @@ export interface ChainDefinition {
   readonly rules: readonly RuleDefinition[];
 }
 
+/** A chain that the kernel calls at a hook; packets that no rule decides about pass. */
+export function baseChain(
+  hook: BaseChain['hook'],
+  priority: number,
+  type: BaseChain['type'] = 'filter',
+): BaseChain {
+  return { type, hook, priority, policy: 'accept' };
+}
+
+/** @param base undefined: only rules lead there */
+export function chain(name: string, rules: readonly RuleDefinition[], base?: BaseChain): ChainDefinition {
+  return { name, base, rules };
+}
+
 export function nftFamily(family: IPFamily): 'ip' | 'ip6' {
   return family === 'IPv4' ? 'ip' : 'ip6';
 }
@@ -75,6 +89,21 @@ export function fibTypeLocal(address: 'saddr' | 'daddr'): Expression[] {
 /** `meta mark set meta mark | mark` */
 export function setMark(mark: number): Expression[] {
   return [expr.meta('mark', 0), expr.bitwise(0, 0, word(~mark), word(mark)), expr.metaSet('mark', 0)];
+}
+
+/** Of connections that are masqueraded: the node's address, and a port that can't be guessed. */
+export const masquerade: Expression = expr.masquerade({ flags: ['fully-random'] });
+
+/** Masquerades what carries the mark. */
+export function masqueradeMarked(mark: number): RuleDefinition {
+  return rule(
+    expr.meta('mark', 0),
+    expr.bitwise(0, 0, word(mark), zero),
+    expr.cmp('neq', 0, zero),
+    // Cleared, so that a packet that enters the stack again (an overlay, IPsec) is not masqueraded twice.
+    [expr.meta('mark', 0), expr.bitwise(0, 0, allOnes, word(mark)), expr.metaSet('mark', 0)],
+    masquerade,
+  );
 }
 
 export function addressMatch(field: Field, op: 'eq' | 'neq', cidr: Cidr): Expression[] {

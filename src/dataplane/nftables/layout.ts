@@ -17,7 +17,6 @@ import {
   PORT_UNREACHABLE,
   registerAfter,
   selectors,
-  type BaseChain,
   type Expression,
   type Field,
   type Register,
@@ -28,12 +27,15 @@ import type { DataplaneOptions } from '../dataplane.js';
 import { addressBytes } from '../nft/keys.js';
 import {
   addressMatch,
-  allOnes,
+  baseChain,
+  chain,
   ctStateNew,
   ctStatusDnat,
   fibTypeLocal,
   fromElsewhere,
   loopbackGuard,
+  masquerade,
+  masqueradeMarked,
   nftFamily,
   packetFields,
   rule,
@@ -170,16 +172,10 @@ function loopbackStandIn(options: DataplaneOptions): ChainDefinition[] {
     expr.immediate(0, bytes(ip)),
     expr.payloadSet('network', offset, 16, 0, { pseudoHeader: true }),
   ];
-  const base = (hook: BaseChain['hook'], priority: number): BaseChain => ({
-    type: 'filter',
-    hook,
-    priority,
-    policy: 'accept',
-  });
   return [
     {
       name: chains.rawOutputLoopback,
-      base: base('output', -300),
+      base: baseChain('output', -300),
       rules: [
         rule(
           addressMatch(saddr, 'eq', loopback),
@@ -192,7 +188,7 @@ function loopbackStandIn(options: DataplaneOptions): ChainDefinition[] {
     },
     {
       name: chains.filterInputLoopback,
-      base: base('input', 110),
+      base: baseChain('input', 110),
       rules: [rule(fromElsewhere, addressMatch(saddr, 'eq', loopback), write(24, '::1'))],
     },
   ];
@@ -208,17 +204,6 @@ export function baseObjects(options: DataplaneOptions, sourceRangeLengths: Itera
   const jumpIfNew = (to: string): RuleDefinition => rule(ctStateNew, expr.verdict(jumpTo(to)));
   const reject = expr.reject('icmp', PORT_UNREACHABLE[nft]);
 
-  const base = (type: 'nat' | 'filter', hook: BaseChain['hook'], priority: number): BaseChain => ({
-    type,
-    hook,
-    priority,
-    policy: 'accept',
-  });
-  const chain = (name: string, rules: readonly RuleDefinition[], of?: BaseChain): ChainDefinition => ({
-    name,
-    base: of,
-    rules,
-  });
   const pods = (to: string): RuleDefinition[] =>
     detector === undefined ? [] : [rule(sourceIsPod(detector, f.saddr, 'eq'), expr.verdict(goTo(to)))];
 
@@ -284,20 +269,8 @@ export function baseObjects(options: DataplaneOptions, sourceRangeLengths: Itera
           expr.cmp('neq', 0, zero),
           resetPriority,
         ),
-        rule(
-          expr.meta('mark', 0),
-          expr.bitwise(0, 0, word(mark), zero),
-          expr.cmp('neq', 0, zero),
-          // Cleared, so that a packet that enters the stack again (an overlay, IPsec) is not masqueraded twice.
-          [expr.meta('mark', 0), expr.bitwise(0, 0, allOnes, word(mark)), expr.metaSet('mark', 0)],
-          expr.masquerade({ flags: ['fully-random'] }),
-        ),
-        rule(
-          ctStatusDnat,
-          loadFields([f.saddr, ...f.service], 0),
-          expr.lookup(sets.hairpin, 0),
-          expr.masquerade({ flags: ['fully-random'] }),
-        ),
+        masqueradeMarked(mark),
+        rule(ctStatusDnat, loadFields([f.saddr, ...f.service], 0), expr.lookup(sets.hairpin, 0), masquerade),
       ]),
       ...externalLocal(f.service, {
         main: chains.externalLocal,
@@ -313,34 +286,30 @@ export function baseObjects(options: DataplaneOptions, sourceRangeLengths: Itera
         local: maps.localNodePorts,
         shortCircuit: maps.shortCircuitNodePorts,
       }),
-      chain(
-        chains.filterPreroutingPreDnat,
-        [jumpIfNew(chains.firewallCheck)],
-        base('filter', 'prerouting', -110),
-      ),
-      chain(chains.filterOutputPreDnat, [jumpIfNew(chains.firewallCheck)], base('filter', 'output', -110)),
+      chain(chains.filterPreroutingPreDnat, [jumpIfNew(chains.firewallCheck)], baseChain('prerouting', -110)),
+      chain(chains.filterOutputPreDnat, [jumpIfNew(chains.firewallCheck)], baseChain('output', -110)),
       chain(
         chains.filterInput,
         [...loopbackGuard(options), jumpIfNew(chains.nodePortsCheck), jumpIfNew(chains.servicesCheck)],
-        base('filter', 'input', 0),
+        baseChain('input', 0),
       ),
       chain(
         chains.filterForward,
         [jumpIfNew(chains.servicesCheck), jumpIfNew(chains.clusterIPsCheck)],
-        base('filter', 'forward', 0),
+        baseChain('forward', 0),
       ),
       chain(
         chains.filterOutput,
         [jumpIfNew(chains.servicesCheck), jumpIfNew(chains.clusterIPsCheck)],
-        base('filter', 'output', 0),
+        baseChain('output', 0),
       ),
-      chain(chains.natPrerouting, [jump(chains.services)], base('nat', 'prerouting', -100)),
+      chain(chains.natPrerouting, [jump(chains.services)], baseChain('prerouting', -100, 'nat')),
       chain(
         chains.natOutput,
         [jump(chains.services), ...localhostNodePortRules(options)],
-        base('nat', 'output', -100),
+        baseChain('output', -100, 'nat'),
       ),
-      chain(chains.natPostrouting, [jump(chains.masquerading)], base('nat', 'postrouting', 100)),
+      chain(chains.natPostrouting, [jump(chains.masquerading)], baseChain('postrouting', 100, 'nat')),
       ...loopbackStandIn(options),
     ],
   };
