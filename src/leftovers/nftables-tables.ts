@@ -1,5 +1,5 @@
 /** The tables of modes nftables and ipvs. */
-import { Batch, NetlinkError, type NftablesConnection } from '../netlink/index.js';
+import { type NftablesConnection, removeTable } from '../netlink/index.js';
 import type { Report } from './report.js';
 
 export async function removeNftablesTable(
@@ -10,16 +10,9 @@ export async function removeNftablesTable(
 ): Promise<void> {
   for (const family of ['ip', 'ip6'] as const) {
     const what = `nftables table ${family} ${table}`;
-    await report.attempt(what, () => {
-      const batch = new Batch(family, table);
-      batch.deleteTable();
-      try {
-        connection.commit(batch);
-        report.removed(what);
-      } catch (error) {
-        if (!(error instanceof NetlinkError) || error.code !== 'ENOENT') throw error;
-        if (tellAbsence) report.absent(what);
-      }
+    await report.attempt(what, async () => {
+      if ((await removeTable(connection, family, table)) > 0) report.removed(what);
+      else if (tellAbsence) report.absent(what);
     });
   }
 }

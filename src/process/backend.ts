@@ -93,6 +93,7 @@ function openIpvsBackend(options: BackendOptions): Backend {
   const ipvsWatch = new IpvsWatch({
     families: programs.map(({ dataplane }) => dataplane),
     onForeignChange,
+    onPutOff,
     log,
   });
   return {

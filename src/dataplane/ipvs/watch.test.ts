@@ -8,6 +8,7 @@ import { IpvsWatch } from './watch.js';
 function lab() {
   mock.timers.enable({ apis: ['setTimeout'] });
   const told: string[] = [];
+  const putOff: number[] = [];
   const state = { damage: '', checks: 0 };
   let handlers: AddressHandlers | undefined;
   const watch = new IpvsWatch({
@@ -22,6 +23,7 @@ function lab() {
       },
     ],
     onForeignChange: (family) => told.push(family),
+    onPutOff: (_by, delayMs) => putOff.push(delayMs),
     log: silentLogger,
     subscribe: (given) => {
       handlers = given;
@@ -35,7 +37,7 @@ function lab() {
     await watch.close();
     mock.timers.reset();
   };
-  return { told, state, address, end, lost: () => handlers?.onOverrun() };
+  return { told, putOff, state, address, end, lost: () => handlers?.onOverrun() };
 }
 
 test('IPVS is looked at every five seconds', async () => {
@@ -67,7 +69,7 @@ test('an address that somebody deletes is noticed at once; others are nobody’s
 });
 
 test('two programs that fight are damped, until there is peace', async () => {
-  const { told, state, address, end } = lab();
+  const { told, putOff, state, address, end } = lab();
   state.damage = 'gone';
   mock.timers.tick(5_000);
   assert.equal(told.length, 1);
@@ -79,6 +81,8 @@ test('two programs that fight are damped, until there is peace', async () => {
     if (told.length > before.length) repaired.push(second);
   }
   assert.deepEqual(repaired, [5, 15, 35, 75, 135, 195]);
+  // Told from the third time on: twice may be chance.
+  assert.deepEqual(putOff, [20_000, 40_000, 60_000, 60_000, 60_000]);
   state.damage = '';
   mock.timers.tick(60_000);
   const { checks } = state;

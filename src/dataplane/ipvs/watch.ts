@@ -16,6 +16,10 @@ const shareOfTime = 1 / 200;
 const addressDelayMs = 20;
 /** Two programs that fight are damped: the pause doubles with each damage that follows the last, up to this. */
 const maxPauseMs = 60_000;
+/** Damage that is found so many times in a row is a fight, … */
+const fightAt = 3;
+/** … with whom IPVS does not say. */
+const somebody = 'another program that uses IPVS';
 
 /** What is watched: IpvsFamily is one. */
 export interface CheckedFamily {
@@ -34,6 +38,8 @@ export interface IpvsWatchOptions {
   readonly families: readonly CheckedFamily[];
   /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
+  /** Another program keeps doing this: so it will be put right after so many milliseconds only. */
+  readonly onPutOff?: (by: string, delayMs: number) => void;
   readonly log: Logger;
   /** Tells of addresses; the kernel's when absent. */
   readonly subscribe?: (handlers: AddressHandlers) => Ending;
@@ -86,7 +92,9 @@ export class IpvsWatch {
     const tookMs = performance.now() - start;
     this.damagesInARow = damaged.length === 0 ? 0 : this.damagesInARow + 1;
     const pauseMs = Math.min(Math.max(periodMs, tookMs / shareOfTime), maxPauseMs);
-    this.schedule(Math.max(pauseMs, Math.min(pauseMs * 2 ** (this.damagesInARow - 1), maxPauseMs)));
+    const dampedMs = Math.max(pauseMs, Math.min(pauseMs * 2 ** (this.damagesInARow - 1), maxPauseMs));
+    if (this.damagesInARow >= fightAt) this.options.onPutOff?.(somebody, dampedMs);
+    this.schedule(dampedMs);
   }
 
   private isDamaged(family: CheckedFamily): boolean {

@@ -3,7 +3,7 @@
  * The layout is in layout.ts, what a service port puts into it in footprint.ts.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { NetlinkError } from '../../netlink/index.js';
+import { NetlinkError, removeTable } from '../../netlink/index.js';
 import { goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import {
@@ -21,7 +21,6 @@ import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { addressBytes, hostUint32 } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
-import { removeTable } from '../nft/remove-table.js';
 import { nftFamily } from '../nft/rules.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
 import { baseObjects, classRules } from './layout.js';

@@ -43,6 +43,7 @@ export {
   type Register,
   registerAfter,
 } from './register.js';
+export { removeTable } from './remove-table.js';
 export type { RuleInfo } from './rule.js';
 export { sameSetDefinition, type SetDefinition, type SetInfo } from './set.js';
 export type { TableInfo } from './table.js';

@@ -4,8 +4,9 @@
  * chains go first: from then on no packet meets what is left of it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { NetlinkError } from '../../netlink/index.js';
-import { Batch, type NftablesConnection } from '../../netlink/nftables/index.js';
+import { NetlinkError } from '../errors.js';
+import { Batch } from './batch.js';
+import type { NftablesConnection } from './connection.js';
 
 /** Chains whose rules, each perhaps with a set of its own, go in one transaction. */
 const chainsAtOnce = 200;
@@ -31,9 +32,14 @@ export async function removeTable(
     // Somebody else has a hand in it; then it goes as it is.
     if (!(error instanceof NetlinkError) || !['ENOENT', 'EBUSY'].includes(error.code)) throw error;
   }
-  await removal.commit((batch) => {
-    batch.deleteTable();
-  });
+  try {
+    await removal.commit((batch) => {
+      batch.deleteTable();
+    });
+  } catch (error) {
+    // Somebody was faster.
+    if (!(error instanceof NetlinkError) || error.code !== 'ENOENT') throw error;
+  }
   return removal.transactions;
 }
 
