@@ -130,7 +130,7 @@ const STORIES: readonly (readonly [title: string, ...steps: Step[]])[] = [
     'row 308: a slice is relabelled to another service, and back',
     [
       give(service(), clusterIP('10.177.0.51', { name: 'plum' }), slice('L1')),
-      ['+default/pear: L1', '+default/plum:'],
+      ['+default/plum:', '+default/pear: L1'],
     ],
     [give(slice('L1', { serviceName: 'plum' })), ['+default/pear:', '+default/plum: L1']],
     [give(slice('L1')), ['+default/plum:', '+default/pear: L1']],
@@ -657,4 +657,13 @@ test('9 affinity is one property of the service port, whatever the address', () 
   // Row 294: switched off.
   deliver(model, service());
   assert.equal(changesOf(model.takeChanges()).upserted[0]?.affinitySeconds, 0);
+});
+
+test('what changed last is handed out last', () => {
+  const model = newModel();
+  const services = ['apple', 'fig', 'plum'].map((name, at) => clusterIP(`10.177.0.${at + 1}`, { name }));
+  const endpointsOf = (name: string): EndpointSlice => slice('L1', { name: `${name}-1`, serviceName: name });
+  deliver(model, ...services, endpointsOf('fig'), endpointsOf('apple'));
+  const names = changesOf(model.takeChanges(), 'IPv4').upserted.map(({ name }) => name);
+  assert.deepEqual(names, ['default/plum', 'default/fig', 'default/apple']);
 });

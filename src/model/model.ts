@@ -90,8 +90,8 @@ export class ServiceModel {
   readonly #slices = new Map<string, Slice>();
   /** Services whose endpoints have zone hints: all that a change of the zone can touch. */
   readonly #zoneHinted = new Set<ServiceEntry>();
-  /** Those whose `dirty` is not 0. */
-  readonly #dirty: ServiceEntry[] = [];
+  /** Those whose `dirty` is not 0; what changed last is programmed last. */
+  readonly #dirty = new Set<ServiceEntry>();
   readonly #claims = new Claims<PortState>();
   readonly #interner = new HintInterner();
   /** What was reported about objects that have problems, so that it is not repeated at each of their events. */
@@ -179,7 +179,7 @@ export class ServiceModel {
    * cancel each other out do, and takeChanges() is then empty.
    */
   get hasChanges(): boolean {
-    return this.#dirty.length > 0 || this.#problems.size > 0;
+    return this.#dirty.size > 0 || this.#problems.size > 0;
   }
 
   get pending(): PendingChanges {
@@ -224,7 +224,7 @@ export class ServiceModel {
       entry.dirty = 0;
       if (entry.plan === undefined && entry.slices.length === 0) this.#services.delete(entry.key);
     }
-    this.#dirty.length = 0;
+    this.#dirty.clear();
     this.#pendingSlices = 0;
     const problems = [...this.#problems.values()];
     this.#problems.clear();
@@ -263,7 +263,8 @@ export class ServiceModel {
   }
 
   #mark(entry: ServiceEntry, what: number): void {
-    if (entry.dirty === 0) this.#dirty.push(entry);
+    if (entry.dirty !== 0) this.#dirty.delete(entry);
+    this.#dirty.add(entry);
     entry.dirty |= what;
   }
 

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { describe, test, type TestContext } from 'node:test';
-import { NetlinkError } from '../../netlink/index.js';
+import { describeKey, NetlinkError } from '../../netlink/index.js';
 import { Batch, NftablesConnection } from '../../netlink/nftables/index.js';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../netlink/socket.js';
 import { enterNetworkNamespace, missingNft, run } from '../../netlink/testing/namespace.js';
@@ -195,6 +195,37 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
   assert.deepEqual(lab.takeLogs(), []);
   assert.deepEqual([lab.elements(), lab.servers()], [elements, servers]);
 });
+
+test(
+  'a new port of an old address answers after the new addresses of the same change',
+  { skip },
+  async (context) => {
+    const lab = new Lab({}, context);
+    await lab.family.adopt([servicePort()]);
+    const told: string[] = [];
+    const executeAll = lab.ipvs.executeAll.bind(lab.ipvs);
+    lab.ipvs.executeAll = (commands) => {
+      const list = [...commands];
+      for (const command of list)
+        if ('server' in command) told.push(`${command.do} ${describeKey(command.server.key)}`);
+      return executeAll(list);
+    };
+    const change = lab.addresses.change.bind(lab.addresses);
+    lab.addresses.change = (changes) => {
+      for (const { do: what, ip } of changes) told.push(`${what} ${ip}`);
+      return change(changes);
+    };
+    const later = servicePort({ name: 'shop/more', addresses: [address({ port: 81 }), nodePort] });
+    const fresh = servicePort({ name: 'shop/fresh', addresses: [address({ ip: '10.96.0.2' })] });
+    assert.deepEqual((await lab.apply([later, fresh])).failures, []);
+    assert.deepEqual(told, [
+      'add service tcp 10.96.0.2:80',
+      'add 10.96.0.2',
+      'add service tcp 10.96.0.1:81',
+      'add service tcp 100.64.10.11:31080',
+    ]);
+  },
+);
 
 test(
   'affinity behind a mark without its scheduler: the Service is reported, and served by address',

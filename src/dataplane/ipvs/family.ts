@@ -2,8 +2,9 @@
  * Mode ipvs for one family: virtual servers in IPVS, their addresses on an interface, and beside them the tables of
  * layout.ts. What a service port wants of them is in footprint.ts, how endpoints come and go in server-state.ts.
  *
- * A change is written in this order: rules, virtual servers, addresses. So a new address answers only when everything
- * behind it is there; what goes is refused first.
+ * A change is written in this order: rules, virtual servers of new addresses, these addresses, other virtual servers. So a
+ * new address answers only when everything behind it is there, and a new port of an old one not before what changed with it;
+ * what goes is refused first.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { cidrContains, isLoopback } from '../../model/addresses.js';
@@ -405,7 +406,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     tally.elementsDeleted += tx.deleted;
   }
 
-  /** Makes the kernel follow: rules in one transaction, then virtual servers, then addresses. */
+  /** Makes the kernel follow: rules in one transaction, then virtual servers and addresses. */
   private write(draft: Draft, tally: Tally, tx = this.begin()): void {
     this.kernel?.checkpoint();
     for (const [id, before] of draft.before) this.writeElements(draft, tx, before, this.planFor(id));
@@ -420,8 +421,10 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     }
     this.commit(tx, tally);
     draft.done();
-    this.servers.write([...draft.before.keys(), ...draft.marks], tally);
+    const [unbound, others] = this.byAddress(draft);
+    this.servers.write(unbound, tally);
     this.bindAddresses(draft.ips, tally);
+    this.servers.write(others, tally);
     this.releaseAddresses(draft.ips, tally);
   }
 
@@ -499,6 +502,19 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   private wantsBound(ip: string): boolean {
     return this.addressUse.has(ip) && !this.localAddresses.has(ip);
+  }
+
+  /** Ids of virtual servers that may change: of addresses that are still to be bound, and all others. */
+  private byAddress({ before, marks }: Draft): readonly [unbound: string[], others: string[]] {
+    const [unbound, others]: [string[], string[]] = [[], []];
+    for (const id of before.keys()) {
+      const ip = this.services.get(id)?.address.ip;
+      const isNew = ip !== undefined && this.wantsBound(ip) && !this.bound.has(ip);
+      (isNew ? unbound : others).push(id);
+    }
+    // A new address may be served by mark.
+    (unbound.length > 0 ? unbound : others).push(...marks);
+    return [unbound, others];
   }
 
   private bindAddresses(ips: Iterable<string>, tally: Tally): void {

@@ -159,6 +159,38 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await assertUnhurt(traffic);
   });
 
+  test('virtual servers by mark, of policy Local, go on, too', async () => {
+    node.setPods(readyPods(1, 2, 3), '  externalTrafficPolicy: Local\n');
+    await changeTo('ipvs');
+    const byMark = (): RegExpMatchArray[] => [
+      ...run('ipvsadm', '-Ln').matchAll(/^FWM +\d+ \S+ *\n((?: +-> .*\n)*)/gm),
+    ];
+    const connectionsByMark = (): number =>
+      byMark()
+        .flatMap(([, endpoints = '']) => [...endpoints.matchAll(/Masq +\d+ +(\d+) /g)])
+        .reduce((sum, [, active]) => sum + Number(active), 0);
+    assert.equal(byMark().length, 1);
+    const traffic = await beginTraffic();
+    // For outsiders the node port is a virtual server by address.
+    const ofThisNode = start(process.execPath, trafficScript, nodeIP, String(nodePort));
+    flows.push(ofThisNode);
+    await ofThisNode.waitFor('ready', 30_000);
+    await until('this node is served by mark', () => connectionsByMark() > 0);
+
+    const proxy = await changeTo('nftables');
+    await proxy.waitFor('Connections that mode ipvs left go on', 20_000);
+    await sleep(500);
+    assert.ok(connectionsByMark() > 0, 'they are still there');
+    assert.doesNotMatch(byMark().join(), /Masq +1 /, 'they take no new connections');
+    // Their addresses are known to the next process, too.
+    await changeTo('nftables', 'SIGKILL');
+    await sleep(1_000);
+    assert.ok(connectionsByMark() > 0);
+    await assertUnhurt([...traffic, ofThisNode]);
+    await until('nothing of mode ipvs is left', isGone, 30_000);
+    node.setPods(readyPods(1, 2, 3));
+  });
+
   test("from upstream's mode ipvs", async () => {
     await node.stopProxy();
     assert.equal(await start(program, '--cleanup').end(30_000), 0);

@@ -1,4 +1,4 @@
-/** `kube-proxy ipvs` with real connections, with a running proxy and with a dead one. */
+/** `kube-proxy ipvs` and `kube-proxy migration-report` with real connections, with a running proxy and with a dead one. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { enterNetworkNamespace, run } from '../../../src/netlink/testing/namespace.js';
@@ -57,7 +57,34 @@ describe('kube-proxy ipvs', { skip }, () => {
     assert.equal(await show('-n', 'elsewhere'), `${draining.split('\n')[0] ?? ''}\n`);
   });
 
-  test('the same when the proxy is dead, and as JSON', async () => {
+  test('kube-proxy migration-report tells what will be different', async () => {
+    const report = async (...more: string[]): Promise<string> => {
+      const child = start(program, 'migration-report', ...more);
+      assert.equal(await child.end(30_000), 0, child.output);
+      return child.output;
+    };
+    const before = run('ipvsadm', '-Sn') + run('nft', 'list', 'ruleset') + run('ip', 'address');
+    const rows: unknown = JSON.parse(await report('-o', 'json', '--proxy-mode=nftables'));
+    assert.ok(Array.isArray(rows));
+    const now = new Map(rows.map(({ topic, now: text }: Record<string, string>) => [topic, text]));
+    assert.deepEqual(
+      ['established connections', 'choice of an endpoint', 'weights given by hand', 'node ports'].map(
+        (topic) => now.get(topic),
+      ),
+      [
+        '6 active and 0 closing or UDP, through 1 of 2 virtual servers',
+        'lc (2 virtual servers)',
+        `${second ?? ''}:${port} of orchard/pear:web: 5`,
+        `on ${nodeIP}; not on loopback addresses`,
+      ],
+    );
+    assert.match(now.get('service addresses') ?? '', /^1 on interface kube-ipvs0/);
+    assert.match(now.get('idle TCP connections') ?? '', /^forgotten after 15 min/);
+    assert.match(await report(), /^TOPIC +NOW, IN MODE IPVS +IN MODE NFTABLES +WHAT TO DO$/m);
+    assert.equal(run('ipvsadm', '-Sn') + run('nft', 'list', 'ruleset') + run('ip', 'address'), before);
+  });
+
+  test('kube-proxy ipvs tells the same when the proxy is dead, and as JSON', async () => {
     const before = await show();
     await node.stopProxy('SIGKILL');
     assert.equal(await show(), before);
