@@ -1,0 +1,106 @@
+/**
+ * Random changes on a real IPVS: what they add up to is what a start from nothing writes, in the words of ipvsadm, nft and
+ * ip; the next process finds nothing to write. (The same with a stand-in for IPVS: src/dataplane/ipvs/family.kernel.test.ts.)
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { afterEach, describe, test } from 'node:test';
+import { IpvsFamily } from '../../../src/dataplane/ipvs/family.js';
+import { KernelServiceInterface } from '../../../src/dataplane/ipvs/service-interface.js';
+import { World } from '../../../src/dataplane/testing/world.js';
+import type { IPFamily } from '../../../src/model/types.js';
+import { IpvsConnection, NftablesConnection, RouteConnection } from '../../../src/netlink/index.js';
+import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
+import { Random } from '../../../src/netlink/testing/random.js';
+import { missingIpvs } from './ipvs-node.js';
+
+const skip = enterNetworkNamespace() || missingIpvs() || missingNft();
+
+const nodeAddresses = { IPv4: ['100.64.10.11'], IPv6: ['2001:db8:a::11'] } as const;
+const steps = 60;
+const stepsBetweenLooks = 12;
+
+function open(family: IPFamily): IpvsFamily {
+  return new IpvsFamily(
+    {
+      nft: NftablesConnection.open(),
+      ipvs: IpvsConnection.open(),
+      addresses: new KernelServiceInterface(RouteConnection.open(), family === 'IPv4' ? 'ip' : 'ip6'),
+    },
+    {
+      family,
+      masqueradeMark: 0x4000,
+      masqueradeAll: false,
+      detector: { kind: 'interfacePrefix', prefix: 'veth' },
+      nodePortAddresses: 'all',
+    },
+    { scheduler: 'rr', excludeCIDRs: [], localAddresses: nodeAddresses[family] },
+  );
+}
+
+/** What the kernel holds, in an order of its own; marks as the first address that leads to them, since numbers say nothing. */
+function kernel(): string {
+  const ruleset = run('nft', '-s', 'list', 'ruleset')
+    .split('\n')
+    .flatMap((line) => line.split(/(?<=,) /))
+    .map((line) =>
+      line
+        .replace(/,$/, '')
+        .replace(/^\s*(elements = \{ )?/, '')
+        .replace(/ \}$/, ''),
+    )
+    .sort();
+  const names = new Map<string, string>();
+  for (const line of ruleset) {
+    const [, address = '', mark] = /^(\S+ \. \S+ \. \S+) .*: (0x6b7[0-9a-f]{5})$/.exec(line) ?? [];
+    if (mark !== undefined && !names.has(mark)) names.set(mark, `mark of ${address}`);
+  }
+  const named = (line: string): string =>
+    line.replaceAll(/0x6b7[0-9a-f]{5}/g, (mark) => names.get(mark) ?? mark);
+  const servers = run('ipvsadm', '-Sn')
+    .replaceAll(/(?<=-f )\d+/g, (mark) => `0x${Number(mark).toString(16)}`)
+    .split('\n');
+  const addresses = run('ip', '-br', 'address', 'show', 'kube-ipvs0').split(/\s+/).sort();
+  return [...servers.map(named).sort(), ...addresses, ...ruleset.map(named).sort()].join('\n');
+}
+
+function clear(): void {
+  for (const family of ['ip', 'ip6']) spawnSync('nft', ['delete', 'table', family, 'kube-proxy-ipvs']);
+  spawnSync('ipvsadm', ['-C']);
+  spawnSync('ip', ['link', 'del', 'kube-ipvs0']);
+}
+
+describe('random changes', { skip }, () => {
+  afterEach(clear);
+  for (const family of ['IPv4', 'IPv6'] as const satisfies readonly IPFamily[]) {
+    for (const seed of [1, 2, 3, 4]) {
+      test(`${family}, seed ${seed}`, async () => {
+        const world = new World(new Random(seed), family);
+        let dataplane = open(family);
+        try {
+          await dataplane.adopt([]);
+          for (let step = 1; step <= steps; step++) {
+            const report = await dataplane.apply({ family, ...world.step() });
+            assert.deepEqual(report.failures, []);
+            if (step % stepsBetweenLooks !== 0) continue;
+            dataplane.check();
+            const incremental = kernel();
+            assert.match(incremental, /^-A /m, 'there are virtual servers');
+            dataplane.close();
+            dataplane = open(family);
+            const again = await dataplane.adopt(world.ports.values());
+            assert.deepEqual([again.transactions, again.failures], [0, []], 'a restart writes nothing');
+            assert.equal(kernel(), incremental);
+            clear();
+            dataplane.close();
+            dataplane = open(family);
+            assert.deepEqual((await dataplane.adopt(world.ports.values())).failures, []);
+            assert.equal(kernel(), incremental, 'as if built anew');
+          }
+        } finally {
+          dataplane.close();
+        }
+      });
+    }
+  }
+});
