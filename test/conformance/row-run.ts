@@ -41,6 +41,8 @@ const arrivalPatience = patiently(300, 5);
  * packet was lost counts as failed.
  */
 const answerPatience = patiently(950);
+/** More at once would wait for the client itself, and fill the kernel's queue between two namespaces. */
+const copiesAtOnce = 100;
 /** A refused connection may need that second SYN: see silence() in judge.ts. */
 const refusalPatience = patiently(2500);
 /** Connections in which every endpoint of a set must show up: at least the first, at most the second. */
@@ -754,7 +756,11 @@ export class RowRun {
     const probes = Array.from({ length: spec.copies ?? 1 }, (_, index) =>
       this.#probe({ ...first, target: copyAddress(first.target, index) }, source, answerPatience),
     );
-    const results = await this.#lab.topology.agent(first.place).request({ op: 'probe', probes });
+    const results: ProbeResult[] = [];
+    for (let from = 0; from < probes.length; from += copiesAtOnce) {
+      const some = probes.slice(from, from + copiesAtOnce);
+      results.push(...(await this.#lab.topology.agent(first.place).request({ op: 'probe', probes: some })));
+    }
     for (const [index, result] of results.entries()) {
       const circumstances = this.#circumstances({ ...first, target: copyAddress(first.target, index) });
       const observations = [{ source, result, count: 1 }];
