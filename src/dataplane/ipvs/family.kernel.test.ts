@@ -326,6 +326,34 @@ test('endpoints and Services that go keep their connections', { skip }, async (c
   assert.deepEqual([lab.servers(), [...lab.addresses.addresses], lab.elements()], [[], [], []]);
 });
 
+test('of many that drain, the housekeeping looks at some, in turn', { skip }, async (context) => {
+  const lab = new Lab({}, context);
+  const ports = Array.from({ length: 2_500 }, (_, at) =>
+    servicePort({
+      name: `shop/s${at}`,
+      addresses: [address({ ip: `10.96.${at >> 8}.${at & 255}` })],
+      clusterEndpoints: [L1],
+    }),
+  );
+  await lab.family.adopt(ports);
+  for (const { key } of lab.ipvs.listServices())
+    lab.ipvs.connections.set(connectionKey(key, { family: 'ip', address: '10.61.1.31', port: 9000 }), [1, 0]);
+  await lab.apply(
+    [],
+    ports.map(({ key }) => key),
+  );
+  const left = (): number => lab.ipvs.listServices().length;
+  lab.family.maintain();
+  assert.equal(left(), 2_500);
+  lab.ipvs.connections.clear();
+  const counts = [1, 2, 3].map(() => {
+    lab.family.maintain();
+    return left();
+  });
+  assert.deepEqual(counts, [1_500, 500, 0]);
+  assert.deepEqual([...lab.addresses.addresses], []);
+});
+
 test('virtual servers of others are left alone', { skip }, async (context) => {
   const lab = new Lab({ excludeCIDRs: [{ ip: '10.96.9.0', prefixLength: 24 }] }, context);
   const settings = { scheduler: 'wlc', flags: 0, timeoutSeconds: 0, clientPrefixLength: 32 };

@@ -39,8 +39,10 @@ export interface VirtualServersOptions {
   readonly isServiceAddress: (ip: string) => boolean;
 }
 
-/** Virtual servers whose endpoints are looked at by one verify(). */
+/** Virtual servers whose endpoints are looked at by one verify(), … */
 const endpointChecks = 1_000;
+/** … and by one settle() that is not told of which: 0.1 s. */
+const settledAtOnce = 1_000;
 
 interface PlannedChange {
   readonly id: string;
@@ -104,13 +106,13 @@ export class VirtualServers {
 
   /**
    * Deletes drained endpoints that have no connections any more, and virtual servers that nobody wants and nobody uses.
-   * @param ids of all that drain endpoints, if not given
+   * @param ids of those that drain endpoints, some in turn, if not given
    * @returns addresses that may have become free
    */
   settle(ids: Iterable<string> | undefined, tally: Tally): Set<string> {
     const changes: PlannedChange[] = [];
     const freed = new Set<string>();
-    for (const id of ids ?? [...this.draining]) {
+    for (const id of ids ?? this.someDraining()) {
       const current = this.states.get(id);
       if (current === undefined) continue;
       const { key } = current;
@@ -252,6 +254,16 @@ export class VirtualServers {
     this.set(id, stateInKernel(found, protocol, this.kernel.listDestinations(found.key)));
   }
 
+  private someDraining(): readonly string[] {
+    const ids = [...take(this.draining, settledAtOnce)];
+    // To the end of the line.
+    for (const id of ids) {
+      this.draining.delete(id);
+      this.draining.add(id);
+    }
+    return ids;
+  }
+
   private set(id: string, next: ServerState | undefined): void {
     if (next === undefined) this.states.delete(id);
     else this.states.set(id, next);
@@ -264,6 +276,14 @@ export class VirtualServers {
 function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
   if (error.code !== 'ENOENT') return error;
   return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });
+}
+
+function* take<T>(items: Iterable<T>, most: number): Generator<T> {
+  let left = most;
+  for (const item of items) {
+    if (left-- <= 0) return;
+    yield item;
+  }
 }
 
 function damaged(what: string): TableDamagedError {
