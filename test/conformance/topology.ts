@@ -93,6 +93,9 @@ const links: readonly Link[] = [
 /** Same on every link: the peer's own address, which nothing but neighbour discovery uses. */
 const peer = { v4: '169.254.7.2', v6: 'fe80::2', gatewayV6: 'fe80::1' };
 
+/** Where `elsewhere` listens. SCTP takes no association from a private address at one of link scope, as peer.v4 is. */
+const catchAll = { v4: '100.64.99.2', v6: '2001:db8:ffff::2' };
+
 /** The port in `elsewhere` to which every foreign address and port is redirected. */
 export const elsewherePort = 7777;
 
@@ -123,9 +126,9 @@ const elsewhereRules = `
 table inet catch-all {
   chain prerouting {
     type nat hook prerouting priority dstnat;
-    meta nfproto ipv4 meta l4proto { tcp, udp, sctp } dnat ip to ${peer.v4}:${elsewherePort}
+    meta nfproto ipv4 meta l4proto { tcp, udp, sctp } dnat ip to ${catchAll.v4}:${elsewherePort}
     meta nfproto ipv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
-    meta nfproto ipv6 meta l4proto { tcp, udp, sctp } dnat ip6 to [2001:db8:ffff::2]:${elsewherePort}
+    meta nfproto ipv6 meta l4proto { tcp, udp, sctp } dnat ip6 to [${catchAll.v6}]:${elsewherePort}
   }
 }`;
 
@@ -198,8 +201,8 @@ export class Topology {
       await agents.get('elsewhere')!.request({
         op: 'listen',
         sockets: protocols.flatMap((protocol) => [
-          { protocol, address: peer.v4, port: elsewherePort },
-          { protocol, address: '2001:db8:ffff::2', port: elsewherePort },
+          { protocol, address: catchAll.v4, port: elsewherePort },
+          { protocol, address: catchAll.v6, port: elsewherePort },
         ]),
       });
       return new Topology(prefix, agents);
@@ -301,8 +304,9 @@ function addressCommands(place: Place): string {
       'link set up0 up',
       `addr add ${peer.v4}/32 dev up0`,
       `addr add ${peer.v6}/64 dev up0 nodad`,
-      `addr add 2001:db8:ffff::2/128 dev up0 nodad`,
+      `addr add ${catchAll.v6}/128 dev up0 nodad`,
     );
+    if (place === 'elsewhere') lines.push(`addr add ${catchAll.v4}/32 dev lo`);
   }
   return `${lines.join('\n')}\n`;
 }
