@@ -1,12 +1,14 @@
 /**
  * Steady traffic to one address: one connection that stays and exchanges a line every few milliseconds, and a new
- * connection just as often. Arguments: address, port. Prints 'ready' when both work, and on SIGTERM one JSON line
- * with what happened.
+ * connection just as often. Arguments: address, port, and the address to come from, if not the
+ * kernel's choice. Prints 'ready' when both work, and on SIGTERM one JSON line with what happened.
  */
 import { connect, type Socket } from 'node:net';
 import { patiently } from '../patience.js';
 
-const [host = '', port = '80'] = process.argv.slice(2);
+const [host = '', port = '80', localAddress] = process.argv.slice(2);
+const open = (): Socket =>
+  connect({ host, port: Number(port), ...(localAddress === undefined ? {} : { localAddress }) }).setNoDelay();
 const periodMs = 5;
 const patienceMs = patiently(1000);
 
@@ -49,7 +51,7 @@ function exchange(socket: Socket, line: string): Promise<void> {
 }
 
 async function newConnection(): Promise<void> {
-  const socket = connect(Number(port), host).setNoDelay();
+  const socket = open();
   try {
     await exchange(socket, 'x');
     result.newConnections++;
@@ -65,7 +67,7 @@ process.on('SIGTERM', () => {
   signal.abort();
 });
 
-const lasting = connect(Number(port), host).setNoDelay();
+const lasting = open();
 lasting.on('error', () => undefined);
 await exchange(lasting, 'hello');
 await newConnection();

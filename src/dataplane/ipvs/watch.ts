@@ -11,14 +11,13 @@ import { TableDamagedError } from '../dataplane.js';
 /** How often IPVS is looked at, … */
 const periodMs = 5_000;
 /** … unless that takes more than this share of the time; then less often, but once a minute at least. */
-const shareOfTime = 1 / 200;
+const shareOfTime = 1 / 100;
 /** Several addresses mostly go together. */
 const addressDelayMs = 20;
-/** Two programs that fight are damped: the pause doubles with each damage that follows the last, up to this. */
-const maxPauseMs = 60_000;
-/** Damage that is found so many times in a row is a fight, … */
+/** Damage that is found so many times in a row is a fight, and damped: from then on the pause doubles, up to this. */
 const fightAt = 3;
-/** … with whom IPVS does not say. */
+const maxPauseMs = 60_000;
+/** With whom, IPVS does not say. */
 const somebody = 'another program that uses IPVS';
 
 /** What is watched: IpvsFamily is one. */
@@ -76,7 +75,7 @@ export class IpvsWatch {
   }
 
   private checkSoon(): void {
-    if (this.damagesInARow === 0) this.schedule(addressDelayMs);
+    if (this.damagesInARow < fightAt) this.schedule(addressDelayMs);
   }
 
   private schedule(ms: number): void {
@@ -92,8 +91,9 @@ export class IpvsWatch {
     const tookMs = performance.now() - start;
     this.damagesInARow = damaged.length === 0 ? 0 : this.damagesInARow + 1;
     const pauseMs = Math.min(Math.max(periodMs, tookMs / shareOfTime), maxPauseMs);
-    const dampedMs = Math.max(pauseMs, Math.min(pauseMs * 2 ** (this.damagesInARow - 1), maxPauseMs));
-    if (this.damagesInARow >= fightAt) this.options.onPutOff?.(somebody, dampedMs);
+    const fights = Math.max(0, this.damagesInARow - fightAt + 1);
+    const dampedMs = Math.min(pauseMs * 2 ** fights, maxPauseMs);
+    if (fights > 0) this.options.onPutOff?.(somebody, dampedMs);
     this.schedule(dampedMs);
   }
 

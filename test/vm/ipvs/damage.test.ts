@@ -74,7 +74,7 @@ describe('damage by others', { skip }, () => {
       const begin = Date.now();
       for (const [command = '', ...args] of commands) run(command, ...args);
       // Of what the kernel tells, nothing may be left to see by now.
-      await until('it is noticed', () => noticed() > before, 10_000);
+      await until('it is noticed', () => noticed() > before, 15_000);
       await until('everything is as it was', () => state() === right, 10_000);
       t.diagnostic(`repaired after ${Date.now() - begin} ms`);
       const pods = [1, 2, 3].map(podIPOf);

@@ -14,6 +14,12 @@ import { Child, nodeIP, program, serviceIP, SmallNode, start } from '../../proce
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const port = 9001;
+/**
+ * The client's addresses. IPVS mistakes two connections for one that come from the same address and port, to two addresses
+ * of a Service, and meet the same endpoint (docs/ipvs.md): so each address of the Service has a client address of its own.
+ */
+export const clientIP = '198.51.100.7';
+export const otherClientIP = '198.51.100.8';
 export const nodePort = 31050;
 export const virtualServer = `${serviceIP}:80`;
 
@@ -83,6 +89,7 @@ export class IpvsNode {
 
   async open(): Promise<void> {
     await this.node.open();
+    run('ip', '-n', this.namespace(1), 'address', 'add', `${otherClientIP}/24`, 'dev', 'eth0');
   }
 
   async close(): Promise<void> {

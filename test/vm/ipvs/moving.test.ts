@@ -12,10 +12,12 @@ import { fileURLToPath } from 'node:url';
 import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
 import { type Child, nodeIP, program, serviceIP, start, trafficResult } from '../../process/node.js';
 import {
+  clientIP,
   IpvsNode,
   ipvsadmLines,
   missingIpvs,
   nodePort,
+  otherClientIP,
   podIPOf,
   port,
   readyPods,
@@ -50,8 +52,8 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
   /** From outside to the cluster IP and a node port, and from this node. @param from with which of them to begin */
   const beginTraffic = async (from = 0): Promise<Child[]> => {
     const kinds = [
-      () => node.script(1, '../../process/traffic.js', serviceIP, '80'),
-      () => node.script(1, '../../process/traffic.js', nodeIP, String(nodePort)),
+      () => node.script(1, '../../process/traffic.js', serviceIP, '80', clientIP),
+      () => node.script(1, '../../process/traffic.js', nodeIP, String(nodePort), otherClientIP),
       () => start(process.execPath, trafficScript, serviceIP, '80'),
     ];
     const begun = kinds.slice(from).map((begin) => begin());
@@ -126,7 +128,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await curious.child.end();
     assert.ok(late);
     await assertUnhurt([late]);
-    await until('nothing of mode ipvs is left', isGone, 30_000);
+    await until('nothing of mode ipvs is left', isGone, 60_000);
   });
 
   test('back to ipvs: connections that connection tracking translates go on', async () => {
@@ -187,7 +189,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await sleep(1_000);
     assert.ok(connectionsByMark() > 0);
     await assertUnhurt([...traffic, ofThisNode]);
-    await until('nothing of mode ipvs is left', isGone, 30_000);
+    await until('nothing of mode ipvs is left', isGone, 60_000);
     node.setPods(readyPods(1, 2, 3));
   });
 
@@ -223,6 +225,6 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     );
     await changeTo('nftables');
     await assertUnhurt(traffic);
-    await until('nothing of mode ipvs is left', isGone, 30_000);
+    await until('nothing of mode ipvs is left', isGone, 60_000);
   });
 });

@@ -5,10 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
 import { type Child, generation, nodeIP, serviceIP, start, trafficResult } from '../../process/node.js';
 import {
+  clientIP,
   IpvsNode,
   ipvsadmLines,
   missingIpvs,
   nodePort,
+  otherClientIP,
   podIPOf,
   port,
   readyPods,
@@ -68,8 +70,8 @@ describe('kill -9 and a new start', { skip }, () => {
     const [held, listed, numbers, sysctls] = [connections(), servers(), counters(), settings()];
     const rules = generation();
     const traffic = [
-      node.script(1, '../../process/traffic.js', serviceIP, '80'),
-      node.script(1, '../../process/traffic.js', nodeIP, String(nodePort)),
+      node.script(1, '../../process/traffic.js', serviceIP, '80', clientIP),
+      node.script(1, '../../process/traffic.js', nodeIP, String(nodePort), otherClientIP),
     ];
     for (const child of traffic) await child.waitFor('ready', 30_000);
     monitors.push(start('ip', '-o', 'monitor', 'address', 'link'), start('nft', 'monitor'));

@@ -8,10 +8,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace } from '../../../src/netlink/testing/namespace.js';
 import { type Child, nodeIP, serviceIP } from '../../process/node.js';
 import {
+  clientIP,
   IpvsNode,
   ipvsadmLines,
   missingIpvs,
   nodePort,
+  otherClientIP,
   podIPOf,
   port,
   readyPods,
@@ -49,8 +51,8 @@ describe('a rolling update under load', { skip }, () => {
       node.setPods(readyPods(...old));
       await node.startProxy(`--ipvs-scheduler=${scheduler}`, '--ipvs-sync-period=5s');
       const loads = [
-        node.script(1, 'visitors.js', serviceIP, '80'),
-        node.script(1, 'visitors.js', nodeIP, String(nodePort)),
+        node.script(1, 'visitors.js', serviceIP, '80', clientIP),
+        node.script(1, 'visitors.js', nodeIP, String(nodePort), otherClientIP),
       ];
       for (const load of loads) await load.waitFor('ready');
       await sleep(3_000);
@@ -102,7 +104,7 @@ describe('a rolling update under load', { skip }, () => {
                 .join()
                 .includes(`${podIPOf(number)}:`),
           ),
-        15_000,
+        30_000,
       );
       assert.deepEqual(
         ipvsadmLines()

@@ -1,11 +1,11 @@
 /**
  * Clients of a Service whose pods are replaced: some stay for seconds and say something all the while, then take their leave;
- * others come for one question. Arguments: address, port. Prints 'ready', and on SIGTERM one JSON line with what happened.
+ * others come for one question. Arguments: address, port, own address. Prints 'ready', and on SIGTERM one JSON line with what happened.
  */
 import { connect, type Socket } from 'node:net';
 import { patiently } from '../../patience.js';
 
-const [host = '', port = ''] = process.argv.slice(2);
+const [host = '', port = '', localAddress = ''] = process.argv.slice(2);
 const stayers = 6;
 const patienceMs = patiently(2000);
 
@@ -48,7 +48,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 /** Comes, stays so long, and leaves by its own will. */
 async function visit(ms: number): Promise<void> {
-  const socket = connect(Number(port), host).setNoDelay();
+  const socket = connect({ host, port: Number(port), localAddress }).setNoDelay();
   socket.on('error', () => undefined);
   let endpoint: string;
   try {
