@@ -16,6 +16,7 @@ export const program = join(here, '..', '..', '..', 'bin', 'kube-proxy');
 export const serviceIP = '10.177.0.50';
 export const podIP = '10.61.1.31';
 export const nodeIP = '100.64.10.11';
+export const clientIP = '198.51.100.7';
 
 /** The Node object of this node, for the double of the API server. */
 export const ownNode = {
@@ -143,7 +144,7 @@ export class SmallNode {
     const [pod = '', client = ''] = this.names;
     for (const [index, { name, address, gateway }] of [
       { name: pod, address: podIP, gateway: '10.61.1.1' },
-      { name: client, address: '198.51.100.7', gateway: '198.51.100.1' },
+      { name: client, address: clientIP, gateway: '198.51.100.1' },
     ].entries()) {
       run('ip', 'netns', 'add', name);
       run('ip', 'link', 'add', `to${index}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);

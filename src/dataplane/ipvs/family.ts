@@ -504,13 +504,16 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return this.addressUse.has(ip) && !this.localAddresses.has(ip);
   }
 
+  private isToBind(ip: string): boolean {
+    return this.wantsBound(ip) && !this.bound.has(ip);
+  }
+
   /** Ids of virtual servers that may change: of addresses that are still to be bound, and all others. */
   private byAddress({ before, marks }: Draft): readonly [unbound: string[], others: string[]] {
     const [unbound, others]: [string[], string[]] = [[], []];
     for (const id of before.keys()) {
       const ip = this.services.get(id)?.address.ip;
-      const isNew = ip !== undefined && this.wantsBound(ip) && !this.bound.has(ip);
-      (isNew ? unbound : others).push(id);
+      (ip !== undefined && this.isToBind(ip) ? unbound : others).push(id);
     }
     // A new address may be served by mark.
     (unbound.length > 0 ? unbound : others).push(...marks);
@@ -519,7 +522,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   private bindAddresses(ips: Iterable<string>, tally: Tally): void {
     const changes: AddressChange[] = [];
-    for (const ip of ips) if (this.wantsBound(ip) && !this.bound.has(ip)) changes.push({ do: 'add', ip });
+    for (const ip of ips) if (this.isToBind(ip)) changes.push({ do: 'add', ip });
     this.changeAddresses(changes, tally);
   }
 

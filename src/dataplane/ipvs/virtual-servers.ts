@@ -44,6 +44,26 @@ const endpointChecks = 1_000;
 /** … and by one settle() that is not told of which: 0.1 s. */
 const settledAtOnce = 1_000;
 
+/** Goes through a collection that changes meanwhile, some at a time, and begins anew at its end. */
+class Rounds<T> {
+  private at: Iterator<T>;
+
+  constructor(private readonly items: { readonly size: number; values(): Iterator<T> }) {
+    this.at = items.values();
+  }
+
+  *next(most: number): Generator<T> {
+    for (let left = Math.min(most, this.items.size); left > 0; left--) {
+      let next = this.at.next();
+      if (next.done === true) {
+        this.at = this.items.values();
+        next = this.at.next();
+      }
+      if (next.done !== true) yield next.value;
+    }
+  }
+}
+
 interface PlannedChange {
   readonly id: string;
   readonly change: ServerChange;
@@ -54,8 +74,8 @@ export class VirtualServers {
   private readonly states = new Map<string, ServerState>();
   /** Ids of those that drain endpoints. */
   private readonly draining = new Set<string>();
-  /** Whose endpoints are verified next. */
-  private inTurn = this.states.values();
+  private readonly toVerify = new Rounds(this.states);
+  private readonly toSettle = new Rounds(this.draining);
   /** Those that an earlier process or somebody else left, and whose endpoints were not read yet. */
   private readonly unread = new Map<string, VirtualServer>();
 
@@ -112,7 +132,7 @@ export class VirtualServers {
   settle(ids: Iterable<string> | undefined, tally: Tally): Set<string> {
     const changes: PlannedChange[] = [];
     const freed = new Set<string>();
-    for (const id of ids ?? this.someDraining()) {
+    for (const id of ids ?? [...this.toSettle.next(settledAtOnce)]) {
       const current = this.states.get(id);
       if (current === undefined) continue;
       const { key } = current;
@@ -158,14 +178,7 @@ export class VirtualServers {
       if (!sameSettings({ ...server.settings, flags: flags & ~IPVS_SVC_F.hashed }, settings))
         throw damaged(`another program changed virtual server ${describeKey(key)}`);
     }
-    for (let left = Math.min(endpointChecks, this.states.size); left > 0; left--) {
-      let next = this.inTurn.next();
-      if (next.done === true) {
-        this.inTurn = this.states.values();
-        next = this.inTurn.next();
-      }
-      if (next.done !== true) this.verifyEndpoints(next.value);
-    }
+    for (const state of this.toVerify.next(endpointChecks)) this.verifyEndpoints(state);
   }
 
   /** @throws TableDamagedError */
@@ -254,16 +267,6 @@ export class VirtualServers {
     this.set(id, stateInKernel(found, protocol, this.kernel.listDestinations(found.key)));
   }
 
-  private someDraining(): readonly string[] {
-    const ids = [...take(this.draining, settledAtOnce)];
-    // To the end of the line.
-    for (const id of ids) {
-      this.draining.delete(id);
-      this.draining.add(id);
-    }
-    return ids;
-  }
-
   private set(id: string, next: ServerState | undefined): void {
     if (next === undefined) this.states.delete(id);
     else this.states.set(id, next);
@@ -276,14 +279,6 @@ export class VirtualServers {
 function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
   if (error.code !== 'ENOENT') return error;
   return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });
-}
-
-function* take<T>(items: Iterable<T>, most: number): Generator<T> {
-  let left = most;
-  for (const item of items) {
-    if (left-- <= 0) return;
-    yield item;
-  }
 }
 
 function damaged(what: string): TableDamagedError {

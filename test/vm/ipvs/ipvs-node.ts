@@ -15,10 +15,9 @@ import { Child, nodeIP, program, serviceIP, SmallNode, start } from '../../proce
 const here = dirname(fileURLToPath(import.meta.url));
 export const port = 9001;
 /**
- * The client's addresses. IPVS mistakes two connections for one that come from the same address and port, to two addresses
+ * The client's second address. IPVS mistakes two connections for one that come from the same address and port, to two addresses
  * of a Service, and meet the same endpoint (docs/ipvs.md): so each address of the Service has a client address of its own.
  */
-export const clientIP = '198.51.100.7';
 export const otherClientIP = '198.51.100.8';
 export const nodePort = 31050;
 export const virtualServer = `${serviceIP}:80`;

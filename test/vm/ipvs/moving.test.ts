@@ -10,9 +10,16 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
-import { type Child, nodeIP, program, serviceIP, start, trafficResult } from '../../process/node.js';
 import {
+  type Child,
   clientIP,
+  nodeIP,
+  program,
+  serviceIP,
+  start,
+  trafficResult,
+} from '../../process/node.js';
+import {
   IpvsNode,
   ipvsadmLines,
   missingIpvs,
@@ -36,7 +43,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await node.serve(1, 2, 3);
     node.setPods(readyPods(1, 2, 3));
     // In mode nftables a service address is routed like any other, until it is translated.
-    run('ip', 'route', 'add', 'default', 'via', '198.51.100.7');
+    run('ip', 'route', 'add', 'default', 'via', clientIP);
   });
   after(async () => {
     for (const flow of flows) flow.kill('SIGKILL');

@@ -3,9 +3,16 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
-import { type Child, generation, nodeIP, serviceIP, start, trafficResult } from '../../process/node.js';
 import {
+  type Child,
   clientIP,
+  generation,
+  nodeIP,
+  serviceIP,
+  start,
+  trafficResult,
+} from '../../process/node.js';
+import {
   IpvsNode,
   ipvsadmLines,
   missingIpvs,

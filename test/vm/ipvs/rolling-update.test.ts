@@ -6,9 +6,8 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace } from '../../../src/netlink/testing/namespace.js';
-import { type Child, nodeIP, serviceIP } from '../../process/node.js';
+import { type Child, clientIP, nodeIP, serviceIP } from '../../process/node.js';
 import {
-  clientIP,
   IpvsNode,
   ipvsadmLines,
   missingIpvs,
