@@ -101,6 +101,14 @@ export interface Dataplane {
    * @param service 'namespace/name'
    */
   setHealthCheckPort?(service: string, port: number | undefined): void;
+  /**
+   * Deletions that had to wait: packets in flight may still need what a change has made unreachable, so it goes in a
+   * later transaction. performance.now() when the next of them is due; undefined: none waits. What still waits when the
+   * process ends is deleted by the next one's adopt().
+   */
+  readonly deferredDueAt?: number | undefined;
+  /** Deletes a bounded part of what is due. Called again for as long as deferredDueAt says so. @param now performance.now() */
+  deleteDeferred?(now: number): Promise<ApplyReport>;
   /** Housekeeping without influence on traffic; called now and then when idle. */
   maintain(): ApplyReport;
   close(): void;

@@ -28,7 +28,7 @@ const nothing: ApplyReport = {
 };
 
 interface Call {
-  readonly verb: 'adopt' | 'apply';
+  readonly verb: 'adopt' | 'apply' | 'delete';
   /** performance.now() */
   readonly at: number;
   readonly upserted: string[];
@@ -45,6 +45,18 @@ class FakeDataplane implements Dataplane {
   refuses = new Set<string>();
   whileBusy: () => void = () => undefined;
   verify?: () => Promise<CheckReport | undefined>;
+  /** performance.now() when each deferred deletion is due, in order. */
+  readonly deferred: number[] = [];
+
+  get deferredDueAt(): number | undefined {
+    return this.deferred[0];
+  }
+
+  deleteDeferred(now: number): Promise<ApplyReport> {
+    const due = this.deferred.shift() ?? Infinity;
+    assert.ok(due <= now, 'not before it is due');
+    return this.take('delete', [], []);
+  }
 
   constructor(readonly family: IPFamily) {}
 
@@ -547,6 +559,57 @@ test('a dataplane that can not look is asked to compare everything', async () =>
   await until(() => v4.calls.length === 2);
   assert.deepEqual(v4.story, ['adopt a', 'adopt a']);
   await until(() => lines.some((line) => line.includes(silently)));
+});
+
+test('deferred deletions are made when they are due, in turns, and hold up no change', async () => {
+  const { v4, put, loop } = begin({ minSyncPeriodMs: 100 });
+  put('a');
+  await until(() => v4.calls.length === 1);
+  const due = performance.now() + 250;
+  v4.deferred.push(due, due, due);
+  loop.request();
+  await until(() => v4.calls.length === 4);
+  await sleep(5);
+  put('b');
+  assert.equal(v4.calls.length, 5, 'at once: the pause between syncs is not counted from a deletion');
+  assert.deepEqual(v4.story, ['adopt a', 'delete', 'delete', 'delete', 'apply b']);
+});
+
+test('deferred deletions are made beside changes that never end', async () => {
+  const { v4, put } = begin();
+  put('a');
+  await until(() => v4.calls.length === 1);
+  v4.deferred.push(performance.now() + 20);
+  let more = 0;
+  v4.whileBusy = () => {
+    if (more++ < 200) setImmediate(put, `b${more}`);
+  };
+  put('b');
+  await until(() => v4.story.includes('delete'));
+  assert.ok(more < 200, 'before there was a pause');
+});
+
+test('a deferred deletion that fails has the kernel compared', async () => {
+  const { v4, put, loop } = begin();
+  put('a');
+  await until(() => v4.calls.length === 1);
+  v4.throws = [new TableDamagedError('changed by another program')];
+  v4.deferred.push(performance.now(), performance.now());
+  loop.request();
+  await until(() => v4.calls.length >= 3);
+  assert.deepEqual(v4.story.slice(0, 3), ['adopt a', 'delete', 'adopt a']);
+});
+
+test('stop does not wait for deferred deletions', async () => {
+  const { v4, put, loop } = begin();
+  put('a');
+  await until(() => v4.calls.length === 1);
+  v4.deferred.push(performance.now() + 30);
+  loop.request();
+  await sleep(5);
+  await loop.stop();
+  await sleep(60);
+  assert.deepEqual(v4.story, ['adopt a']);
 });
 
 test('stop waits for the sync that runs, and nothing runs afterwards', async () => {

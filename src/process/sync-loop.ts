@@ -197,8 +197,9 @@ export class SyncLoop {
     if (this.stopped || this.running !== undefined) return;
     const now = performance.now();
     const earliest = this.lastEnd + this.options.minSyncPeriodMs;
-    const retryAt = Math.min(...this.runs.map((run) => run.retryAt ?? Infinity));
-    const due = this.requested ? earliest : Math.max(earliest, retryAt);
+    const due = this.requested
+      ? earliest
+      : Math.min(Math.max(earliest, this.retryAt()), this.deferredDueAt());
     // Asked for again by every event until the time has come.
     if (due === this.timerDue) return;
     clearTimeout(this.timer);
@@ -221,12 +222,50 @@ export class SyncLoop {
     if (this.stopped || this.running !== undefined) return;
     clearTimeout(this.timer);
     this.timerDue = Infinity;
+    const onlyDeferred = !this.requested && this.retryAt() > performance.now();
     this.requested = false;
-    this.running = this.sync().finally(() => {
+    this.running = (onlyDeferred ? this.deleteDeferred() : this.sync()).finally(() => {
       this.running = undefined;
-      this.lastEnd = performance.now();
+      // What changes next does not wait for these.
+      if (!onlyDeferred) this.lastEnd = performance.now();
       this.schedule();
     });
+  }
+
+  private retryAt(): number {
+    return Math.min(...this.runs.map((run) => run.retryAt ?? Infinity));
+  }
+
+  /** When the first deletion that had to wait is due. A comparison of everything finds them itself. */
+  private deferredDueAt(): number {
+    return Math.min(
+      ...this.runs.map((run) => (run.needsAdoption ? Infinity : (run.dataplane.deferredDueAt ?? Infinity))),
+    );
+  }
+
+  private async deleteDeferred(): Promise<void> {
+    const { metrics, log } = this.options;
+    for (const run of this.runs) {
+      const { family } = run.dataplane;
+      const now = performance.now();
+      if (run.needsAdoption || (run.dataplane.deferredDueAt ?? Infinity) > now) continue;
+      try {
+        const report = await run.dataplane.deleteDeferred?.(now);
+        if (report === undefined || report.transactions === 0) continue;
+        metrics.elementsWritten.inc({ ip_family: family }, report.elementsAdded + report.elementsDeleted);
+        metrics.transactions.inc({ ip_family: family }, report.transactions);
+        log.debug(4, 'Deferred deletions complete', { family, deleted: report.elementsDeleted });
+      } catch (error) {
+        run.needsAdoption = true;
+        if (error instanceof TableDamagedError) run.damagedSince ??= performance.now();
+        run.retryAt = performance.now() + run.retryMs;
+        metrics.syncFailures.inc({ ip_family: family });
+        log.warn('Failed to delete what had to wait; the kernel is compared', {
+          family,
+          error: error instanceof Error ? error.message : String(error),
+        });
+      }
+    }
   }
 
   private async sync(): Promise<void> {
@@ -263,6 +302,7 @@ export class SyncLoop {
         run.retryMs = Math.min(run.retryMs * 2, this.options.syncPeriodMs);
       }
     }
+    await this.deleteDeferred();
   }
 
   /**

@@ -312,6 +312,14 @@ export class WatchedDataplane implements Dataplane {
     return { ...report, told: this.watch.noticedAt(this.family) !== before };
   }
 
+  get deferredDueAt(): number | undefined {
+    return this.inner.deferredDueAt;
+  }
+
+  async deleteDeferred(now: number): Promise<ApplyReport> {
+    return (await this.inner.deleteDeferred?.(now)) ?? nothing;
+  }
+
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {
     return this.inner.setServiceCIDRs(...args);
   }
