@@ -1,6 +1,6 @@
 /**
  * Which entries are stale. Only entries whose destination is an address of a service port in question are judged, by
- * what the service port is at that moment:
+ * what the service port that has the address is at that moment, whichever had it when the question was asked:
  *
  * - UDP and SCTP: stale when the answers come from none of the endpoints that keep their flows. An entry that was never
  *   translated answers from the address itself, so it is stale, too.
@@ -17,7 +17,9 @@ import { type Flow, flowStatus, tcpState } from '../netlink/conntrack/index.js';
 import { destination, endpointsOf, type Lane, type Retired } from './lane.js';
 
 export class Judge {
-  private readonly endpoints = new Map<ServicePort, ReadonlySet<string>>();
+  /** By service port, or list of endpoints. */
+  private readonly endpoints = new Map<ServicePort | readonly string[], ReadonlySet<string>>();
+  private readonly addresses = new Map<ServicePort, ReadonlySet<string>>();
   private readonly tcp: boolean;
 
   /** @param nodePortAddresses on which node ports are served, canonical text */
@@ -42,20 +44,32 @@ export class Judge {
   /** Whether an entry to this destination is stale; undefined: the destination is nobody's. */
   private bound(to: string, flow: Flow): boolean | undefined {
     const key = this.destinations.get(to);
-    const owner = key === undefined ? undefined : this.lane.known.get(key);
-    if (owner !== undefined) return !this.endpointsOf(owner).has(replyFrom(flow));
-    const endpoints = this.retired.get(to)?.endpoints;
-    return endpoints?.has(replyFrom(flow));
+    const retired = this.retired.get(to);
+    if (key === undefined && retired === undefined) return undefined;
+    const owner = this.lane.ownerOf(to, key);
+    if (owner !== undefined && this.addressesOf(owner).has(to)) {
+      const endpoints = once(this.endpoints, owner, () => new Set(endpointsOf(owner)));
+      // An address that was nobody's when the question was asked is its new owner's to ask about.
+      return key !== undefined && !endpoints.has(replyFrom(flow));
+    }
+    if (retired === undefined) return undefined;
+    const from = replyFrom(flow);
+    return retired.endpoints.some((list) => once(this.endpoints, list, () => new Set(list)).has(from));
   }
 
-  private endpointsOf(port: ServicePort): ReadonlySet<string> {
-    let endpoints = this.endpoints.get(port);
-    if (endpoints === undefined) {
-      endpoints = new Set(endpointsOf(port));
-      this.endpoints.set(port, endpoints);
-    }
-    return endpoints;
+  private addressesOf(port: ServicePort): ReadonlySet<string> {
+    return once(
+      this.addresses,
+      port,
+      () => new Set(port.addresses.map(({ ip, port: number }) => destination(ip, number))),
+    );
   }
+}
+
+function once<K, V>(made: Map<K, V>, of: K, make: () => V): V {
+  let value = made.get(of);
+  if (value === undefined) made.set(of, (value = make()));
+  return value;
 }
 
 function replyFrom({ reply }: Flow): string {

@@ -28,9 +28,10 @@ export interface Suspect {
   everything: boolean;
 }
 
-/** An address that belonged to a service port, and the endpoints that it led to. */
+/** An address that is no service port's any more, and the endpoints that it led to. */
 export interface Retired {
-  readonly endpoints: Set<string>;
+  /** 'ip:port' in several lists: one per version of the service ports that it belonged to. */
+  readonly endpoints: readonly (readonly string[])[];
   /** performance.now() */
   readonly due: number;
 }
@@ -43,6 +44,8 @@ export interface Work {
 
 /** More versions than that are not kept: then everything about the service port is looked at. */
 const maxVersions = 32;
+/** While looking at the table fails, no more addresses than that wait for it; the oldest are forgotten. */
+const maxRetiredWhileFailing = 10_000;
 const firstRetryMs = 1_000;
 const maxRetryMs = 30_000;
 
@@ -52,12 +55,10 @@ export function destination(ip: string, port: number): string {
 }
 
 /** 'ip:port' of the endpoints that a flow of this service port may be bound to. */
-export function endpointsOf(port: ServicePort): Iterable<string> {
+export function endpointsOf(port: ServicePort): readonly string[] {
   if (port.protocol !== 'TCP') return port.servingEndpoints;
-  return new Set(
-    [...port.clusterEndpoints, ...port.localEndpoints].map((endpoint) =>
-      formatIpPort(endpoint.ip, endpoint.port),
-    ),
+  return [...port.clusterEndpoints, ...port.localEndpoints].map((endpoint) =>
+    formatIpPort(endpoint.ip, endpoint.port),
   );
 }
 
@@ -78,6 +79,10 @@ export class Lane {
   private suspects = new Map<string, Suspect>();
   /** What is being looked at now. */
   private taken: ReadonlyMap<string, Suspect> = new Map();
+  private takenRetired = 0;
+  /** By destination: the key of the service port that has it now. Only where addresses retire. */
+  private readonly owners = new Map<string, string>();
+  /** By destination, in the order of what is due. */
   private readonly retired = new Map<string, Retired>();
   private notBefore = -Infinity;
   private retryMs = firstRetryMs;
@@ -92,55 +97,73 @@ export class Lane {
     const suspect = this.suspect(port.key);
     if (before === undefined) suspect.everything = true;
     else suspect.versions.push(before);
-    if (suspect.versions.length > maxVersions) {
-      suspect.everything = true;
-      suspect.versions.splice(0, maxVersions);
-    }
+    forgetOldest(suspect);
+    if (before?.addresses !== port.addresses) this.claim(port, before);
   }
 
   removed(key: string): void {
     const last = this.known.get(key);
     if (last === undefined) return;
-    const versions = [
-      ...(this.taken.get(key)?.versions ?? []),
-      ...(this.suspects.get(key)?.versions ?? []),
-      last,
-    ];
+    const versions = this.versionsOf(key, last);
     this.known.delete(key);
     this.suspects.delete(key);
-    const addresses = new Set(
-      versions.flatMap((port) => port.addresses.map(({ ip, port: number }) => destination(ip, number))),
-    );
-    this.retire(addresses, versions);
+    this.retire(this.released(last), versions.map(endpointsOf));
   }
 
   suspectAll(): void {
     for (const key of this.known.keys()) this.suspect(key).everything = true;
   }
 
-  /** Addresses that are a service port's no more. */
-  retire(addresses: Iterable<string>, versions: readonly ServicePort[]): void {
+  /**
+   * The service port that has an address now.
+   * @param key of the one that had it when the table began to be read
+   */
+  ownerOf(to: string, key: string | undefined): ServicePort | undefined {
+    const owner = this.options.retireAfterMs === undefined ? key : this.owners.get(to);
+    return owner === undefined ? undefined : this.known.get(owner);
+  }
+
+  /**
+   * Addresses that are a service port's no more, unless another has them.
+   * @param endpoints 'ip:port' of those that they led to, in any number of lists
+   */
+  retire(addresses: Iterable<string>, endpoints: readonly (readonly string[])[]): void {
     const { retireAfterMs } = this.options;
     if (retireAfterMs === undefined) return;
+    const lists = endpoints.filter((list) => list.length > 0);
+    if (lists.length === 0) return;
     const due = performance.now() + retireAfterMs;
     for (const address of addresses) {
-      const endpoints = this.retired.get(address)?.endpoints ?? new Set<string>();
-      for (const version of versions) for (const endpoint of endpointsOf(version)) endpoints.add(endpoint);
+      if (this.owners.has(address)) continue;
+      const earlier = this.retired.get(address)?.endpoints ?? [];
       // Taken out first, so that the map stays in the order of what is due.
       this.retired.delete(address);
-      if (endpoints.size > 0) this.retired.set(address, { endpoints, due });
+      this.retired.set(address, { endpoints: [...earlier, ...lists].slice(-maxVersions), due });
     }
+    this.forgetRetired();
   }
 
   /** When there is something to look at: performance.now(), Infinity: nothing. */
   get dueAt(): number {
-    const retired = this.retired.values().next().value?.due ?? Infinity;
-    return Math.max(this.notBefore, this.suspects.size > 0 ? -Infinity : retired);
+    return Math.max(this.notBefore, this.suspects.size > 0 ? -Infinity : this.retirementDueAt);
   }
 
   /** Something waits, and not because of a failure or a grace period. */
   get busy(): boolean {
-    return this.suspects.size > 0 && !this.failing;
+    return !this.failing && (this.suspects.size > 0 || this.retirementDueAt <= performance.now());
+  }
+
+  /** Addresses that are no service port's any more wait, or are being looked at, and nothing has failed. */
+  get hasRetired(): boolean {
+    return !this.failing && this.retired.size + this.takenRetired > 0;
+  }
+
+  /** What waits is due now: there will be no later. Service ports are looked at by the next process anyway. */
+  hurry(): void {
+    this.suspects.clear();
+    this.notBefore = -Infinity;
+    for (const [address, { endpoints }] of this.retired)
+      this.retired.set(address, { endpoints, due: -Infinity });
   }
 
   /** What is to be looked at now. Follow with done() or failed(). */
@@ -155,10 +178,7 @@ export class Lane {
       this.retired.delete(address);
       retired.set(address, entry);
     }
-    if (retired.size > 0) {
-      for (const { addresses } of this.known.values())
-        for (const { ip, port } of addresses) retired.delete(destination(ip, port));
-    }
+    this.takenRetired = retired.size;
     return { suspects, retired };
   }
 
@@ -168,6 +188,7 @@ export class Lane {
     this.failing = false;
     this.retryMs = firstRetryMs;
     this.taken = new Map();
+    this.takenRetired = 0;
     const rest = Math.min(tookMs * this.options.rest, this.options.maxRestMs);
     this.notBefore = Math.max(this.notBefore, performance.now() + rest);
     return recovered;
@@ -179,18 +200,66 @@ export class Lane {
     const first = !this.failing;
     this.failing = true;
     this.taken = new Map();
+    this.takenRetired = 0;
     for (const [key, { versions, everything }] of work.suspects) {
       if (!this.known.has(key)) continue;
       const suspect = this.suspect(key);
       suspect.versions.unshift(...versions);
       suspect.everything ||= everything;
+      forgetOldest(suspect);
     }
     const later = [...this.retired];
     this.retired.clear();
-    for (const [address, entry] of [...work.retired, ...later]) this.retired.set(address, entry);
+    for (const [address, entry] of [...work.retired, ...later])
+      if (!this.owners.has(address)) this.retired.set(address, entry);
+    this.forgetRetired();
     this.notBefore = performance.now() + retryMs;
     this.retryMs = Math.min(retryMs * 2, maxRetryMs);
     return { first, retryMs };
+  }
+
+  private get retirementDueAt(): number {
+    return this.retired.values().next().value?.due ?? Infinity;
+  }
+
+  /** All that may have led flows somewhere since the table was last looked at. */
+  private versionsOf(key: string, last: ServicePort): readonly ServicePort[] {
+    return [...(this.taken.get(key)?.versions ?? []), ...(this.suspects.get(key)?.versions ?? []), last];
+  }
+
+  /** The addresses of a service port are its own from now on, and those that it had before are not. */
+  private claim(port: ServicePort, before: ServicePort | undefined): void {
+    if (this.options.retireAfterMs === undefined) return;
+    const gone = before === undefined ? new Set<string>() : this.released(before);
+    for (const { ip, port: number } of port.addresses) {
+      const to = destination(ip, number);
+      this.owners.set(to, port.key);
+      this.retired.delete(to);
+      gone.delete(to);
+    }
+    if (before !== undefined && gone.size > 0)
+      this.retire(gone, this.versionsOf(port.key, before).map(endpointsOf));
+  }
+
+  /** Gives up the addresses of a service port. @returns those that it had */
+  private released(port: ServicePort): Set<string> {
+    const had = new Set<string>();
+    if (this.options.retireAfterMs === undefined) return had;
+    for (const { ip, port: number } of port.addresses) {
+      const to = destination(ip, number);
+      if (this.owners.get(to) !== port.key) continue;
+      this.owners.delete(to);
+      had.add(to);
+    }
+    return had;
+  }
+
+  private forgetRetired(): void {
+    if (!this.failing) return;
+    for (const address of this.retired.keys()) {
+      if (this.retired.size <= maxRetiredWhileFailing) return;
+      this.retired.delete(address);
+    }
   }
 
   private suspect(key: string): Suspect {
@@ -203,4 +272,12 @@ export class Lane {
     }
     return suspect;
   }
+}
+
+/** With too many versions everything about the service port is looked at, so that those are not needed. */
+function forgetOldest(suspect: Suspect): void {
+  const { versions } = suspect;
+  if (versions.length <= maxVersions) return;
+  suspect.everything = true;
+  versions.splice(0, versions.length - 1);
 }

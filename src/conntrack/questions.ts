@@ -48,27 +48,22 @@ interface Doubt {
   readonly came: readonly VirtualAddress[];
   /** Endpoints that are no more among those that keep their flows. */
   readonly left: readonly string[];
-  /** Addresses it has no more. */
-  readonly gone: readonly string[];
 }
 
 export function doubt(now: ServicePort, { versions, everything }: Suspect): Doubt {
   // At the start there are very many of them.
-  if (everything && versions.length === 0) return { came: now.addresses, left: [], gone: [] };
-  const lists = versions.map((version) => [...endpointsOf(version)]);
+  if (everything && versions.length === 0) return { came: now.addresses, left: [] };
+  const lists = versions.map(endpointsOf);
   const here = new Set(endpointsOf(now));
   const left = new Set<string>();
   for (const list of lists) for (const endpoint of list) if (!here.has(endpoint)) left.add(endpoint);
 
-  const addresses = new Set(now.addresses.map(({ ip, port }) => destination(ip, port)));
-  const gone = new Set<string>();
   /** In how many versions an address was there already. */
   const seen = new Map<string, number>();
   for (const version of versions) {
     for (const { ip, port } of version.addresses) {
       const address = destination(ip, port);
-      if (!addresses.has(address)) gone.add(address);
-      else seen.set(address, (seen.get(address) ?? 0) + 1);
+      seen.set(address, (seen.get(address) ?? 0) + 1);
     }
   }
   const firstEndpoint = here.size > 0 && lists.some((list) => list.length === 0);
@@ -77,7 +72,6 @@ export function doubt(now: ServicePort, { versions, everything }: Suspect): Doub
   return {
     came: everything || firstEndpoint ? now.addresses : now.addresses.filter(cameLate),
     left: [...left],
-    gone: [...gone],
   };
 }
 
@@ -108,14 +102,22 @@ class FilterList {
 
   /** @param endpoint 'ip:port' or '[ip]:port' */
   endpoint(endpoint: string): void {
-    const { protocol } = this;
     const colon = endpoint.lastIndexOf(':');
-    const port = Number(endpoint.slice(colon + 1));
-    if (!this.withAddress) this.add(`from ${port}`, () => ({ protocol, replySource: { port } }));
+    this.from(endpoint.slice(0, colon).replace(/[[\]]/g, ''), Number(endpoint.slice(colon + 1)));
+  }
+
+  /** Entries that were not translated: the address itself answers. @param ip '' for node ports */
+  untranslated(ip: string, port: number): void {
+    this.from(ip, port);
+  }
+
+  private from(ip: string, port: number): void {
+    const { protocol } = this;
+    if (ip === '' || !this.withAddress) this.add(`from ${port}`, () => ({ protocol, replySource: { port } }));
     else
-      this.add(`from ${endpoint}`, () => ({
+      this.add(`from ${ip} ${port}`, () => ({
         protocol,
-        replySource: { address: parseAddress(endpoint.slice(0, colon).replace(/[[\]]/g, '')), port },
+        replySource: { address: parseAddress(ip), port },
       }));
   }
 
@@ -130,7 +132,7 @@ class FilterList {
   }
 }
 
-/** The event loop gets its turn on the way. Addresses that are gone are handed to the lane. */
+/** The event loop gets its turn on the way. */
 export async function askAbout(
   family: IPFamily,
   lane: Lane,
@@ -148,19 +150,23 @@ export async function askAbout(
     if (++turn % portsPerTurn === 0) await nextTurn();
     const now = lane.known.get(key);
     if (now === undefined) continue;
-    const { came, left, gone } = doubt(now, suspect);
-    if (gone.length > 0) lane.retire(gone, [...suspect.versions, now]);
+    const { came, left } = doubt(now, suspect);
     if (came.length === 0 && left.length === 0) continue;
     for (const { ip, port } of now.addresses) destinations.set(destination(ip, port), key);
+    const others = came.length === 0 ? now.addresses : now.addresses.filter((one) => !came.includes(one));
     if (tcp) {
       unanswered ||= came.length > 0;
       for (const endpoint of left) filters.endpoint(endpoint);
+      // A packet may have met the rules in the moment of the change, and passed untranslated.
+      if (left.length > 0) for (const { ip, port } of others) filters.untranslated(ip, port);
       continue;
     }
     for (const { ip, port } of came) filters.destination(ip, port);
-    const others = now.addresses.filter((address) => !came.includes(address));
-    if (left.length <= others.length) for (const endpoint of left) filters.endpoint(endpoint);
-    else if (left.length > 0) for (const { ip, port } of others) filters.destination(ip, port);
+    if (left.length === 0) continue;
+    if (left.length <= others.length) {
+      for (const endpoint of left) filters.endpoint(endpoint);
+      for (const { ip, port } of others) filters.untranslated(ip, port);
+    } else for (const { ip, port } of others) filters.destination(ip, port);
   }
   for (const address of work.retired.keys()) {
     const [ip = '', port = ''] = address.split(' ');

@@ -139,7 +139,10 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       };
     }
 
-    function reconciler(retireAfterMs = 60_000): {
+    function reconciler(
+      retireAfterMs = 60_000,
+      fullLook?: { readonly periodMs: number; readonly share: number },
+    ): {
       reconciler: ConntrackReconciler;
       lines: string[];
       looks: Reconciliation[];
@@ -156,6 +159,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
         onReconciled: (look) => looks.push(look),
         onFailure: (error) => failures.push(error),
         retireAfterMs,
+        ...(fullLook === undefined ? {} : { fullLook }),
       });
       made.push(reconciler);
       return { reconciler, lines, looks, failures };
@@ -193,6 +197,31 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       r.suspectAll();
       await r.idle();
       assert.deepEqual(entries(), [stays]);
+    });
+
+    test('an endpoint less: what passed untranslated at that moment goes, too', async () => {
+      const { reconciler: r } = await knowing(
+        service([A, B], { addresses: [clusterIP, externalIP, nodePortAddress] }),
+      );
+      const stays = [entry(a.cluster, B), entry(a.far, undefined, { destinationPort: nodePort })];
+      for (const to of [a.cluster, a.external, a.node]) entry(to, undefined);
+      r.changed([service([B], { addresses: [clusterIP, externalIP, nodePortAddress] })]);
+      await r.idle();
+      assert.deepEqual(entries(), stays.sort());
+    });
+
+    test('what no change has told of is found now and then', async () => {
+      const { reconciler: r, looks } = reconciler(undefined, { periodMs: patiently(200), share: 1 });
+      r.changed([service([A])]);
+      await r.idle();
+      const stays = entry(a.cluster, A);
+      entry(a.cluster, B);
+      const deadline = Date.now() + patiently(10_000);
+      while (entries().length > 1 && Date.now() < deadline) await sleep(20);
+      assert.deepEqual(entries(), [stays]);
+      const before = looks.length;
+      await sleep(patiently(1000));
+      assert.ok(looks.length > before, 'again and again');
     });
 
     test('no endpoint left: every entry goes', async () => {
@@ -310,8 +339,8 @@ for (const family of ['IPv4', 'IPv6'] as const) {
     });
 
     describe('addresses that are no longer a service', () => {
-      test('after a grace period its flows go, those of others stay', async () => {
-        const { reconciler: r } = reconciler(patiently(150));
+      test('UDP: its flows go at once, those of others stay', async () => {
+        const { reconciler: r } = reconciler();
         const before = service([A], { addresses: [clusterIP, nodePortAddress] });
         r.changed([before]);
         await r.idle();
@@ -320,10 +349,79 @@ for (const family of ['IPv4', 'IPv6'] as const) {
         entry(a.node, A);
         r.removed([before.key]);
         await r.idle();
-        assert.equal(entries().length, 5, 'not at once');
-        const deadline = Date.now() + patiently(5000);
-        while (entries().length > 3 && Date.now() < deadline) await sleep(20);
         assert.deepEqual(entries(), stays.sort());
+      });
+
+      test('SCTP: after a grace period', async () => {
+        const { reconciler: r } = reconciler(patiently(150));
+        const before = service([A], { protocol: 'SCTP' });
+        r.changed([before]);
+        await r.idle();
+        entry(a.cluster, A, { protocol: numbers.SCTP, state: sctp.established });
+        r.removed([before.key]);
+        await r.idle();
+        assert.equal(entries('SCTP').length, 1, 'not at once');
+        const deadline = Date.now() + patiently(5000);
+        while (entries('SCTP').length > 0 && Date.now() < deadline) await sleep(20);
+        assert.deepEqual(entries('SCTP'), []);
+      });
+
+      test('what waits for it, or for a rest, goes when the process is told to end', async () => {
+        const { reconciler: r } = reconciler(60_000);
+        const udp = service([A]);
+        const association = service([A], { protocol: 'SCTP' });
+        r.changed([udp, association]);
+        await r.idle();
+        entry(a.cluster, A, { protocol: numbers.SCTP, state: sctp.established });
+        entry(a.cluster, A);
+        r.removed([association.key]);
+        r.removed([udp.key]);
+        await r.close();
+        assert.deepEqual([entries('SCTP'), entries()], [[], []]);
+      });
+
+      test('an earlier process led them somewhere: flows to there go, unless a service port has the address', async () => {
+        const { reconciler: r } = reconciler();
+        r.changed([service([A])]);
+        await r.idle();
+        const stays = [
+          entry(a.cluster, A),
+          entry(a.other, B),
+          entry(a.other, undefined),
+          entry(a.far, A, { destinationPort: nodePort }),
+        ];
+        entry(a.other, A);
+        entry(a.node, A);
+        const from = { protocol: 'UDP', endpoints: serving([A]) } as const;
+        r.released([
+          { ...from, ip: a.cluster, port: servicePort },
+          { ...from, ip: a.other, port: servicePort },
+          { ...from, ip: '', port: nodePort },
+        ]);
+        await r.idle();
+        assert.deepEqual(entries(), stays.sort());
+      });
+
+      test('an address that moves while the table is read is judged by its new owner', async () => {
+        const { reconciler: r } = await knowing(service([A, C]));
+        const stays = entry(a.cluster, B);
+        entry(a.cluster, A);
+        const list = mock.method(
+          ConntrackConnection.prototype,
+          'listFlowsAsync',
+          async function (
+            this: ConntrackConnection,
+            ...args: Parameters<ConntrackConnection['listFlowsAsync']>
+          ) {
+            list.mock.restore();
+            r.changed([service([A], { addresses: [externalIP] }), service([B], { key: 'dns/new:dns/UDP' })]);
+            await this.listFlowsAsync(...args);
+          },
+        );
+        r.changed([service([A], { addresses: [clusterIP, externalIP] })]);
+        r.suspectAll();
+        await r.idle();
+        assert.deepEqual(entries(), [stays]);
       });
 
       test('a Service that is made anew takes its flows over', async () => {
@@ -476,11 +574,8 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       const { reconciler: r, looks } = reconciler();
       let turns = 0;
       const counting = setInterval(() => turns++, 0);
-      r.changed([
-        service([B], {
-          addresses: [clusterIP, externalIP, nodePortAddress, address('ExternalIP', a.other, 1)],
-        }),
-      ]);
+      const addresses = [clusterIP, externalIP, nodePortAddress, address('ExternalIP', a.other, 1)];
+      r.changed([service([B], { addresses })]);
       await r.idle();
       clearInterval(counting);
       assert.deepEqual(
@@ -490,7 +585,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       assert.equal(entries().length, (many * 3) / 4);
       assert.ok(turns > 10, `${turns} turns of the event loop for others meanwhile`);
 
-      r.changed([service([])]);
+      r.changed([service([], { addresses })]);
       // In the middle of it.
       await sleep(1);
       await r.close();

@@ -12,7 +12,7 @@ import { errorText, type Logger } from '../log/logger.js';
 import type { IPFamily, Protocol, ServicePort } from '../model/types.js';
 import { ConntrackConnection, type Flow, type FlowIdentity } from '../netlink/conntrack/index.js';
 import { Judge } from './judge.js';
-import { Lane, type Work } from './lane.js';
+import { destination, Lane, type Work } from './lane.js';
 import { askAbout, type TableSize } from './questions.js';
 
 /** One look at the table. */
@@ -39,13 +39,33 @@ export interface ConntrackReconcilerOptions {
   /** Called for every look that failed; it is tried again. */
   readonly onFailure?: (error: unknown) => void;
   /**
-   * Flows of addresses that are no service's any more stay for so many milliseconds: a Service that is replaced, or a
-   * load balancer that loses its status for a moment, does not cut them. Default 30 s.
+   * SCTP associations of addresses that are no service's any more stay for so many milliseconds: a load balancer that
+   * loses its status for a moment does not cut them. Default 3 s. Flows of UDP are cut at once: their next packet meets the rules.
    */
   readonly retireAfterMs?: number;
+  /** How often all entries of UDP and SCTP are looked at without a reason. */
+  readonly fullLook?: {
+    /** Milliseconds between two, at least. Default 1 min. */
+    readonly periodMs: number;
+    /** They take no more than this part of the time. Default 1/2000: one that takes 0.5 s comes every quarter of an hour. */
+    readonly share: number;
+  };
 }
 
-const defaultRetireAfterMs = 30_000;
+/** An address that the kernel led to endpoints, although it is no service port's. */
+export interface ReleasedAddress {
+  readonly protocol: Protocol;
+  /** '' for a node port. */
+  readonly ip: string;
+  readonly port: number;
+  /** 'ip:port', '[ip]:port' */
+  readonly endpoints: readonly string[];
+}
+
+const defaultRetireAfterMs = 3_000;
+const defaultFullLook = { periodMs: 60_000, share: 1 / 2000 };
+/** At the end, addresses that are no service's any more are still looked at, for so many milliseconds at most. */
+const finishMs = 1_000;
 /** Entries deleted with one datagram: a fraction of a millisecond. */
 const deleteTogether = 128;
 const assumedBuckets = 65_536;
@@ -56,6 +76,9 @@ export class ConntrackReconciler {
   private connections: readonly [reader: ConntrackConnection, writer: ConntrackConnection] | undefined;
   private buckets: number | undefined;
   private timer: NodeJS.Timeout | undefined;
+  private fullLookTimer: NodeJS.Timeout | undefined;
+  private fullLookAsked = false;
+  private closing = false;
   private running: Promise<void> | undefined;
   private readonly abort = new AbortController();
   private waiting: (() => void)[] = [];
@@ -63,13 +86,14 @@ export class ConntrackReconciler {
   constructor(private readonly options: ConntrackReconcilerOptions) {
     const retireAfterMs = options.retireAfterMs ?? defaultRetireAfterMs;
     // Some fifth of the time for UDP and SCTP, where clients wait; a hundredth for TCP, where few do.
-    const flows = { delayMs: 0, rest: 4, maxRestMs: 1_000, retireAfterMs };
+    const flows = { delayMs: 0, rest: 4, maxRestMs: 1_000 };
     const connections = { delayMs: 250, rest: 100, maxRestMs: 10_000, retireAfterMs: undefined };
     this.lanes = {
-      UDP: new Lane({ protocol: 'UDP', number: 17, ...flows }),
-      SCTP: new Lane({ protocol: 'SCTP', number: 132, ...flows }),
+      UDP: new Lane({ protocol: 'UDP', number: 17, ...flows, retireAfterMs: 0 }),
+      SCTP: new Lane({ protocol: 'SCTP', number: 132, ...flows, retireAfterMs }),
       TCP: new Lane({ protocol: 'TCP', number: 6, ...connections }),
     };
+    this.planFullLook(0);
   }
 
   /** @param ports service ports that are new or changed, and are in the kernel now */
@@ -81,6 +105,15 @@ export class ConntrackReconciler {
   /** @param keys of service ports that the kernel has no more */
   removed(keys: Iterable<string>): void {
     for (const key of keys) for (const lane of this.all()) lane.removed(key);
+    this.schedule();
+  }
+
+  /**
+   * What the rules of an earlier process still led somewhere. Call it after changed() has named all service ports.
+   */
+  released(addresses: Iterable<ReleasedAddress>): void {
+    for (const { protocol, ip, port, endpoints } of addresses)
+      this.lanes[protocol].retire([destination(ip, port)], [endpoints]);
     this.schedule();
   }
 
@@ -96,13 +129,42 @@ export class ConntrackReconciler {
     await new Promise<void>((resolve) => this.waiting.push(resolve));
   }
 
-  /** Ends after what the kernel is doing now. */
+  /**
+   * Ends after what the kernel is doing now, and after a look at the addresses that are no service's any more: the next
+   * process will not know of them.
+   */
   async close(): Promise<void> {
-    this.abort.abort();
+    this.closing = true;
     clearTimeout(this.timer);
+    clearTimeout(this.fullLookTimer);
+    const late = setTimeout(() => {
+      this.abort.abort();
+    }, finishMs);
+    if (!this.all().some((lane) => lane.hasRetired)) this.abort.abort();
     await this.running;
+    for (const lane of this.all()) lane.hurry();
+    await this.run();
+    clearTimeout(late);
+    this.abort.abort();
     this.disconnect();
     this.wake();
+  }
+
+  /** What no change has told of is found now and then. */
+  private planFullLook(tookMs: number): void {
+    this.fullLookAsked = false;
+    clearTimeout(this.fullLookTimer);
+    if (this.closing) return;
+    const { periodMs, share } = this.options.fullLook ?? defaultFullLook;
+    this.fullLookTimer = setTimeout(
+      () => {
+        this.fullLookAsked = true;
+        const { UDP, SCTP } = this.lanes;
+        for (const lane of [UDP, SCTP]) lane.suspectAll();
+        this.schedule();
+      },
+      Math.max(periodMs, tookMs / share),
+    ).unref();
   }
 
   private all(): Lane[] {
@@ -127,6 +189,7 @@ export class ConntrackReconciler {
     if (this.running !== undefined || this.isClosed()) return;
     if (this.isIdle()) this.wake();
     clearTimeout(this.timer);
+    if (this.closing) return;
     const due = Math.min(...this.all().map(({ dueAt }) => dueAt));
     if (due === Infinity) return;
     this.timer = setTimeout(
@@ -139,8 +202,10 @@ export class ConntrackReconciler {
 
   private start(): void {
     if (this.running !== undefined || this.isClosed()) return;
+    const start = performance.now();
     this.running = this.run().finally(() => {
       this.running = undefined;
+      if (this.fullLookAsked) this.planFullLook(performance.now() - start);
       this.schedule();
     });
   }

@@ -274,3 +274,19 @@ test('11: UDP flows stay with serving endpoints, SCTP associations with all, TCP
   ]);
   assert.deepEqual(only([service(), slice('L1')])?.servingEndpoints, []);
 });
+
+test('11: an endpoint that the rules may choose keeps its UDP flows, also when it is ready and does not serve', () => {
+  const ports = [port({ protocol: 'UDP', port: 53 })];
+  const of = (...conditions: readonly Partial<SliceEndpoint>[]): readonly string[] | undefined =>
+    only([
+      service({ ports }),
+      slice(
+        conditions.map((each, index) => endpoint(`10.61.1.3${index}`, each)),
+        { ports: [{ name: '', protocol: 'UDP', port: 5353 }] },
+      ),
+    ])?.servingEndpoints;
+  assert.deepEqual(of({ ready: true, serving: false }, { ready: false, serving: false }), [
+    '10.61.1.30:5353',
+  ]);
+  assert.deepEqual(of({ ready: true, serving: false, terminating: true }), ['10.61.1.30:5353']);
+});

@@ -78,15 +78,16 @@ export function selectEndpoints(
 }
 
 /**
- * 'ip:port' of every endpoint that keeps the flows it has. UDP: those whose serving condition holds (11). SCTP: all that
- * there are, since an association can't move to another endpoint, as a TCP connection can't.
+ * 'ip:port' of every endpoint that keeps the flows it has. UDP: those that may be chosen, which ready ones are whatever their
+ * serving condition says, and those that serve (11). SCTP: all that there are, since an association can't move to another
+ * endpoint, as a TCP connection can't.
  */
 export function servingEndpoints(
   { endpoints, states }: EndpointList,
   protocol: 'UDP' | 'SCTP',
 ): readonly string[] {
   const serving = endpoints.filter(
-    (_, index) => protocol === 'SCTP' || (stateAt(states, index) & SERVING) !== 0,
+    (_, index) => protocol === 'SCTP' || (stateAt(states, index) & (READY | SERVING)) !== 0,
   );
   return serving.map(({ ip, port }) => formatIpPort(ip, port));
 }

@@ -76,7 +76,7 @@ export interface ServicePort {
   readonly affinitySeconds: number;
   /**
    * UDP and SCTP, else empty: 'ip:port' ('[ip]:port' for IPv6) of every endpoint that keeps the flows it has, whatever
-   * the policy: those whose serving condition holds; for SCTP all that there are. A conntrack entry whose reply
+   * the policy: those that are ready or serving; for SCTP all that there are. A conntrack entry whose reply
    * comes from one of these is never stale.
    */
   readonly servingEndpoints: readonly string[];
