@@ -5,6 +5,7 @@ import { Agent, request } from 'node:http';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { afterEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { patiently } from '../../test/patience.js';
 import type { HealthCheckPort } from '../model/types.js';
 import { NodePortHealth, type NodePortHealthOptions } from './node-ports.js';
 
@@ -117,15 +118,18 @@ test('the number of endpoints changes without a new listener', async () => {
   assert.equal((await get(port)).weight, '3');
 });
 
-test('another port: the old one closes, the new one opens with the next sync', async () => {
+test('another port, and a Service that is new: the old one closes, the new ones open, without another sync', async () => {
   const { health } = begin();
-  const [one, two] = [await freePort(), await freePort()];
+  const [one, two, three] = [await freePort(), await freePort(), await freePort()];
   health.set(check(one));
   await health.openAll();
   health.set(check(two));
+  health.set(check(three, 0, 'new'));
   assert.equal(await refused(one), true);
-  await health.openAll();
+  const deadline = performance.now() + patiently(1000);
+  while (((await refused(two)) || (await refused(three))) && performance.now() < deadline) await sleep(5);
   assert.equal((await get(two)).status, 200);
+  assert.equal((await get(three)).status, 503);
 });
 
 test('a Service that goes away: its listener and its connections close, those of others stay', async () => {

@@ -32,8 +32,9 @@ export class NodePortHealth {
   private readonly entries = new Map<string, Entry>();
   private hosts: readonly string[];
   private retry: NodeJS.Timeout | undefined;
-  /** Services may be listened for: set by the first openAll(). */
+  /** Services may be listened for: set by openAll(), and from then on each listener opens by itself. */
   private started = false;
+  private openingSoon = false;
 
   constructor(private readonly options: NodePortHealthOptions) {
     this.hosts = this.hostsOf(options.addresses);
@@ -53,6 +54,7 @@ export class NodePortHealth {
       reported: false,
       closed: false,
     });
+    this.openSoon();
   }
 
   remove(service: string): void {
@@ -97,6 +99,16 @@ export class NodePortHealth {
     this.started = false;
     clearTimeout(this.retry);
     for (const service of [...this.entries.keys()]) this.remove(service);
+  }
+
+  /** What changes at one time is opened together. */
+  private openSoon(): void {
+    if (!this.started || this.openingSoon) return;
+    this.openingSoon = true;
+    setImmediate(() => {
+      this.openingSoon = false;
+      if (this.started) void this.openAll();
+    });
   }
 
   private hostsOf(addresses: 'all' | readonly string[]): readonly string[] {

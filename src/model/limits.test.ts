@@ -190,3 +190,39 @@ test('endpoints and virtual addresses that can not be are left out; the others s
     ['10.61.1.1', '10.61.1.2', '10.61.1.3'],
   );
 });
+
+test('of too many endpoints those of this node are kept, in one slice and in many together', () => {
+  const own = { nodeName: 'alder' };
+  const model = newModel();
+  const eps = many(1000, (i) => endpoint(ip(i), i >= 990 ? own : { nodeName: 'birch' }));
+  deliver(
+    model,
+    service({ internalTrafficPolicy: 'Local', ports: ports(1000) }),
+    slice(eps, { ports: slicePorts(1000) }),
+  );
+  model.takeChanges();
+  for (const { localEndpoints } of model.servicePorts('IPv4')) assert.equal(localEndpoints.length, 10);
+
+  const together = newModel();
+  deliver(
+    together,
+    service({
+      type: 'NodePort',
+      internalTrafficPolicy: 'Local',
+      ports: many(100, (i) => port({ name: `p${i}`, port: i + 1, nodePort: 30_000 + i })),
+    }),
+    ...many(10, (k) =>
+      slice(
+        many(1000, (i) => endpoint(ip(k * 1000 + i), k === 9 && i >= 990 ? own : { nodeName: 'birch' })),
+        { name: `pear-${k}`, ports: slicePorts(100) },
+      ),
+    ),
+  );
+  together.takeChanges();
+  for (const { localEndpoints, clusterEndpoints } of together.servicePorts('IPv4')) {
+    assert.equal(localEndpoints.length, 10);
+    assert.ok(clusterEndpoints.length < 10_000);
+    const texts = clusterEndpoints.map((each) => `${each.ip}:${each.port}`);
+    assert.deepEqual(texts, [...texts].sort(), 'in order as ever');
+  }
+});

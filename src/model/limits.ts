@@ -20,6 +20,23 @@ export const maxPortTargets = 131_072;
 /** The same of all ports of a Service, in one family. */
 export const maxServiceTargets = 524_288;
 
+/**
+ * Which of too many endpoints are used: those of this node before all others, since a policy may allow no others.
+ *
+ * @returns their indices, in order
+ */
+export function localFirst(
+  endpoints: readonly { readonly local: boolean }[],
+  most: number,
+): readonly number[] {
+  const indices: number[] = [];
+  for (let at = 0; at < endpoints.length && indices.length < most; at++)
+    if (endpoints[at]?.local === true) indices.push(at);
+  for (let at = 0; at < endpoints.length && indices.length < most; at++)
+    if (endpoints[at]?.local !== true) indices.push(at);
+  return indices.sort((a, b) => a - b);
+}
+
 /** How many endpoints each of these ports of a Service may have. */
 export function endpointLimit(ports: readonly { readonly addresses: readonly unknown[] }[]): number {
   let sum = 0;

@@ -137,7 +137,6 @@ function naive(world: World): Evaluation {
         }
       }
 
-      const localReady = new Set<string>();
       for (const spec of service.ports) {
         const list = candidates(world, service, spec.name, spec.protocol, f);
         const ready = list.filter((c) => c.ready);
@@ -165,7 +164,6 @@ function naive(world: World): Evaluation {
         const C = usesCluster ? (hinted.length > 0 ? hinted : dying) : [];
         const isLocal = (c: Candidate): boolean => c.nodeName === NODE;
         const L = usesLocal ? (ready.some(isLocal) ? ready : dying).filter(isLocal) : [];
-        for (const c of ready) if (isLocal(c)) localReady.add(c.endpoint.ip);
 
         const fallback = (local: boolean): Fallback =>
           !any ? 'reject' : local && L.length === 0 ? 'drop' : 'serve';
@@ -208,12 +206,21 @@ function naive(world: World): Evaluation {
             affinitySeconds:
               service.sessionAffinity === 'ClientIP' ? (service.affinityTimeoutSeconds ?? 10800) : 0,
             servingEndpoints: list
-              .filter((c) => spec.protocol === 'SCTP' || (spec.protocol === 'UDP' && c.serving))
+              .filter((c) => spec.protocol === 'SCTP' || (spec.protocol === 'UDP' && (c.ready || c.serving)))
               .map((c) => printed(c.endpoint)),
           },
         });
       }
       if (service.type === 'LoadBalancer' && externalLocal && service.healthCheckNodePort !== 0) {
+        const localReady = new Set<string>();
+        for (const slice of world.slices.values()) {
+          if (slice.serviceName !== service.name || slice.namespace !== service.namespace) continue;
+          for (const { name, protocol } of slice.ports) {
+            if (name === undefined) continue;
+            for (const c of candidates(world, service, name, protocol, f))
+              if (c.ready && c.nodeName === NODE) localReady.add(c.endpoint.ip);
+          }
+        }
         health.set(`${f} ${service.namespace}/${service.name}`, {
           service: `${service.namespace}/${service.name}`,
           namespace: service.namespace,

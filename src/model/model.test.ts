@@ -399,6 +399,7 @@ const HEALTH: readonly (readonly [
   ['338', [service(PEACH), slice('L1~ R1')], 0],
   ['339', [service({ ...PEACH, ...TWO_PORTS }), forPort('a', 'L1'), forPort('b', 'L1')], 1],
   ['340', [service({ ...PEACH, ...TWO_PORTS }), forPort('a', 'L1!'), forPort('b', 'L1')], 1],
+  ['363: a slice port that no Service port names', [service(PEACH), forPort('b', 'L1 L2'), slice('R1')], 2],
   ['341', [service({ ...PEACH, externalTrafficPolicy: 'Cluster' }), slice('L1')], undefined],
   ['342', [service({ ...PEACH, type: 'NodePort' }), slice('L1')], undefined],
 ];

@@ -8,7 +8,7 @@ import { Claims } from './claims.js';
 import { endpointLimit } from './limits.js';
 import { compact } from './lists.js';
 import { Problems } from './problems.js';
-import { collectLocalReady, firstOf, mergeLists } from './selection.js';
+import { collectLocalReady, limitedTo, mergeLists } from './selection.js';
 import { PortState, type Owner } from './service-port.js';
 import { planService, samePlan, type PortPlan, type ServicePlan } from './service-plan.js';
 import { HintInterner, readSlice, slicePortId, type EndpointList, type Slice } from './slice.js';
@@ -307,22 +307,20 @@ export class ServiceModel {
     if (serviceChanged) this.#alignPorts(entry, collector);
     for (const family of this.#config.families) {
       if (!serviceChanged && (entry.dirty & ENDPOINTS_DIRTY[family]) === 0) continue;
-      // Counted only for a Service that has somewhere to report it.
       const healthPort = entry.plan?.[family]?.healthCheckNodePort ?? 0;
-      const localReady = healthPort === 0 ? undefined : new Set<string>();
       const endpoints = new EndpointsByPort(entry, family);
       const most = endpointLimit(entry.plan?.[family]?.ports ?? []);
       let left = 0;
       for (const port of entry.ports) {
         if (port.family !== family) continue;
         const all = endpoints.of(port.plan);
-        const list = firstOf(all, most);
+        const list = limitedTo(all, most);
         left += all.endpoints.length - list.endpoints.length;
         if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
-        if (localReady !== undefined) collectLocalReady(list, localReady);
         rebuild.push(port);
       }
-      updateHealth(entry, family, healthPort, localReady?.size ?? 0, collector);
+      // Counted only for a Service that has somewhere to report it.
+      updateHealth(entry, family, healthPort, healthPort === 0 ? 0 : endpoints.localReady(), collector);
       this.#reportSize(entry, family, left, most);
     }
   }
@@ -409,16 +407,26 @@ const INDEXED_FROM = 8;
 
 /** The endpoints of each port of one Service in one family, from its slices. */
 class EndpointsByPort {
-  readonly #byId: ReadonlyMap<string, EndpointList[]> | undefined;
+  readonly #byId: ReadonlyMap<string, readonly EndpointList[]> | undefined;
 
   constructor(
     readonly entry: ServiceEntry,
     readonly family: IPFamily,
   ) {
-    if (entry.ports.length < INDEXED_FROM) return;
+    if (entry.ports.length >= INDEXED_FROM) this.#byId = this.#index();
+  }
+
+  /** How many IPs of this node are ready, for whichever port of the slices: also for one that the Service does not name (8.1). */
+  localReady(): number {
+    const ips = new Set<string>();
+    for (const lists of (this.#byId ?? this.#index()).values()) collectLocalReady(mergeLists(lists), ips);
+    return ips.size;
+  }
+
+  #index(): ReadonlyMap<string, readonly EndpointList[]> {
     const byId = new Map<string, EndpointList[]>();
-    for (const slice of entry.slices) {
-      if (slice.family !== family) continue;
+    for (const slice of this.entry.slices) {
+      if (slice.family !== this.family) continue;
       for (const { name, protocol, list } of slice.ports) {
         const id = slicePortId(name, protocol);
         const lists = byId.get(id);
@@ -426,7 +434,7 @@ class EndpointsByPort {
         else lists.push(list);
       }
     }
-    this.#byId = byId;
+    return byId;
   }
 
   /** Port numbers are not compared: the number in the slice is the backend's (3.1). */

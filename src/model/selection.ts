@@ -3,6 +3,7 @@
  * cluster set C, the local set L, and whether anything is usable at all.
  */
 import { formatIpPort } from './addresses.js';
+import { localFirst } from './limits.js';
 import { compact } from './lists.js';
 import {
   compareEndpoints,
@@ -44,12 +45,15 @@ export function mergeLists(lists: readonly EndpointList[]): EndpointList {
 }
 
 /** The list, or so many of its endpoints. */
-export function firstOf(list: EndpointList, most: number): EndpointList {
-  if (list.endpoints.length <= most) return list;
+export function limitedTo(list: EndpointList, most: number): EndpointList {
+  const { endpoints, states, zoneHints } = list;
+  if (endpoints.length <= most) return list;
+  const used = localFirst(endpoints, most);
+  const at = <T>(all: readonly T[]): readonly T[] => used.map((index) => all[index] as T);
   return {
-    endpoints: list.endpoints.slice(0, most),
-    states: list.states.slice(0, most),
-    zoneHints: list.zoneHints?.slice(0, most),
+    endpoints: at(endpoints),
+    states: at(states),
+    zoneHints: zoneHints === undefined ? undefined : at(zoneHints),
   };
 }
 

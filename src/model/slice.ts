@@ -6,7 +6,7 @@
 import type { EndpointSlice, IPFamily, Protocol, SliceEndpoint } from '../kube/objects.js';
 import { joinKey } from '../kube/strings.js';
 import { parseAddress, specialUse } from './addresses.js';
-import { maxSlicePairs } from './limits.js';
+import { localFirst, maxSlicePairs } from './limits.js';
 import { compact, sameList } from './lists.js';
 import { Problems, quoted } from './problems.js';
 import type { Endpoint } from './types.js';
@@ -134,7 +134,7 @@ export function readSlice(
 
   const all = readBackends(object, family, options.nodeName, interner, report);
   const most = Math.max(1, Math.floor(maxSlicePairs / Math.max(1, object.ports.length)));
-  const backends = all.length > most ? all.slice(0, most) : all;
+  const backends = all.length > most ? localFirst(all, most).map((index) => all[index] as Backend) : all;
   if (all.length > most) {
     report(
       'endpoints',

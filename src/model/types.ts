@@ -89,7 +89,7 @@ export interface HealthCheckPort {
   readonly namespace: string;
   readonly name: string;
   readonly port: number;
-  /** Number of distinct IPs of local Ready endpoints over all ports of the Service. */
+  /** Number of distinct IPs of local Ready endpoints over all ports of the Service's slices. */
   readonly localReadyEndpoints: number;
 }
 

@@ -12,8 +12,9 @@ export class LocalPolicyGaps {
     for (const key of removed) this.forget(key);
     for (const port of ports) {
       this.forget(port.key);
-      if (port.clusterEndpoints.length === 0 || port.localEndpoints.length > 0) continue;
-      for (const { policy, scope } of port.addresses) if (policy === 'Local') this.keys[scope].add(port.key);
+      // The list of the cluster's endpoints does not tell: it is empty where no address may use it.
+      for (const { fallback, scope } of port.addresses)
+        if (fallback === 'drop') this.keys[scope].add(port.key);
     }
   }
 

@@ -44,6 +44,12 @@ export class NodePortAddressSelection {
     return selection.matchAll ? 'all' : selectNodePortIPs(selection, this.options.localAddresses());
   }
 
+  /** 'all', or the addresses of now, loopback addresses among them: for what listens itself (health check node ports). */
+  listening(family: IPFamily): 'all' | readonly string[] {
+    const selection = this.selection[family];
+    return selection.matchAll ? 'all' : selectNodePortIPs(selection, this.options.localAddresses(), true);
+  }
+
   /** All addresses of this node on which node ports answer now. */
   answering(family: IPFamily): readonly string[] {
     const { config, localAddresses } = this.options;

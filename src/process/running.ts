@@ -149,7 +149,7 @@ export class Running {
         family,
         new NodePortHealth({
           family,
-          addresses: this.nodePorts.current(family),
+          addresses: this.nodePorts.listening(family),
           proxyHealthy: () => health.healthy,
           retryMs: bindRetryMs,
           onFailure: (check, error) => {
@@ -197,12 +197,13 @@ export class Running {
         reconciler?.removed(removed);
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
-        void this.nodePortHealth.get(family)?.openAll();
         this.countRules(family);
-        if (this.unserved.delete(family) && this.unserved.size === 0) {
-          keepHeapTight();
-          this.leftovers.start();
-        }
+        if (!this.unserved.delete(family)) return;
+        // What is asked for later opens by itself.
+        void this.nodePortHealth.get(family)?.openAll();
+        if (this.unserved.size > 0) return;
+        keepHeapTight();
+        this.leftovers.start();
       },
     });
     this.maintenance = setInterval(() => {
@@ -297,9 +298,13 @@ export class Running {
   private localAddressesChanged(): void {
     this.program('node port addresses', (dataplane) => {
       const addresses = this.nodePorts.current(dataplane.family);
-      this.nodePortHealth.get(dataplane.family)?.setAddresses(addresses);
+      this.nodePortHealth.get(dataplane.family)?.setAddresses(this.nodePorts.listening(dataplane.family));
       dataplane.setLocalAddresses?.(this.localAddresses.of(dataplane.family));
-      return addresses === 'all' ? undefined : dataplane.setNodePortAddresses(addresses);
+      if (addresses === 'all') return undefined;
+      const report = dataplane.setNodePortAddresses(addresses);
+      // An address has served node ports only from now on: it may have flows that were not translated.
+      if (report.elementsAdded > 0) this.reconcilers.get(dataplane.family)?.suspectAll();
+      return report;
     });
   }
 

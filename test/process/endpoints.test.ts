@@ -330,6 +330,38 @@ ${extra}`;
       await until('open again', async () => !(await isRefused(url)));
     });
 
+    test('only the port changes: the new one answers within a second, on loopback addresses, too', async () => {
+      const moved = { ...service, spec: { ...service.spec, healthCheckNodePort: healthPort + 1 } };
+      server?.store.put(moved);
+      for (const host of ['127.0.0.1', nodeIP, `[${nodeIPv6}]`]) {
+        const url = `http://${host}:${healthPort + 1}/`;
+        await until(url, async () => !(await isRefused(url)), 1000);
+        assert.equal((await ask(url)).status, 200);
+        assert.equal(await isRefused(`http://${host}:${healthPort}/`), true);
+      }
+      server?.store.put(service);
+      await until('as before', async () => !(await isRefused(`http://${nodeIP}:${healthPort}/`)), 1000);
+    });
+
+    test('a Service becomes a load balancer that has no address, or one of the other family only', async () => {
+      const plain = {
+        ...service,
+        spec: { ...service.spec, type: 'NodePort', healthCheckNodePort: undefined },
+      };
+      const ingress = (ip: string) => ({ ...service, status: { loadBalancer: { ingress: [{ ip }] } } });
+      const urls = [nodeIP, `[${nodeIPv6}]`].map((host) => `http://${host}:${healthPort}/`);
+      for (const balanced of [service, ingress('203.0.113.77'), ingress('2001:db8:77::77')]) {
+        server?.store.put(plain);
+        for (const url of urls) await until('closed', () => isRefused(url), 1000);
+        server?.store.put(balanced);
+        for (const url of urls) {
+          await until(url, async () => !(await isRefused(url)), 1000);
+          assert.equal((await ask(url)).status, 200);
+        }
+      }
+      server?.store.put(service);
+    });
+
     test('its port is taken: one event and a metric, and it opens when it is free', async () => {
       remove('Service', 'orchard/pear');
       await until('refused', () => isRefused(`http://${nodeIP}:${healthPort}/`));
