@@ -75,6 +75,9 @@ interface FamilyRun {
 }
 
 const firstRetryMs = 100;
+/** After so many syncs without a pause the changes are steady, and the period grows: a sync costs the same for two of them. */
+const steadyAfter = 8;
+const steadyStretch = 1.5;
 /** Refused service ports of one sync that have a line of the log each: a Service may have thousands of ports. */
 const maxToldAtOnce = 50;
 /** Of a service port's name. */
@@ -91,6 +94,8 @@ export class SyncLoop {
   private requested = false;
   private stopped = false;
   private lastEnd = -Infinity;
+  /** Syncs in a row that began within two periods of the one before. */
+  private inARow = 0;
 
   constructor(private readonly options: SyncLoopOptions) {
     this.runs = options.dataplanes.map((dataplane) => ({
@@ -196,7 +201,7 @@ export class SyncLoop {
   private schedule(): void {
     if (this.stopped || this.running !== undefined) return;
     const now = performance.now();
-    const earliest = this.lastEnd + this.options.minSyncPeriodMs;
+    const earliest = this.lastEnd + this.periodMs();
     const due = this.requested
       ? earliest
       : Math.min(Math.max(earliest, this.retryAt()), this.deferredDueAt());
@@ -222,14 +227,25 @@ export class SyncLoop {
     if (this.stopped || this.running !== undefined) return;
     clearTimeout(this.timer);
     this.timerDue = Infinity;
-    const onlyDeferred = !this.requested && this.retryAt() > performance.now();
+    const now = performance.now();
+    const onlyDeferred = !this.requested && this.retryAt() > now;
     this.requested = false;
+    if (!onlyDeferred) {
+      const paused = now - this.lastEnd > 2 * this.options.minSyncPeriodMs;
+      this.inARow = paused ? 0 : this.inARow + 1;
+    }
     this.running = (onlyDeferred ? this.deleteDeferred() : this.sync()).finally(() => {
       this.running = undefined;
       // What changes next does not wait for these.
       if (!onlyDeferred) this.lastEnd = performance.now();
       this.schedule();
     });
+  }
+
+  /** Milliseconds from the end of a sync to the start of the next one. */
+  private periodMs(): number {
+    const { minSyncPeriodMs } = this.options;
+    return this.inARow < steadyAfter ? minSyncPeriodMs : minSyncPeriodMs * steadyStretch;
   }
 
   private retryAt(): number {
