@@ -49,3 +49,17 @@ test('unchanged lists keep their identity, so that callers can stop early', () =
   const current = endpoints('cab');
   assert.equal(assignSlots(current, endpoints('abc')), current);
 });
+
+test('an endpoint that comes to this node, or whose node becomes known, keeps its slot and is remembered as it is now', () => {
+  const current = endpoints('cab');
+  const [a, b, c] = endpoints('abc');
+  assert.ok(a !== undefined && b !== undefined && c !== undefined);
+  for (const moved of [
+    { ...a, local: true },
+    { ...a, nodeUnknown: true },
+  ]) {
+    const assigned = assignSlots(current, [moved, b, c]);
+    assert.equal(text(assigned), 'cab');
+    assert.equal(assigned[1], moved);
+  }
+});

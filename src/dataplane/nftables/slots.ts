@@ -4,8 +4,11 @@
  */
 import type { Endpoint } from '../../model/types.js';
 
+/** All that the rules depend on: also where it is, which decides whether it may reach itself through the Service. */
 export function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
-  return a === b || (a.ip === b.ip && a.port === b.port);
+  return (
+    a === b || (a.ip === b.ip && a.port === b.port && a.local === b.local && a.nodeUnknown === b.nodeUnknown)
+  );
 }
 
 /** 'ip:port' without brackets: an identity within one family, not for people. */
@@ -31,7 +34,7 @@ function sameOrder(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
  * The model keeps the objects of endpoints that stay, so most survivors are known by identity; text is made only for the others.
  *
  * @param wanted each endpoint once
- * @returns one endpoint per slot; the same array object as `current` when nothing moved.
+ * @returns one endpoint per slot, as `wanted` has it; the same array object as `current` when all are the same.
  */
 export function assignSlots(current: readonly Endpoint[], wanted: readonly Endpoint[]): readonly Endpoint[] {
   if (current === wanted || sameOrder(current, wanted)) return current;

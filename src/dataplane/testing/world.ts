@@ -130,9 +130,13 @@ export class World {
     });
   }
 
-  /** Most of the old ones stay. */
+  /** Most of the old ones stay; some keep their address, and are on another node or their node becomes known. */
   private endpoints(before: readonly Endpoint[]): Endpoint[] {
-    const kept = before.filter(() => this.random.below(6) > 0);
+    const kept = before
+      .filter(() => this.random.below(6) > 0)
+      .map((endpoint) =>
+        this.random.below(10) > 0 ? endpoint : { ...endpoint, local: !endpoint.local, nodeUnknown: false },
+      );
     const known = new Set(kept.map(({ ip, port }) => `${ip} ${port}`));
     for (let i = this.random.below(4); i > 0; i--) {
       const host = this.random.below(12);
