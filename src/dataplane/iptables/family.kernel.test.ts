@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { unlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger, type Logger } from '../../log/logger.js';
@@ -183,20 +184,41 @@ for (const kind of kinds) {
       assert.match(save('nat'), /svc-18 /);
     });
 
+    test('a process that starts over deletes former refusals when what they refused is served', async () => {
+      await make().adopt([servicePort(1, three), servicePort(2, [])]);
+      const family = make();
+      await family.adopt([servicePort(1, []), servicePort(2, three)]);
+      assert.match(save('filter'), /svc-1 has no endpoints/);
+      assert.match(save('filter'), /svc-2 has no endpoints/);
+      assert.match(save('nat'), /svc-2 cluster IP/);
+      await family.deleteDeferred(family.deferredDueAt ?? NaN);
+      assert.doesNotMatch(save('filter'), /svc-2 has no endpoints/);
+      const again = make();
+      const found = await again.adopt([servicePort(1, []), servicePort(2, three)]);
+      assert.deepEqual([found.transactions, again.deferredDueAt], [0, undefined]);
+    });
+
     test('a refusal is there before the address is no longer served, and goes afterwards', async () => {
       const family = make();
       await family.adopt([servicePort(1, three), servicePort(2, [])]);
       assert.match(save('filter'), /svc-2 has no endpoints/);
-      // One run, three steps: filter, nat, filter.
+      // One run, two steps: filter, nat.
       const report = await family.apply({
         family: 'IPv4',
         upserted: [servicePort(1, []), servicePort(2, three)],
         removed: [],
       });
-      assert.equal(report.transactions, 3);
+      assert.equal(report.transactions, 2);
       assert.match(save('filter'), /svc-1 has no endpoints/);
-      assert.doesNotMatch(save('filter'), /svc-2 has no endpoints/);
       assert.match(save('nat'), /svc-2 cluster IP/);
+      // Packets may be under way that were not translated.
+      assert.match(save('filter'), /svc-2 has no endpoints/);
+      const dueAt = family.deferredDueAt;
+      assert.ok(dueAt !== undefined && dueAt > performance.now());
+      assert.equal((await family.deleteDeferred(dueAt - 1)).transactions, 0);
+      assert.equal((await family.deleteDeferred(dueAt)).transactions, 1);
+      assert.doesNotMatch(save('filter'), /svc-2 has no endpoints/);
+      assert.equal(family.deferredDueAt, undefined);
     });
 
     test("upstream's chains are replaced; a chain that others use stays, empty", async () => {

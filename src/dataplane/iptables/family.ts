@@ -42,6 +42,9 @@ export interface RuleStatistics {
   readonly written: Readonly<Record<'nat' | 'filter', number>>;
 }
 
+/** As long as a packet may take from table nat to table filter. */
+const packetMs = 100;
+
 /** Service ports between two turns of the event loop. */
 const portsPerTurn = 500;
 
@@ -132,6 +135,21 @@ export class IptablesFamily implements Dataplane {
       }
       this.adopted = true;
     });
+  }
+
+  get deferredDueAt(): number | undefined {
+    const since = this.adopted ? this.rules?.leavingSince : undefined;
+    return since === undefined ? undefined : since + packetMs;
+  }
+
+  deleteDeferred(now: number): Promise<ApplyReport> {
+    return this.exclusively(async (written) => {
+      if (!this.adopted || this.rules === undefined) return;
+      const { writer } = await this.open();
+      this.adopted = false;
+      await writer.deleteDeferred(this.rules, now - packetMs, written);
+      this.adopted = true;
+    }, false);
   }
 
   /** Nothing: addresses that are not in use are not touched in this mode, as upstream. */

@@ -25,9 +25,13 @@ import {
   type PortRange,
 } from './layout.js';
 import { chainPrefixes, chains, type TableName } from './names.js';
+import { formerRefusals, meetsTranslated } from './refusals.js';
+import type { SavedTable } from './saved.js';
 import { ChainTree, type KeySpace } from './tree.js';
 
 const owner = 'kube-proxy';
+/** Of entries that were found in the kernel and that no service port wants. */
+const formerOwner = 'former';
 const protocols: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
 const highestPort = 65535;
 
@@ -38,6 +42,15 @@ const filterTrees: ReadonlySet<TreeName> = new Set([
   'refusedNodePorts',
   'firewall',
 ]);
+
+/** An entry of table filter that is no longer wanted. */
+interface LeavingEntry {
+  readonly tree: TreeName;
+  readonly key: string;
+  readonly owner: string;
+  /** When table nat was written (performance.now()); undefined: not yet. */
+  since: number | undefined;
+}
 
 export class RuleSet {
   readonly nat = new ChainStore();
@@ -51,8 +64,10 @@ export class RuleSet {
   private readonly hairpinUse = new Map<string, number>();
   private readonly ports = new Map<string, ServicePort>();
   private readonly context: FootprintContext;
-  /** Entries of table filter that go once table nat is written. */
-  private leaving: { readonly tree: TreeName; readonly key: string; readonly owner: string }[] = [];
+  /** Entries of table filter that stay while packets may be under way that met table nat as it was. */
+  private leaving: LeavingEntry[] = [];
+  /** Entries of table filter that go as soon as table nat is written. */
+  private leavingAtOnce: LeavingEntry[] = [];
 
   constructor(
     private readonly options: IptablesOptions,
@@ -83,6 +98,15 @@ export class RuleSet {
     return this.ports.get(key);
   }
 
+  keys(): Iterable<string> {
+    return this.ports.keys();
+  }
+
+  /** Since when the first of the entries that wait is no longer wanted (performance.now()); undefined: none waits. */
+  get leavingSince(): number | undefined {
+    return this.leaving[0]?.since;
+  }
+
   /** @param next undefined: the service port is gone */
   change(key: string, next: ServicePort | undefined): void {
     const before = this.ports.get(key);
@@ -91,7 +115,7 @@ export class RuleSet {
     if (next === undefined) this.ports.delete(key);
     else this.ports.set(key, next);
     this.changeChains(old, now);
-    this.changeEntries(key, old, now);
+    this.changeEntries(key, next, old, now);
     if (!this.abilities.bpf) this.changeHairpins(old, now);
   }
 
@@ -136,13 +160,44 @@ export class RuleSet {
     filter.set(chains.nodePorts, this.flush(this.healthChecks, filter));
   }
 
+  /** Table nat is in the kernel as it was rendered: no new packet needs what leaves table filter. */
+  natWritten(now: number): void {
+    for (const entry of this.leaving) entry.since ??= now;
+  }
+
   /**
-   * Takes out of filter what was to stay until nat was written. So that no packet slips through between the two tables: a
-   * refusal is there before the address is no longer translated, and goes when it is translated again.
+   * Takes out of filter what refuses endpoints of its own Service: translated packets meet it, too.
+   * @returns whether there was anything
    */
-  release(): void {
-    for (const { tree, key, owner: by } of this.leaving) this.trees[tree].delete(key, by);
-    this.leaving = [];
+  releaseAtOnce(): boolean {
+    const any = this.leavingAtOnce.length > 0;
+    this.takeOut(this.leavingAtOnce);
+    this.leavingAtOnce = [];
+    return any;
+  }
+
+  /** Takes out of filter what has not been wanted since `before` (performance.now()). */
+  release(before: number): void {
+    const isDue = ({ since }: LeavingEntry): boolean => since !== undefined && since <= before;
+    this.takeOut(this.leaving.filter(isDue));
+    this.leaving = this.leaving.filter((entry) => !isDue(entry));
+  }
+
+  /**
+   * What table filter was found to refuse stays until table nat is written and a little longer, whoever wrote it.
+   * @param found table filter
+   */
+  keepFormerRefusals(found: SavedTable): void {
+    for (const { tree, key, rule } of formerRefusals(found)) {
+      if (!this.trees[tree].has(key)) {
+        this.trees[tree].set({ key, owner: formerOwner, rules: [rule] });
+        this.leaving.push({ tree, key, owner: formerOwner, since: undefined });
+      }
+    }
+  }
+
+  private takeOut(entries: readonly LeavingEntry[]): void {
+    for (const { tree, key, owner: by } of entries) this.trees[tree].delete(key, by);
   }
 
   private changeChains(old: Footprint, now: Footprint): void {
@@ -150,20 +205,24 @@ export class RuleSet {
     for (const name of old.chains.keys()) if (!now.chains.has(name)) this.nat.delete(name);
   }
 
-  private changeEntries(key: string, old: Footprint, now: Footprint): void {
+  private changeEntries(key: string, next: ServicePort | undefined, old: Footprint, now: Footprint): void {
     const kept = new Set(now.entries.map((entry) => `${entry.tree} ${entry.key}`));
     for (const entry of old.entries) {
       if (kept.has(`${entry.tree} ${entry.key}`)) continue;
-      if (filterTrees.has(entry.tree)) this.leaving.push({ tree: entry.tree, key: entry.key, owner: key });
-      else this.trees[entry.tree].delete(entry.key, key);
+      if (!filterTrees.has(entry.tree)) {
+        this.trees[entry.tree].delete(entry.key, key);
+        continue;
+      }
+      const list = next !== undefined && meetsTranslated(entry, next) ? this.leavingAtOnce : this.leaving;
+      list.push({ tree: entry.tree, key: entry.key, owner: key, since: undefined });
     }
     for (const entry of now.entries)
       this.trees[entry.tree].set({ key: entry.key, owner: key, rules: entry.rules });
-    if (this.leaving.length === 0) return;
     // What left and came back before it was gone.
-    this.leaving = this.leaving.filter(
-      (entry) => entry.owner !== key || !kept.has(`${entry.tree} ${entry.key}`),
-    );
+    if (this.leaving.length > 0)
+      this.leaving = this.leaving.filter(
+        (entry) => entry.owner !== key || !kept.has(`${entry.tree} ${entry.key}`),
+      );
   }
 
   private changeHairpins(old: Footprint, now: Footprint): void {

@@ -78,6 +78,10 @@ export class ChainTree {
     return this.root.weight;
   }
 
+  has(key: string): boolean {
+    return this.owners.has(key);
+  }
+
   set(entry: TreeEntry): void {
     this.owners.set(entry.key, entry.owner);
     this.root = this.put(this.root, entry);

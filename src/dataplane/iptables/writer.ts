@@ -1,4 +1,5 @@
 /** Brings differences between what is wanted and what the kernel holds into the kernel, in an order that no packet notices. */
+import { performance } from 'node:perf_hooks';
 import type { Logger } from '../../log/logger.js';
 import { isEmpty, type ChainChange } from './chain-store.js';
 import { IptablesError } from './errors.js';
@@ -28,46 +29,55 @@ export function nothingWritten(): Written {
 
 export class RuleWriter {
   constructor(
-    private readonly tool: IptablesTool,
+    private readonly tool: Pick<IptablesTool, 'kind' | 'restore'>,
     private readonly options: IptablesOptions,
     private readonly log: Logger,
   ) {}
 
   /**
-   * Writes what differs from what the kernel was left with.
+   * Writes what differs from what the kernel was left with: refusals that are new, then nat. Refusals that go wait for
+   * deleteDeferred(), since packets that met nat as it was are still under way.
    * @throws IptablesError; what the kernel holds is then not known: compareAndWrite()
    */
   async writeChanges(rules: RuleSet, written: Written): Promise<void> {
     const plan: Section[] = [];
-    const take = (table: TableName): void => {
-      const store = rules.store(table);
-      const difference = store.difference();
-      if (isEmpty(difference)) return;
-      written.rulesDeleted += store.kernelRules(difference);
-      store.commit(difference);
-      plan.push({ table, ...difference });
-    };
     rules.renderFilter();
-    take('filter');
+    take(rules, 'filter', plan, written);
     rules.renderNat();
-    take('nat');
-    rules.release();
+    take(rules, 'nat', plan, written);
+    if (rules.releaseAtOnce()) {
+      rules.renderFilter();
+      take(rules, 'filter', plan, written);
+    }
+    await this.run(plan, written);
+    rules.natWritten(performance.now());
+  }
+
+  /**
+   * Deletes refusals that have not been wanted since `before` (performance.now()).
+   * @throws IptablesError, as writeChanges()
+   */
+  async deleteDeferred(rules: RuleSet, before: number, written: Written): Promise<void> {
+    const plan: Section[] = [];
+    rules.release(before);
     rules.renderFilter();
-    take('filter');
+    take(rules, 'filter', plan, written);
     await this.run(plan, written);
   }
 
   /**
-   * Writes what differs from what the kernel was found to hold, and the rules that lead to ours.
+   * Writes what differs from what the kernel was found to hold, and the rules that lead to ours. Refusals come first, beside
+   * those that were found; these wait for deleteDeferred().
    * @throws IptablesError
    */
   async compareAndWrite(rules: RuleSet, saved: Saved, written: Written): Promise<void> {
-    rules.release();
+    rules.releaseAtOnce();
+    rules.keepFormerRefusals(saved.table('filter'));
     rules.renderNat();
     rules.renderFilter();
     const missing = jumps(this.options).filter((jump) => !hasJump(saved, jump));
     const plan: Section[] = [];
-    for (const table of ['mangle', 'nat', 'filter'] as const) {
+    for (const table of ['mangle', 'filter', 'nat'] as const) {
       const store = rules.store(table);
       store.compare(saved.table(table), isOwnVolatileChain);
       const difference = store.difference();
@@ -103,6 +113,7 @@ export class RuleWriter {
         problem: error.message,
       });
     }
+    rules.natWritten(performance.now());
   }
 
   /** KUBE-FIREWALL belongs to the kubelet, too: what it has put there stays. */
@@ -124,6 +135,16 @@ export class RuleWriter {
       }
     }
   }
+}
+
+/** Adds a section with what differs in a table, and takes it for written. */
+function take(rules: RuleSet, table: TableName, plan: Section[], written: Written): void {
+  const store = rules.store(table);
+  const difference = store.difference();
+  if (isEmpty(difference)) return;
+  written.rulesDeleted += store.kernelRules(difference);
+  store.commit(difference);
+  plan.push({ table, ...difference });
 }
 
 export function hasJump(saved: Saved, { table, chain, rule }: Jump): boolean {
