@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all a newcomer needs; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm test-ipvs soak lint bench format clean packages
+.PHONY: help setup build demo test test-vm test-ipvs soak flows lint bench format clean packages
 
 help:
 	@echo 'make demo      real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
@@ -9,6 +9,7 @@ help:
 	@echo 'make test-vm   what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
 	@echo 'make test-ipvs every packet case in mode ipvs and over SCTP, in the same machine, an hour and a half'
 	@echo 'make soak      random changes, faults, attacks and kills for 10 minutes, then 50 kills; MINUTES=n, SEED=n, KILLS=n'
+	@echo 'make flows     a million new flows in each of two modes while Services shrink and move: none may miss its Service; FLOWS=n, SEED=n'
 	@echo 'make build     leaves a runnable bin/kube-proxy'
 	@echo 'make bench     the benchmarks behind docs/performance.md; figures also as JSON in dist/bench.json'
 	@echo 'make lint      formatter, linter, import boundaries'
@@ -46,6 +47,10 @@ test-ipvs: build packages
 soak: build packages
 	@node dist/test/soak/main.js --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 	@KILLS=$(or $(KILLS),50) node --test --test-reporter=spec dist/test/process/kill.test.js
+
+# New flows by the ten thousand a second while Services change all the time.
+flows: build packages
+	@node dist/test/flows/main.js --flows $(or $(FLOWS),1000000) $(if $(SEED),--seed $(SEED))
 
 lint: setup
 	@node_modules/.bin/eslint .

@@ -37,6 +37,60 @@ export type Outcome =
   | { readonly kind: 'passed'; readonly masqueraded: boolean }
   | { readonly kind: 'translated'; readonly to: string; readonly masqueraded: boolean };
 
+/** One thing of the rules that a packet has met, for a report. */
+export interface Look {
+  /** A base chain that it entered, or a set or map that it was looked up in. */
+  readonly in: string;
+  readonly key: string;
+  readonly found: boolean;
+  readonly after: boolean;
+}
+
+/**
+ * The rules as one packet sees them while a transaction goes in. nf_tables takes the generation of the rules at each base chain
+ * (nft_do_chain), and that of elements at each lookup (nft_genmask_cur), so a packet may meet both states: all that it meets
+ * before the transaction in the one, the rest in the other.
+ */
+class Sight {
+  readonly looks: Look[] = [];
+  /** The rules that its base chain goes by. */
+  rules: Table;
+
+  /** @param turn how many looks come before the transaction */
+  constructor(
+    private readonly before: Table,
+    private readonly after: Table,
+    private readonly turn: number,
+  ) {
+    this.rules = before;
+  }
+
+  /** Enters a base chain. */
+  enter(hook: string): Table {
+    this.rules = this.now();
+    this.note(hook, '', true);
+    return this.rules;
+  }
+
+  /** Where the next lookup takes place. */
+  now(): Table {
+    return this.looks.length < this.turn ? this.before : this.after;
+  }
+
+  note(where: string, key: string, found: boolean): void {
+    this.looks.push({ in: where, key, found, after: this.looks.length >= this.turn });
+  }
+
+  get isAtRest(): boolean {
+    return this.before === this.after;
+  }
+
+  /** A chain of which only the other state knows has no rules in this one. */
+  isElsewhere(chain: string): boolean {
+    return this.before.chains.has(chain) || this.after.chains.has(chain);
+  }
+}
+
 /** Elements that packets have met. */
 export class Touched {
   private readonly elements = new Map<string, Set<string>>();
@@ -134,11 +188,13 @@ class Walk {
   private masqueraded = false;
 
   constructor(
-    private readonly table: Table,
+    private readonly sight: Sight,
     private readonly node: Node,
     private readonly packet: Packet,
     private readonly draws: Draws,
-    private readonly touched: Touched,
+    private readonly touched: Touched | undefined,
+    /** What clients were given before: element of `affinity` to endpoint number. */
+    private readonly memory: ReadonlyMap<string, string> | undefined,
   ) {
     this.destination = packet.destination;
     this.port = packet.port;
@@ -165,7 +221,9 @@ class Walk {
       const end = this.hook(hook, !fromHere);
       if (end !== undefined) return end;
     }
-    if (this.priority !== 0) throw new RulesetError(`meta priority is left at ${classText(this.priority)}`);
+    // While a transaction goes in, the mark of one packet may be left behind.
+    if (this.priority !== 0 && this.sight.isAtRest)
+      throw new RulesetError(`meta priority is left at ${classText(this.priority)}`);
     if (!this.translated) return { kind: 'passed', masqueraded: this.masqueraded };
     return { kind: 'translated', to: `${this.destination} ${this.port}`, masqueraded: this.masqueraded };
   }
@@ -175,8 +233,10 @@ class Walk {
   }
 
   private hook(hook: string, translates: boolean): Outcome | undefined {
-    for (const chain of hooked(this.table, hook)) {
-      if (chain.type === 'nat' && !translates) continue;
+    for (const { name, type } of hooked(this.sight.rules, hook)) {
+      if (type === 'nat' && !translates) continue;
+      const chain = this.sight.enter(name).chains.get(name);
+      if (chain === undefined) throw new RulesetError(`base chain ${name} comes or goes`);
       const verdict = this.chain(chain, 0);
       if (verdict === 'drop') return { kind: 'dropped' };
       if (verdict === 'reject') return { kind: 'rejected' };
@@ -246,7 +306,8 @@ class Walk {
 
   private go(how: 'jump' | 'goto', body: Json, depth: number): Verdict {
     const target = isFields(body) ? asText(body['target']) : '';
-    const chain = this.table.chains.get(target);
+    const chain = this.sight.rules.chains.get(target);
+    if (chain === undefined && this.sight.isElsewhere(target)) return how === 'goto' ? 'return' : 'next';
     if (chain === undefined) throw new RulesetError(`${how} to ${target}, which is not there`);
     const verdict = this.chain(chain, depth + 1);
     return how === 'goto' && verdict === 'next' ? 'return' : verdict;
@@ -366,13 +427,17 @@ class Walk {
 
   private find(reference: string, key: string | number): { readonly data: Json | undefined } | undefined {
     const name = reference.slice(1);
-    const collection = this.table.collections.get(name);
+    // What clients were given before is not looked at: this one is new, or brings its own.
+    if (name === 'affinity') {
+      const remembered = this.memory?.get(String(key));
+      return remembered === undefined ? undefined : { data: remembered };
+    }
+    const collection = this.sight.now().collections.get(name) ?? this.sight.rules.collections.get(name);
     if (collection === undefined) throw new RulesetError(`${reference} is not there`);
-    // What clients were given before is not looked at: this one is new.
-    if (name === 'affinity') return undefined;
     const text = this.elementKey(collection, key);
+    this.sight.note(name, String(key), text !== undefined);
     if (text === undefined) return undefined;
-    this.touched.element(name, text);
+    this.touched?.element(name, text);
     return { data: collection.elements.get(text) };
   }
 
@@ -446,7 +511,34 @@ export function addressText(number: bigint, v6: boolean): string {
 export function walk(table: Table, node: Node, packet: Packet, touched: Touched): Outcome[] {
   const outcomes: Outcome[] = [];
   const draws = new Draws();
-  do outcomes.push(new Walk(table, node, packet, draws, touched).run());
+  do outcomes.push(new Walk(new Sight(table, table, 0), node, packet, draws, touched, undefined).run());
   while (draws.next());
   return outcomes;
+}
+
+export interface Way {
+  readonly outcome: Outcome;
+  readonly looks: readonly Look[];
+}
+
+/**
+ * All that may become of the packet while one transaction goes in, by all draws and wherever on the packet's way it comes.
+ * @param memory endpoint numbers that the client was given before, by element of `affinity`
+ */
+export function* walkBetween(
+  before: Table,
+  after: Table,
+  node: Node,
+  packet: Packet,
+  memory?: ReadonlyMap<string, string>,
+): Generator<Way, void, undefined> {
+  for (let turn = 0, most = 1; turn <= most; turn++) {
+    const draws = new Draws();
+    do {
+      const sight = new Sight(before, after, turn);
+      const outcome = new Walk(sight, node, packet, draws, undefined, memory).run();
+      most = Math.max(most, sight.looks.length);
+      yield { outcome, looks: sight.looks };
+    } while (draws.next());
+  }
 }

@@ -12,6 +12,11 @@ export interface Packet {
   readonly fromNode?: boolean;
   readonly toNode?: boolean;
   readonly interface?: string;
+  /** It comes marked for masquerading, or with another destination than it was sent to. */
+  readonly marked?: boolean;
+  readonly translated?: boolean;
+  /** Lists of match recent that have its source. */
+  readonly remembered?: ReadonlySet<string>;
 }
 
 /** '-j DNAT --to-destination …' and so on without '-j '; 'nothing' when the packet leaves as it came. */
@@ -36,7 +41,8 @@ const chainTarget = /^KUBE-/;
 /** All ways of a packet that enters `chain`. */
 export function walk(chains: Chains, chain: string, packet: Packet): Way[] {
   const ways: Way[] = [];
-  const left = enter(chains, chain, packet, { probability: 1, marked: false, rulesMet: 0 }, ways);
+  const state = { probability: 1, marked: packet.marked === true, rulesMet: 0 };
+  const left = enter(chains, chain, packet, state, ways);
   for (const state of left) ways.push({ verdict: 'nothing', ...state });
   return ways;
 }
@@ -66,11 +72,13 @@ function enter(chains: Chains, chain: string, packet: Packet, state: State, ways
     const next: State[] = [];
     for (const before of states) {
       const here = { ...before, rulesMet: before.rulesMet + 1 };
-      const { chance, verb, target } = read(rule, packet);
+      const { chance, verb, target } = read(rule, packet, before.marked);
       if (chance < 1) next.push({ ...here, probability: here.probability * (1 - chance) });
       if (chance === 0) continue;
       const matched = { ...here, probability: here.probability * chance };
+      const mark = /^MARK --set-xmark (\w+)\/(\w+)$/.exec(target);
       if (target === 'KUBE-MARK-MASQ') next.push({ ...matched, marked: true });
+      else if (mark !== null) next.push({ ...matched, marked: mark[1] === mark[2] });
       else if (verb === '-g') returned.push(...enter(chains, target, packet, matched, ways));
       else if (chainTarget.test(target)) next.push(...enter(chains, target, packet, matched, ways));
       else if (target === 'RETURN') returned.push(matched);
@@ -88,8 +96,8 @@ interface Reading {
   readonly target: string;
 }
 
-function read(rule: string, packet: Packet): Reading {
-  const words = [...rule.matchAll(/"[^"]*"|\S+/g)].map(([word]) => word);
+function read(rule: string, packet: Packet, marked: boolean): Reading {
+  const words = wordsOf(rule);
   let chance = 1;
   let not = false;
   const test = (holds: boolean): void => {
@@ -133,9 +141,19 @@ function read(rule: string, packet: Packet): Reading {
       case '--probability':
         chance *= Number(value);
         break;
+      case '--ctstate':
+        // It is the first of its connection.
+        test(value.split(',').some((one) => one === 'NEW' || (one === 'DNAT' && packet.translated === true)));
+        break;
+      case '--mark':
+        test(marked);
+        break;
+      case '--bytecode':
+        // The one program that there is looks for packets that go back to where they came from.
+        test(packet.source === packet.destination);
+        break;
       case '--update':
-        // Nobody is remembered.
-        chance = 0;
+        test(packet.remembered?.has(words[words.indexOf('--name') + 1] ?? '') === true);
         continue;
       case '-j':
       case '-g':
@@ -157,6 +175,19 @@ function read(rule: string, packet: Packet): Reading {
     at++;
   }
   throw new Error(`no target in '${rule}'`);
+}
+
+const knownRules = new Map<string, readonly string[]>();
+
+/** The same rules are met again and again. */
+function wordsOf(rule: string): readonly string[] {
+  let words = knownRules.get(rule);
+  if (words === undefined) {
+    words = [...rule.matchAll(/"[^"]*"|\S+/g)].map(([word]) => word);
+    if (knownRules.size > 100_000) knownRules.clear();
+    knownRules.set(rule, words);
+  }
+  return words;
 }
 
 function inRange(address: string, range: string): boolean {

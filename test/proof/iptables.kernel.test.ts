@@ -1,0 +1,189 @@
+/**
+ * Mode iptables: no packet in flight suffers from a change, shown without luck. Each table changes in one step; so the tables are
+ * saved after every single one, and packets walk through each mix of before and after that the hooks allow.
+ */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, test } from 'node:test';
+import { IptablesFamily } from '../../src/dataplane/iptables/family.js';
+import type { ToolKind } from '../../src/dataplane/iptables/kind.js';
+import {
+  kinds,
+  missingTool,
+  toolFolder,
+  type ToolFolder,
+} from '../../src/dataplane/iptables/testing/tools.js';
+import type { Packet } from '../../src/dataplane/iptables/testing/walk.js';
+import { silentLogger } from '../../src/log/logger.js';
+import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
+import { Random } from '../../src/netlink/testing/random.js';
+import { inWords } from '../soak/comparison.js';
+import { destinationKey, type Expectation, type Expected, type Source } from '../soak/expectation.js';
+import type { Family } from '../soak/objects.js';
+import { ClusterModel } from './cluster-model.js';
+import { parseTables, waysBetween, type Tables } from './iptables-walk.js';
+import { Permission, selves } from './permission.js';
+import { destinationsOf, expectationOf, nodeOf, packetOf } from './walks.js';
+import { clients, podRange, ProofWorld } from './world.js';
+
+const skip = enterNetworkNamespace();
+
+/**
+ * As upstream's does, this mode leaves addresses that no Service has to the node's other rules (a refusal comes before and goes
+ * after the Service), does not refuse external addresses to processes of the node, and drops whom the source ranges keep
+ * out before it refuses him.
+ */
+function inThisMode(from: Source) {
+  return (expected: Expected, isOwned: boolean): readonly Expected[] => {
+    if (expected.kind === 'translated') return [expected];
+    const passes = !isOwned || from.ownNode;
+    const kinds = ['rejected', 'dropped', ...(passes ? (['passed'] as const) : [])] as const;
+    return kinds.map((kind) => ({ kind }));
+  };
+}
+
+/** Lets iptables-restore take one table at a time, and saves all of them after each. */
+function stepByStep({ path: folder }: ToolFolder, kind: ToolKind, family: Family): void {
+  const command = family === 'IPv4' ? 'iptables' : 'ip6tables';
+  const program = `/usr/sbin/xtables-${kind === 'legacy' ? 'legacy' : 'nft'}-multi`;
+  const restore = path.join(folder, `${command}-restore`);
+  unlinkSync(restore);
+  writeFileSync(
+    restore,
+    `#!/bin/bash
+case " $* " in *" --version "*|*" -V "*) exec -a ${command}-restore ${program} "$@";; esac
+section=''
+while IFS= read -r line; do
+  section+="$line"$'\\n'
+  [[ $line == COMMIT ]] || continue
+  (exec -a ${command}-restore ${program} "$@") <<< "$section" || exit $?
+  (exec -a ${command}-save ${program}) > "${folder}/saved-$EPOCHREALTIME"
+  section=''
+done
+`,
+    { mode: 0o755 },
+  );
+}
+
+/** The tables after each step since the last time. */
+function takeSaved({ path: folder }: ToolFolder): Tables[] {
+  const files = readdirSync(folder)
+    .filter((name) => name.startsWith('saved-'))
+    .sort();
+  return files.map((name) => {
+    const file = path.join(folder, name);
+    const tables = parseTables(readFileSync(file, 'utf8'));
+    unlinkSync(file);
+    return tables;
+  });
+}
+
+/** Lists of match recent in which a client may be. */
+function memories(tables: Tables): ReadonlySet<string>[] {
+  const names = new Set<string>();
+  for (const rules of tables.get('nat')?.values() ?? []) {
+    for (const rule of rules) {
+      const [, name] = /--name (\S+)/.exec(rule) ?? [];
+      if (name !== undefined) names.add(name);
+    }
+  }
+  return [...names].map((name) => new Set([name]));
+}
+
+function* problemsOf(
+  before: Tables,
+  after: Tables,
+  states: readonly Expectation[],
+  family: Family,
+  count: { walks: number },
+): Generator<string, void, undefined> {
+  const { addresses } = nodeOf(family);
+  const lists = memories(before);
+  for (const to of destinationsOf(states)) {
+    for (const from of [...clients(family), ...selves(to, states)]) {
+      const permission = new Permission(to, from, states, inThisMode(from));
+      // One kind of client is enough for what is remembered: it leads into the same chains.
+      for (const remembered of [undefined, ...(from === clients(family)[0] ? lists : [])]) {
+        const packet: Packet = { ...packetOf(to, from), ...(remembered === undefined ? {} : { remembered }) };
+        for (const { outcome, met } of waysBetween(before, after, packet, (ip) => addresses.has(ip))) {
+          count.walks++;
+          if (permission.permits(outcome)) continue;
+          yield `${from.address} to ${destinationKey(to)}: ${inWords([outcome])}, not ${permission.inWords()}\n    ${met.join('\n    ')}`;
+          break;
+        }
+      }
+    }
+  }
+}
+
+async function prove(kind: ToolKind, family: Family, seed: number, steps: number) {
+  const folder = toolFolder(kind);
+  process.env['XTABLES_LOCKFILE'] = folder.lock;
+  stepByStep(folder, kind, family);
+  const random = new Random(seed);
+  const world = new ProofWorld(random, family);
+  const cluster = new ClusterModel(family);
+  const [ip = '', length] = podRange(family).split('/');
+  const dataplane = new IptablesFamily({
+    family,
+    masqueradeMark: 0x4000,
+    masqueradeAll: false,
+    detector: { kind: 'cidr', cidr: { ip, prefixLength: Number(length) } },
+    nodePortAddresses: 'all',
+    dropInvalid: true,
+    log: silentLogger,
+    tool: { path: folder.path },
+    onDamage: () => undefined,
+  });
+  const count = { walks: 0 };
+  let transactions = 0;
+  try {
+    await dataplane.adopt(cluster.follow(world.snapshot()).upserted);
+    let last = takeSaved(folder).at(-1) ?? assert.fail('nothing was written');
+    let before = expectationOf(world.snapshot(), family);
+    for (let step = 0; step < steps; step++) {
+      const words = world.step();
+      const objects = world.snapshot();
+      const after = expectationOf(objects, family);
+      const report = await dataplane.apply(cluster.follow(objects));
+      assert.deepEqual(report.failures, []);
+      for (const next of takeSaved(folder)) {
+        transactions++;
+        for (const problem of problemsOf(last, next, [before, after], family, count))
+          assert.fail(`seed ${seed}, step ${step}: ${words.join('; ')}\n${problem}`);
+        last = next;
+      }
+      for (const problem of problemsOf(last, last, [after], family, count))
+        assert.fail(`seed ${seed}, step ${step}, at rest: ${words.join('; ')}\n${problem}`);
+      before = after;
+    }
+  } finally {
+    dataplane.close();
+    const command = path.join(folder.path, family === 'IPv4' ? 'iptables' : 'ip6tables');
+    for (const table of ['nat', 'filter', 'mangle']) {
+      run(command, '-t', table, '-F');
+      run(command, '-t', table, '-X');
+    }
+    folder.remove();
+  }
+  return { transactions, walks: count.walks };
+}
+
+for (const kind of kinds) {
+  describe(
+    `packets in flight, mode iptables (${kind})`,
+    { skip: skip !== false ? skip : missingTool(kind) },
+    () => {
+      for (const [family, seed, steps] of [
+        ['IPv4', 1, 60],
+        ['IPv6', 2, 30],
+      ] as const) {
+        test(`${family}, seed ${seed}: every mix of before and after`, async (t) => {
+          const { transactions, walks } = await prove(kind, family, seed, steps);
+          t.diagnostic(`${transactions} transactions, ${walks} walks`);
+        });
+      }
+    },
+  );
+}
