@@ -22,6 +22,7 @@ import { longestName, printable } from './printable.js';
 import { acceptHeader, type ContentType, type Resource } from './resources.js';
 import { decodeStatus } from './status.js';
 import type { StringTable } from './strings.js';
+import { Turn } from './turn.js';
 
 export interface ReflectorTimings {
   readonly backoff: BackoffOptions;
@@ -467,9 +468,11 @@ export class Reflector<T> {
         this.#skip(broken, sweep);
       },
     });
+    const turn = new Turn();
     for await (const chunk of response.body) {
       this.#lastContact = Date.now();
       decoder.push(chunk);
+      await turn.end();
     }
     return decoder.end();
   }
@@ -619,6 +622,7 @@ export class Reflector<T> {
       const decoder: WatchDecoder<T> = this.#codecOf(response).watch();
       this.#watching = initialEvents === undefined;
       if (this.#watching) this.#lastError = undefined;
+      const turn = new Turn();
       for await (const chunk of response.body) {
         this.#lastContact = Date.now();
         const before = sweep?.seen.size;
@@ -637,6 +641,7 @@ export class Reflector<T> {
           // Changes of what is known already are not initial events.
           initial?.refresh();
         }
+        if (initialEvents !== undefined) await turn.end();
       }
       decoder.end();
       this.#checkEnd(performance.now() - opened, events, initialEvents);

@@ -188,8 +188,12 @@ export class ServiceModel {
     return { services, endpointSlices: this.#pendingSlices };
   }
 
-  /** What is different from what the last call left behind. An address may move: apply removals first. */
-  takeChanges(): ModelChanges {
+  /**
+   * What is different from what the last call left behind. An address may move: apply removals first.
+   * @param most evaluates so many Services, the others at the next call: for the first calls, when all are new. Later two Services
+   *   that swap an address would seem to contest it in between.
+   */
+  takeChanges(most = Infinity): ModelChanges {
     const collector: Collector = {
       upserted: { IPv4: [], IPv6: [] },
       removed: { IPv4: [], IPv6: [] },
@@ -202,7 +206,8 @@ export class ServiceModel {
     // May name a service port twice: what is built again is the same.
     const rebuild: PortState[] = [];
     const changed = { IPv4: new Set<Owner>(), IPv6: new Set<Owner>() };
-    for (const entry of this.#dirty) this.#evaluate(entry, rebuild, collector);
+    const taken = most < this.#dirty.size ? [...this.#dirty].slice(0, most) : [...this.#dirty];
+    for (const entry of taken) this.#evaluate(entry, rebuild, collector);
     const { affected, conflicts } = this.#claims.settle();
     for (const port of affected) if (port.live) rebuild.push(port);
     for (const port of rebuild) {
@@ -214,17 +219,17 @@ export class ServiceModel {
     }
 
     const triggerTimes: Record<IPFamily, number[]> = { IPv4: [], IPv6: [] };
-    for (const family of ['IPv4', 'IPv6'] as const) {
-      for (const [entry, times] of this.#triggers[family]) {
+    for (const entry of taken) {
+      this.#dirty.delete(entry);
+      entry.dirty = 0;
+      for (const family of ['IPv4', 'IPv6'] as const) {
+        const times = this.#triggers[family].get(entry);
+        if (times === undefined) continue;
+        this.#triggers[family].delete(entry);
         if (changed[family].has(entry)) triggerTimes[family].push(...times);
       }
-      this.#triggers[family].clear();
-    }
-    for (const entry of this.#dirty) {
-      entry.dirty = 0;
       if (entry.plan === undefined && entry.slices.length === 0) this.#services.delete(entry.key);
     }
-    this.#dirty.clear();
     this.#pendingSlices = 0;
     const problems = [...this.#problems.values()];
     this.#problems.clear();

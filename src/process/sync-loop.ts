@@ -3,6 +3,7 @@
  * Both families go through one loop; trouble in one does not hold up the other.
  */
 import { performance } from 'node:perf_hooks';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   TableDamagedError,
   type ApplyReport,
@@ -78,6 +79,8 @@ const firstRetryMs = 100;
 /** After so many syncs without a pause the changes are steady, and the period grows: a sync costs the same for two of them. */
 const steadyAfter = 8;
 const steadyStretch = 1.5;
+/** Services that the model evaluates in one turn of the event loop at the start: some 5 ms. */
+const servicesPerTurn = 1_000;
 /** Refused service ports of one sync that have a line of the log each: a Service may have thousands of ports. */
 const maxToldAtOnce = 50;
 /** Of a service port's name. */
@@ -96,6 +99,8 @@ export class SyncLoop {
   private lastEnd = -Infinity;
   /** Syncs in a row that began within two periods of the one before. */
   private inARow = 0;
+  /** All that the model had at the start was taken. */
+  private started = false;
 
   constructor(private readonly options: SyncLoopOptions) {
     this.runs = options.dataplanes.map((dataplane) => ({
@@ -285,17 +290,17 @@ export class SyncLoop {
   }
 
   private async sync(): Promise<void> {
-    const { model, log, metrics } = this.options;
-    const changes = model.takeChanges();
-    this.options.onChanges(changes);
+    const { log, metrics } = this.options;
+    let changes = this.takeChanges();
+    // At the start, when all Services are new.
+    for (; !this.started && this.options.model.hasChanges; changes = this.takeChanges()) {
+      await nextTurn();
+      if (this.isStopped()) return;
+    }
+    this.started = true;
     for (const run of this.runs) {
       const { family } = run.dataplane;
       const own = changes.families.find((candidate) => candidate.family === family);
-      for (const key of own?.removed ?? []) run.gone.add(key);
-      if (run.gone.size > 0) for (const { key } of own?.upserted ?? []) run.gone.delete(key);
-      for (const time of changes.triggerTimes[family]) {
-        if (run.triggers.length < maxTriggers) run.triggers.push(time);
-      }
       const waits = run.retryAt !== undefined && performance.now() < run.retryAt;
       // What came in between will be seen when everything is compared.
       if (run.needsAdoption && waits) continue;
@@ -319,6 +324,24 @@ export class SyncLoop {
       }
     }
     await this.deleteDeferred();
+  }
+
+  /** What the model has to say; at the start, when everything is compared afterwards, as much as one turn has time for. */
+  private takeChanges(): ModelChanges {
+    const changes = this.options.model.takeChanges(this.started ? Infinity : servicesPerTurn);
+    this.options.onChanges(changes);
+    for (const run of this.runs) this.noteChanges(run, changes);
+    return changes;
+  }
+
+  private noteChanges(run: FamilyRun, changes: ModelChanges): void {
+    const { family } = run.dataplane;
+    const own = changes.families.find((candidate) => candidate.family === family);
+    for (const key of own?.removed ?? []) run.gone.add(key);
+    if (run.gone.size > 0) for (const { key } of own?.upserted ?? []) run.gone.delete(key);
+    for (const time of changes.triggerTimes[family]) {
+      if (run.triggers.length < maxTriggers) run.triggers.push(time);
+    }
   }
 
   /**

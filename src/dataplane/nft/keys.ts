@@ -67,8 +67,12 @@ export function writeHostUint32(target: Buffer, value: number, offset: number): 
 }
 
 export function readHostUint32(bytes: string, offset = 0): number {
-  const buffer = Buffer.from(bytes.slice(offset, offset + 4), 'latin1');
-  return littleEndian ? buffer.readUInt32LE() : buffer.readUInt32BE();
+  return hostUint32At(Buffer.from(bytes.slice(offset, offset + 4), 'latin1'));
+}
+
+/** The same of register bytes. */
+export function hostUint32At(bytes: Buffer, offset = 0): number {
+  return littleEndian ? bytes.readUInt32LE(offset) : bytes.readUInt32BE(offset);
 }
 
 /** `ip daddr . meta l4proto . th dport` */

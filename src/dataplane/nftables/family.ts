@@ -2,7 +2,7 @@
  * nftables mode for one family: keeps the table `kube-proxy` as the model wants it.
  * The layout is in layout.ts, what a service port puts into it in footprint.ts.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkError, removeTable } from '../../netlink/index.js';
 import { goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
@@ -357,6 +357,7 @@ export class NftablesFamily implements Dataplane {
         }
         this.adoptServicePort(each, port, kernel);
       });
+      await nextTurn();
     }
     this.written.affinityNumbers.reserve([]);
     await this.removeLeftovers(kernel, tally);

@@ -14,7 +14,7 @@ import { ElementTable } from '../nft/element-table.js';
 import { slotKey, type AffinityNumbers } from './footprint.js';
 import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
 import { KernelSets, noValue } from '../nft/kernel-sets.js';
-import { addressText, hostUint32, readHostUint32, targetBytes } from '../nft/keys.js';
+import { addressText, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
 import type { RuleDefinition } from '../nft/rules.js';
 import { maps, sets } from './names.js';
 import { endpointKey } from './slots.js';
@@ -38,9 +38,9 @@ const classMapsOf: Readonly<Record<string, readonly string[]>> = {
 };
 export const slotMaps: readonly string[] = Object.keys(classMapsOf);
 
-/** Most slots, and most service ports, whose elements are held at a time. */
-const partSlots = 32_768;
-const partPorts = 4_096;
+/** Most slots, and most service ports, whose elements are held at a time, and read in one turn of the event loop. */
+const partSlots = 4_096;
+const partPorts = 1_024;
 
 /** Reads elements of a set by their keys; those that are not there are passed over. */
 export type ReadElements = (
@@ -96,9 +96,9 @@ export class KernelTable extends KernelSets {
     }
     this.elements.get(set)?.set(key, value ?? noValue, comment);
     if ((set === maps.affinityIPs || set === maps.affinityNodePorts) && value !== undefined)
-      this.affinityServices.add(readHostUint32(value.toString('latin1')) >>> 16);
+      this.affinityServices.add(hostUint32At(value) >>> 16);
     if ((set === maps.affinityEndpoints || set === maps.affinityEndpointsLocal) && value !== undefined) {
-      const number = readHostUint32(key.toString('latin1'));
+      const number = hostUint32At(key);
       const byValue = this.affinityEndpoints.get(number >>> 16) ?? new Map<string, number>();
       byValue.set(value.toString('latin1'), number & 0xffff);
       this.affinityEndpoints.set(number >>> 16, byValue);
@@ -344,7 +344,7 @@ export class KernelTable extends KernelSets {
       const elements = this.elements.get(onNode ? maps.affinityNodePorts : maps.affinityIPs);
       const record = elements?.find(keyBytes(addressKey(port, address))) ?? -1;
       if (elements === undefined || record < 0) continue;
-      const service = readHostUint32(elements.value(record).toString('latin1')) >>> 16;
+      const service = hostUint32At(elements.value(record)) >>> 16;
       const endpoints = new Map<string, number>();
       for (const [target, number] of this.affinityEndpoints.get(service) ?? []) {
         const addressBytes = target.length - 4;
@@ -359,7 +359,7 @@ export class KernelTable extends KernelSets {
 
 /** Slots in a slot map that the class in the element's value draws from. */
 function slotsIn(set: string, table: ElementTable, record: number): number {
-  const of = classWithoutAffinity(readHostUint32(table.value(record).toString('latin1')));
+  const of = classWithoutAffinity(hostUint32At(table.value(record)));
   return of !== undefined && slotMap(of.kind) === set ? of.endpoints : 0;
 }
 
