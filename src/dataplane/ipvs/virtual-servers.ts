@@ -98,9 +98,21 @@ export class VirtualServers {
     for (const [id, { key }] of this.unread) yield [id, key];
   }
 
+  /** Learns what was found of a virtual server, so that it can be deleted later. */
+  learn(id: string): void {
+    const unread = this.unread.get(id);
+    if (unread !== undefined) this.takeOver(id, unread);
+    this.unread.delete(id);
+  }
+
   /** All others are nobody's business from now on. */
   endReading(): void {
     this.unread.clear();
+  }
+
+  /** Whether the kernel holds this virtual server, as far as we know. */
+  has(id: string): boolean {
+    return this.states.has(id);
   }
 
   /** Makes the kernel follow what is wanted of these virtual servers. What it refuses is reported of the owner. */
