@@ -615,7 +615,7 @@ describe('a service port with tens of thousands of endpoints', { skip }, () => {
       node.check('one less, one more');
       await node.apply([few]);
       node.check('few again');
-      node.connection.refuse = (batch) => (batch.byteLength > 300_000 ? constants.errno.ENOMEM : undefined);
+      node.connection.refuse = (batch) => (batch.byteLength > 100_000 ? constants.errno.ENOMEM : undefined);
       const refused = await node.apply([many]);
       assert.ok(refused.failures.length > 0);
       node.wanted.set(few.key, few);

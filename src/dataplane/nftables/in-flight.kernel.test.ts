@@ -217,7 +217,7 @@ describe('an address that moves', { skip }, () => {
         const commit = node.connection.commit.bind(node.connection);
         let transactions = 0;
         node.connection.commit = (batch) => {
-          assert.ok(batch.byteLength <= 1.1 * 2 ** 20, `${batch.byteLength} bytes`);
+          assert.ok(batch.byteLength <= 2 ** 20, `${batch.byteLength} bytes`);
           commit(batch);
           transactions++;
           assert.equal(count(node, 'service-ips'), 2 * services, `after transaction ${transactions}`);
@@ -227,7 +227,7 @@ describe('an address that moves', { skip }, () => {
           ids.map((id) => withAddress(id, external((id % services) + 1), hosts)),
         );
         assert.deepEqual(report.failures, []);
-        assert.ok(transactions > 1 && transactions < 20, `${transactions} transactions`);
+        assert.ok(transactions > 1 && transactions < 500, `${transactions} transactions`);
         node.connection.commit = commit;
         await node.settle();
         node.check('moved');
