@@ -87,7 +87,7 @@ function hasEndpoints({
 }
 
 /** Those of endpointsOf() that only `before` has. Of 50,000 mostly one is different: the others are not even put into words. */
-function endpointsLeft(before: ServicePort, now: ServicePort): string[] {
+function endpointsLeft(before: ServicePort, now: ServicePort): readonly string[] {
   if (now.protocol !== 'TCP') return onlyIn(before.servingEndpoints, [now.servingEndpoints], compareText);
   const { clusterEndpoints: cluster, localEndpoints: local } = now;
   return [
@@ -100,34 +100,30 @@ function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/**
- * Items of `list` that are in none of `others`.
- * @param list in order, as the others are; what stayed is mostly the same object
- * @param others the later version of `list` first
- */
-function onlyIn<T>(list: readonly T[], others: readonly (readonly T[])[], compare: Compare<T>): T[] {
-  const [counterpart = []] = others;
-  let from = 0;
-  let to = list.length;
-  while (from < to && list[from] === counterpart[from]) from++;
-  const shift = counterpart.length - list.length;
-  while (to > from && to + shift > from && list[to - 1] === counterpart[to - 1 + shift]) to--;
-  return list.slice(from, to).filter((item) => !others.some((other) => includes(other, item, compare)));
-}
-
 type Compare<T> = (a: T, b: T) => number;
 
-function includes<T>(list: readonly T[], item: T, compare: Compare<T>): boolean {
-  let from = 0;
-  let to = list.length;
-  while (from < to) {
-    const middle = (from + to) >>> 1;
-    const order = compare(list[middle] as T, item);
-    if (order === 0) return true;
-    if (order < 0) from = middle + 1;
-    else to = middle;
+/**
+ * Items of `list` that are in none of `others`. All are in order, and what stayed is mostly the same object, so that little has to be
+ * compared.
+ */
+function onlyIn<T>(list: readonly T[], others: readonly (readonly T[])[], compare: Compare<T>): readonly T[] {
+  return others.reduce((left, other) => without(left, other, compare), list);
+}
+
+function without<T>(list: readonly T[], other: readonly T[], compare: Compare<T>): readonly T[] {
+  if (list === other || list.length === 0) return [];
+  const left: T[] = [];
+  let at = 0;
+  for (const item of list) {
+    let order = 1;
+    for (; at < other.length; at++) {
+      order = other[at] === item ? 0 : compare(other[at] as T, item);
+      if (order >= 0) break;
+    }
+    if (at === other.length || order > 0) left.push(item);
+    else at++;
   }
-  return false;
+  return left;
 }
 
 /** Filters without duplicates. */
