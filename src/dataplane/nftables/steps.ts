@@ -1,7 +1,6 @@
 /** Changes as steps that may end up in different transactions, each of which leaves a table that serves. Pure. */
 import type { Endpoint, FamilyChanges, ServicePort, VirtualAddress } from '../../model/types.js';
 import type { GuardedAddress, ServicePortState } from './footprint.js';
-import { endpointKey } from './slots.js';
 import { addressKey } from './touched.js';
 
 /** One service port and what becomes of it. */
@@ -230,16 +229,12 @@ function divide(
   next: readonly Endpoint[],
   step: number,
 ): { readonly stay: readonly Endpoint[]; readonly come: readonly Endpoint[] } {
+  // The model keeps the objects of endpoints that stay. One that moved to another node counts as new: it keeps its slot
+  // and its number if it is there in time.
   const known = new Set(before);
   const come = next.filter((endpoint) => !known.has(endpoint));
   if (come.length <= step) return { stay: next, come };
-  if (known.size === 0) return { stay: [], come };
-  // The model keeps the objects of endpoints that stay; others may be the same all the same.
-  const keys = new Set(before.map(endpointKey));
-  const fresh = come.filter((endpoint) => !keys.has(endpointKey(endpoint)));
-  if (fresh.length === come.length) return { stay: next.filter((endpoint) => known.has(endpoint)), come };
-  const freshSet = new Set(fresh);
-  return { stay: next.filter((endpoint) => !freshSet.has(endpoint)), come: fresh };
+  return { stay: next.length === come.length ? [] : next.filter((endpoint) => known.has(endpoint)), come };
 }
 
 /** About how many elements a service port has. */

@@ -1,5 +1,6 @@
 /** One node for kernel tests: a dataplane, what it was last told, and an eye on the kernel. */
 import assert from 'node:assert/strict';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Endpoint, IPFamily, ServicePort } from '../../../model/types.js';
 import { NetlinkError } from '../../../netlink/index.js';
 import { Batch, NftablesConnection } from '../../../netlink/nftables/index.js';
@@ -116,8 +117,10 @@ export class Node {
   /** Deletes what waits. @returns how many transactions that took */
   async settle(): Promise<number> {
     let transactions = 0;
-    while (this.dataplane.deferredDueAt !== undefined)
+    while (this.dataplane.deferredDueAt !== undefined) {
       transactions += (await this.dataplane.deleteDeferred(Infinity)).transactions;
+      await nextTurn();
+    }
     return transactions;
   }
 
