@@ -306,6 +306,8 @@ export class Running {
       if (report.elementsAdded > 0) this.reconcilers.get(dataplane.family)?.suspectAll();
       return report;
     });
+    // Of many node ports some follow later.
+    this.loop.requestDeferred();
   }
 
   private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {

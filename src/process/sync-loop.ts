@@ -129,6 +129,11 @@ export class SyncLoop {
     this.schedule();
   }
 
+  /** Something was deferred outside a sync. */
+  requestDeferred(): void {
+    this.schedule();
+  }
+
   /** The kernel no longer holds what it should: compare everything. */
   requestAdoption(family: IPFamily): void {
     for (const run of this.runs) {

@@ -76,7 +76,7 @@ class Lab {
 
   start(): IpvsFamily {
     return new IpvsFamily(
-      { nft: this.nft, ipvs: this.ipvs, addresses: this.addresses },
+      { nft: this.nft, ipvs: this.ipvs, observer: this.ipvs, addresses: this.addresses },
       {
         family: 'IPv4',
         masqueradeMark: 0x4000,

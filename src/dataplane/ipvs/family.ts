@@ -51,7 +51,7 @@ import { schedulerNamed } from './schedulers.js';
 import { Tally } from './tally.js';
 import { bytes, Transaction } from './transaction.js';
 import { VirtualServers } from './virtual-servers.js';
-import type { CheckedFamily } from './watch.js';
+import type { CheckedFamily, CheckOptions } from './watch.js';
 
 export interface IpvsOptions {
   /** As the kernel knows it. */
@@ -71,6 +71,8 @@ export interface IpvsOptions {
 export interface IpvsKernelSide {
   readonly nft: NftablesConnection;
   readonly ipvs: IpvsKernel;
+  /** Another connection to IPVS, which is busy for as long as everything is listed. */
+  readonly observer: IpvsKernel;
   readonly addresses: ServiceInterface;
 }
 
@@ -257,16 +259,24 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return this.bound.has(ip);
   }
 
-  /** Looks whether IPVS and the service interface are as we left them. @throws TableDamagedError */
-  check(): void {
-    if (!this.adopted) return;
-    this.servers.verify();
-    this.verifyAddresses();
+  /**
+   * Looks whether IPVS and the service interface are as we left them.
+   * @throws TableDamagedError
+   */
+  async check({ addresses, signal }: CheckOptions): Promise<void> {
+    if (this.adopted) await this.servers.verify(this.side.observer, signal);
+    if (this.isAdopted() && addresses) this.verifyAddresses();
+  }
+
+  /** It may be compared anew while something else is waited for. */
+  private isAdopted(): boolean {
+    return this.adopted;
   }
 
   close(): void {
     this.side.nft.close();
     this.servers.close();
+    this.side.observer.close();
     this.side.addresses.close();
   }
 
