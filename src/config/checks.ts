@@ -22,9 +22,13 @@ export function checkSettings(settings: Settings, values: FieldValues): Findings
   for (const path of settings.values.keys()) {
     const field = fieldOf(path);
     const reason = whyUnused(path, values);
-    for (const { allowed, item } of field.limit?.find(values[path]) ?? []) {
+    for (const { allowed, type, item } of field.limit?.find(values[path]) ?? []) {
       const shown = JSON.stringify(item?.value ?? field.kind.write(values[path]));
-      const text = `${settings.name(path, item?.index)}: ${shown}: ${allowed}`;
+      const found =
+        type === undefined
+          ? `${shown}: ${allowed}`
+          : `${type}: ${shown}${type === 'Duplicate value' ? '' : `: ${allowed}`}`;
+      const text = `${settings.name(path, item?.index)}: ${found}`;
       if (reason === undefined) problems.push(text);
       else warnings.push(`${text}; ${reason}`);
     }
@@ -54,6 +58,12 @@ export function checkSettings(settings: Settings, values: FieldValues): Findings
     const setting = settings.name('featureGates');
     problems.push(
       `${setting}: ${JSON.stringify(set === undefined ? gate : `${gate}=${set}`)}: ${gate} ${message}`,
+    );
+  }
+  if (values.mode === 'ipvs' && !gates.KubeProxyIPVS) {
+    bad(
+      'mode',
+      'must be iptables, nftables or blank (blank means the best mode that the kernel has) while the feature gate KubeProxyIPVS is off',
     );
   }
   const format = values['logging.format'];

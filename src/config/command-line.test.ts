@@ -93,6 +93,17 @@ test('deprecated flags are told once, still work, and are not in --help', () => 
   assert.ok(!helpText().includes('--healthz-port'));
 });
 
+test('flags that v1.37 has removed are accepted with a warning, and are not among those that --config replaces', () => {
+  const args = ['--boot-id-file=/b', '--machine-id-file', '/m'];
+  const { deprecations, problems } = parseCommandLine(args);
+  assert.deepEqual(problems, []);
+  assert.deepEqual(deprecations, [
+    'Flag --boot-id-file has been deprecated, it has no effect, and v1.37 has removed it',
+    'Flag --machine-id-file has been deprecated, it has no effect, and v1.37 has removed it',
+  ]);
+  assert.equal(flags.get('boot-id-file')?.besideConfig, true);
+});
+
 test('--help explains every flag that is not deprecated', () => {
   const text = helpText();
   for (const [name, { deprecated }] of flags) {

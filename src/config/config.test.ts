@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { stringify } from 'yaml';
 import { compareConfigs } from './compare.js';
 import type { Config } from './config.js';
+import { featureGates } from './feature-gates.js';
 import { fieldPaths, type FieldPath } from './fields.js';
 import { documentOf, fromFields, fromFlags, fromText, fromYaml, FILE, problemsOf } from './testing/load.js';
 import { kubeadmConfig } from './testing/kubeadm.js';
@@ -365,7 +366,7 @@ describe('settings that do not go together', () => {
         `${FILE}:3: bindAddress: "x"`,
         `${FILE}:6: conntrack.min: -1`,
         `${FILE}:7: mode: "magic"`,
-        `${FILE}:8: featureGates: "Magic=true": Magic is not a feature gate of Kubernetes v1.36`,
+        `${FILE}:8: featureGates: "Magic=true": Magic is not a feature gate of Kubernetes v1.37`,
       ],
     );
   });
@@ -450,4 +451,29 @@ test('/configz: one member, compact, in the order of the declaration', () => {
 test('the sample with every field has every field', () => {
   assert.deepEqual(Object.keys(everything), fieldPaths);
   assert.ok(stringify(documentOf(everything)).length > 0);
+});
+
+describe('v1.37', () => {
+  const every = { ...Object.fromEntries([...featureGates].map(([name, gate]) => [name, gate.default])) };
+
+  test('a configuration with all its gates and a mix of keywords and CIDRs', () => {
+    const document = {
+      mode: 'nftables',
+      nodePortAddresses: ['primary', 'localhost', '10.0.0.0/8'],
+      featureGates: every,
+    };
+    const config = fromFields(document);
+    assert.deepEqual(config.nodePortAddresses, ['primary', 'localhost', '10.0.0.0/8']);
+    assert.equal(config.kubernetesVersion, 'v1.37.2');
+    assert.equal(Object.keys(config.gates).length, 254);
+  });
+
+  test('mode ipvs is refused while its gate is off', () => {
+    const gate = (on: boolean): string => `mode: ipvs\nfeatureGates: { KubeProxyIPVS: ${on} }`;
+    assert.equal(fromYaml(gate(true)).mode, 'ipvs');
+    assert.equal(fromYaml(gate(false).replace('ipvs', 'nftables')).mode, 'nftables');
+    const problems = problemsOf(() => fromYaml(gate(false)));
+    assert.equal(problems.length, 1);
+    assert.match(problems[0] ?? '', /mode: "ipvs": must be iptables, nftables or blank \(blank means/);
+  });
 });

@@ -144,7 +144,7 @@ export interface Config {
   /** Version whose hidden metrics are shown, `1.35`; empty: none. */
   readonly showHiddenMetricsForVersion: string;
 
-  /** What is reported as the version of Kubernetes, `v1.36.2`. */
+  /** What is reported as the version of Kubernetes, `v1.37.2`. */
   readonly kubernetesVersion: string;
   /** Every field of v1alpha1 with the value in force: what `/configz` and `--write-config-to` show. */
   readonly fields: FieldValues;

@@ -1,5 +1,5 @@
 /**
- * The feature gates of Kubernetes v1.36 (config.md section 8). Clusters pass one list to all components, so every name is
+ * The feature gates of Kubernetes v1.37 (config.md section 8). Clusters pass one list to all components, so every name is
  * known here, although only a few change what kube-proxy does.
  */
 
@@ -19,12 +19,14 @@ const group = (
   stage: GateStage,
   initial: boolean,
   locked: boolean,
-  names: string,
+  list: string,
 ): (readonly [string, FeatureGate])[] =>
-  names
+  list
     .trim()
     .split(/\s+/)
     .map((name) => [name, { stage, default: initial, locked }] as const);
+
+const namesIn = (list: string): ReadonlySet<string> => new Set(list.trim().split(/\s+/));
 
 export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
   ...group(
@@ -32,20 +34,22 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     false,
     false,
     `
-    APIServingWithRoutine AllAlpha AllowUnsafeMalformedObjectDeletion CBORServingAndStorage
-    CPUManagerPolicyAlphaOptions CRIListStreaming CSIVolumeHealth ClientsAllowCBOR ClientsPreferCBOR
-    CloudControllerManagerWatchBasedRoutesReconciliation CloudControllerManagerWebhook
-    ContainerStopSignals ControllerManagerReleaseLeaderElectionLockOnExit CrossNamespaceVolumeDataSource
-    DRAListTypeAttributes DRANodeAllocatableResources DRAResourcePoolStatus DRAWorkloadResourceClaims
-    EventedPLEG GangScheduling GenericWorkload HPAScaleToZero ImageVolumeWithDigest
-    InPlacePodVerticalScalingExclusiveCPUs InPlacePodVerticalScalingExclusiveMemory
-    KubeletInUserNamespace LoggingAlphaOptions ManifestBasedAdmissionControlConfig MemoryQoS
-    MutablePVNodeAffinity NativeHistograms PersistentVolumeClaimUnusedSinceTime
-    PodAndContainerStatsFromCRI PodLevelResourceManagers PodLogsQuerySplitStreams PodsAPI QOSReserved
-    ReduceDefaultCrashLoopBackOffDecay RuntimeClassInImageCriApi ShardedListAndWatch
-    StorageCapacityScoring StorageVersionAPI TaintTolerationComparisonOperators
-    TopologyAwareWorkloadScheduling TopologyManagerPolicyAlphaOptions UserNamespacesHostNetworkSupport
-    VolumeLimitScaling WindowsCPUAndMemoryAffinity WorkloadAwarePreemption WorkloadWithJob
+    APIServerWebhookAuthenticationToken APIServingWithRoutine AllAlpha AtomicWriteVolumeUserFields
+    CBORServingAndStorage CPUManagerPolicyAlphaOptions CRIListStreaming CSIVolumeHealth ClientsAllowCBOR
+    ClientsPreferCBOR CloudControllerManagerWatchBasedRoutesReconciliation CloudControllerManagerWebhook
+    CompositePodGroup ConsistentListFromCacheSkipTimeoutFallback ContainerStopSignals
+    ControllerManagerReleaseLeaderElectionLockOnExit CrossNamespaceVolumeDataSource DRADerivedAttributes
+    DRADeviceCompatibilityGroups DRAListTypeAttributes DRANodeAllocatableResources
+    DRAOptionalNodeOperations DRAPartitionableDevicesType DRAResourcePoolStatus DefaultPodSysctls
+    EmptyDirVolumeMode EventedPLEG EvictionRequestAPI GRPCContainerProbeTLS H2CContainerProbe
+    ImageVolumeWithDigest InPlacePodVerticalScalingExclusiveCPUs InPlacePodVerticalScalingExclusiveMemory
+    InPlacePodVerticalScalingMemoryBackedVolumes InPlacePodVerticalScalingSchedulerPreemption
+    InterPodAffinityHostnameFastPath KubeProxyNFTablesLocalhostNodePorts KubeletAllocatedPodsEndpoint
+    LoggingAlphaOptions MutablePVNodeAffinity NodeLifecycleConditions PodGroupPreemptionPolicy
+    PodLogsQuerySplitStreams QOSReserved ReduceDefaultCrashLoopBackOffDecay RuntimeClassInImageCriApi
+    SchedulerPreQueueingHints ShardedListAndWatch StatefulSetRecreateStrategy StorageVersionAPI
+    TaintTolerationComparisonOperators TopologyAwareWorkloadScheduling TopologyManagerPolicyAlphaOptions
+    UserNamespacesHostNetworkSupport VolumeBindMountOptions WindowsCPUAndMemoryAffinity WorkloadWithJob
   `,
   ),
   ...group(
@@ -53,10 +57,9 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     false,
     false,
     `
-    AllBeta ClusterTrustBundle ClusterTrustBundleProjection ConcurrentWatchObjectDecode
-    CoordinatedLeaderElection DRADeviceTaintRules LocalStorageCapacityIsolationFSQuotaMonitoring
-    MaxUnavailableStatefulSet PodCertificateRequest SELinuxMount SchedulerAsyncAPICalls
-    StorageVersionMigrator
+    AllBeta CoordinatedLeaderElection DRAFractionalCapacityRange DRAWorkloadResourceClaims GenericWorkload
+    LocalStorageCapacityIsolationFSQuotaMonitoring PodAndContainerStatsFromCRI PodLevelResourceManagers
+    SchedulerAsyncAPICalls
   `,
   ),
   ...group(
@@ -64,34 +67,37 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     true,
     false,
     `
-    APIResponseCompression APIServerIdentity AllowParsingUserUIDFromCertAuth AtomicFIFO
-    AuthorizePodWebsocketUpgradeCreatePermission CPUManagerPolicyBetaOptions
-    CRDObservedGenerationTracking ClearingNominatedNodeNameAfterBinding ClientsAllowCARotation
-    ClientsAllowTLSCacheGC ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerCheckpoint
-    ContainerRestartRules ContextualLogging DRAConsumableCapacity DRADeviceBindingConditions
-    DRADeviceTaints DRAExtendedResource DRAPartitionableDevices DRAResourceClaimDeviceStatus
+    APIResponseCompression APIServerIdentity AllowParsingUserUIDFromCertAuth
+    AllowUnsafeMalformedObjectDeletion AtomicFIFO AuthorizePodWebsocketUpgradeCreatePermission
+    CPUManagerPolicyBetaOptions CRDObservedGenerationTracking ClearingNominatedNodeNameAfterBinding
+    ClientsAllowCARotation ClientsAllowTLSCacheGC ComponentFlagz ComponentStatusz
+    ConcurrentWatchObjectDecode ConstrainedImpersonation ContainerCheckpoint ContainerRestartRules
+    ContextualLogging DRAConsumableCapacity DRADeviceBindingConditions DRAPartitionableDevices
     DRAResourceClaimGranularStatusAuthorization DRASchedulerFilterTimeout DeclarativeValidationBeta
-    DeploymentReplicaSetTerminatingReplicas DetectCacheInconsistency EnvFiles ExtendWebSocketsToKubelet
-    GracefulNodeShutdown GracefulNodeShutdownBasedOnPodPriority HPAConfigurableTolerance HostnameOverride
-    InOrderInformersBatchProcess InPlacePodLevelResourcesVerticalScaling
-    InPlacePodVerticalScalingInitContainers KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages
+    DeploymentReplicaSetTerminatingReplicas DetectCacheInconsistency EnvFiles EtcdRangeStream
+    ExcludeAdmissionWebhookVirtualResources ExtendWebSocketsToKubelet GracefulNodeShutdown
+    GracefulNodeShutdownBasedOnPodPriority HPAGeneration HPAOptimizedSelectorStore HPAScaleToZero
+    HugepageAwareEviction InOrderInformersBatchProcess InPlacePodLevelResourcesVerticalScaling
+    KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages KubeletInUserNamespace
     KubeletSeparateDiskGC KubeletServiceAccountTokenForCredentialProviders ListFromCacheSnapshot
-    LoggingBetaOptions MatchLabelKeysInPodTopologySpread MatchLabelKeysInPodTopologySpreadSelectorMerge
-    MutablePodResourcesForSuspendedJobs MutableSchedulingDirectivesForSuspendedJobs NodeDeclaredFeatures
-    NominatedNodeNameForExpectation OpenAPIEnums OpportunisticBatching PLEGOnDemandRelist PodDeletionCost
-    PodLevelResources PodReadyToStartContainersCondition PodTopologyLabelsAdmission PortForwardWebsockets
-    PreventStaticPodAPIReferences RelaxedServiceNameValidation ReloadKubeletClientCAFile
-    ReloadKubeletServerCertificateFile RemoteRequestHeaderUID ResourceHealthStatus
-    ResourceHealthStatusMessage RestartAllContainersOnContainerExits RotateKubeletServerCertificate
-    SchedulerAsyncPreemption SchedulerPopFromBackoffQ ServiceAccountNodeAudienceRestriction
-    SizeBasedListCostEstimate StaleControllerConsistencyDaemonSet StaleControllerConsistencyJob
+    LoggingBetaOptions ManifestBasedAdmissionControlConfig MatchLabelKeysInPodTopologySpread
+    MatchLabelKeysInPodTopologySpreadSelectorMerge MaxUnavailableStatefulSet MemoryQoS
+    MutablePodResourcesForSuspendedJobs MutableSchedulingDirectivesForSuspendedJobs NFTablesNetlink
+    NativeHistograms NodeControllerLeaseCircuitBreaker NominatedNodeNameForExpectation OpenAPIEnums
+    OpportunisticBatching PersistentVolumeClaimUnusedSinceTime PodDeletionCost PodLevelResources
+    PodLevelResourcesFixDefaulting PodLevelResourcesFixKubeletQOSClass PodTopologyLabelsAdmission PodsAPI
+    PortForwardWebsockets ReloadKubeletClientCAFile ReloadKubeletServerCertificateFile
+    RemoteRequestHeaderUID ResourceHealthStatus ResourceHealthStatusMessage
+    RestartAllContainersOnContainerExits RotateKubeletServerCertificate SchedulerAsyncPreemption
+    SchedulerPopFromBackoffQ ServiceAccountNodeAudienceRestriction SizeBasedListCostEstimate
+    StaleControllerConsistencyDaemonSet StaleControllerConsistencyHPA StaleControllerConsistencyJob
     StaleControllerConsistencyReplicaSet StaleControllerConsistencyStatefulSet
-    StatefulSetSemanticRevisionComparison StorageVersionHash StrictIPCIDRValidation
+    StatefulSetSemanticRevisionComparison StorageCapacityScoring StorageVersionHash StrictIPCIDRValidation
     StructuredAuthenticationConfigurationEgressSelector StructuredAuthenticationConfigurationJWKSMetrics
     TokenRequestServiceAccountUIDValidation TopologyManagerPolicyBetaOptions
     TranslateStreamCloseWebsocketRequests UnauthenticatedHTTP2DOSMitigation
-    UnknownVersionInteroperabilityProxy UnlockWhileProcessingFIFO WatchCacheInitializationPostStartHook
-    WatchList WatchListClient WindowsGracefulNodeShutdown
+    UnknownVersionInteroperabilityProxy UnlockWhileProcessingFIFO VolumeLimitScaling WatchList
+    WatchListClient WatchListCompression WebhookRoundTripLoadBalancing WindowsGracefulNodeShutdown
   `,
   ),
   ...group(
@@ -99,8 +105,9 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     true,
     false,
     `
-    AllowServiceExternalIPs CustomCPUCFSQuotaPeriod DRAPrioritizedList InformerResourceVersion
-    MutatingAdmissionPolicy
+    AllowServiceExternalIPs ClusterTrustBundle ClusterTrustBundleProjection CustomCPUCFSQuotaPeriod
+    DRADeviceTaintRules DRADeviceTaints InformerResourceVersion MutatingAdmissionPolicy
+    PodCertificateRequest SELinuxMount StorageVersionMigrator
   `,
   ),
   ...group(
@@ -108,26 +115,22 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     true,
     true,
     `
-    APIServerTracing AnonymousAuthConfigurableEndpoints AnyVolumeDataSource AuthorizeNodeWithSelectors
-    AuthorizeWithSelectors BtreeWatchCache CPUManagerPolicyOptions CRDValidationRatcheting
-    CSIServiceAccountTokenSecrets ConsistentListFromCache CustomResourceFieldSelectors DRAAdminAccess
-    DeclarativeValidation DisableAllocatorDualWrite DynamicResourceAllocation ExecProbeTimeout
-    ExternalServiceAccountTokenSigner ImageMaximumGCAge ImageVolume InOrderInformers
-    InPlacePodVerticalScaling JobBackoffLimitPerIndex JobManagedBy JobPodReplacementPolicy
-    JobSuccessPolicy KubeletCgroupDriverFromCRI KubeletFineGrainedAuthz KubeletPSI
-    KubeletPodResourcesDynamicResources KubeletPodResourcesGet KubeletTracing LogarithmicScaleDown
-    MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator MutableCSINodeAllocatableCount
-    NFTablesProxyMode NodeInclusionPolicyInPodTopologySpread NodeLogQuery NodeSwap
-    OrderedNamespaceDeletion PodLifecycleSleepAction PodLifecycleSleepActionAllowZero
-    PodObservedGenerationTracking PodSchedulingReadiness PreferSameTrafficDistribution ProcMountType
-    RecoverVolumeExpansionFailure RecursiveReadOnlyMounts RelaxedDNSSearchValidation
-    RelaxedEnvironmentVariableValidation ResilientWatchCacheInitialization RetryGenerateName
-    SELinuxChangePolicy SELinuxMountReadWriteOncePod SchedulerQueueingHints
-    SeparateTaintEvictionController ServiceAccountTokenJTI ServiceAccountTokenNodeBinding
-    ServiceAccountTokenNodeBindingValidation ServiceAccountTokenPodNodeInfo SidecarContainers
-    StreamingCollectionEncodingToJSON StreamingCollectionEncodingToProtobuf
-    StructuredAuthenticationConfiguration SupplementalGroupsPolicy SystemdWatchdog
-    TopologyManagerPolicyOptions UserNamespacesSupport VolumeAttributesClass WinDSR WinOverlay
+    CPUManagerPolicyOptions CRDValidationRatcheting CSIServiceAccountTokenSecrets
+    CustomResourceFieldSelectors DRAAdminAccess DRAExtendedResource DRAPrioritizedList
+    DRAResourceClaimDeviceStatus DeclarativeValidation DisableAllocatorDualWrite DynamicResourceAllocation
+    ExecProbeTimeout ExternalServiceAccountTokenSigner HPAConfigurableTolerance HostnameOverride
+    ImageMaximumGCAge ImageVolume InOrderInformers InPlacePodVerticalScaling
+    InPlacePodVerticalScalingInitContainers JobManagedBy KubeletCgroupDriverFromCRI
+    KubeletFineGrainedAuthz KubeletPSI KubeletPodResourcesDynamicResources KubeletPodResourcesGet
+    KubeletTracing MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator MutableCSINodeAllocatableCount
+    NFTablesProxyMode NodeDeclaredFeatures NodeInclusionPolicyInPodTopologySpread NodeLogQuery NodeSwap
+    PLEGOnDemandRelist PodObservedGenerationTracking PodReadyToStartContainersCondition
+    PodSchedulingReadiness PreferSameTrafficDistribution ProcMountType RecoverVolumeExpansionFailure
+    RecursiveReadOnlyMounts RelaxedEnvironmentVariableValidation RelaxedServiceNameValidation
+    SELinuxChangePolicy SELinuxMountReadWriteOncePod SeparateTaintEvictionController
+    ServiceAccountTokenJTI ServiceAccountTokenNodeBinding ServiceAccountTokenNodeBindingValidation
+    ServiceAccountTokenPodNodeInfo SupplementalGroupsPolicy SystemdWatchdog TopologyManagerPolicyOptions
+    UserNamespacesSupport VolumeAttributesClass WatchCacheInitializationPostStartHook WinDSR WinOverlay
   `,
   ),
   ...group(
@@ -136,8 +139,7 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     false,
     `
     AllowDNSOnlyNodeCSR AllowInsecureKubeletCertificateSigningRequests
-    ChangeContainerStatusOnKubeletRestart DeclarativeValidationTakeover KMSv1
-    KubeletRegistrationGetOnExistsOnly WindowsHostNetwork
+    ChangeContainerStatusOnKubeletRestart KMSv1 KubeletRegistrationGetOnExistsOnly WindowsHostNetwork
   `,
   ),
   ...group(
@@ -145,7 +147,8 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     false,
     true,
     `
-    AllowOverwriteTerminationGracePeriodSeconds GitRepoVolumeDriver SeparateCacheWatchRPC
+    AllowOverwriteTerminationGracePeriodSeconds DeclarativeValidationTakeover GitRepoVolumeDriver
+    SeparateCacheWatchRPC
   `,
   ),
   ...group(
@@ -153,8 +156,7 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     true,
     false,
     `
-    DisableCPUQuotaWithExclusiveCPUs KubeletPodResourcesListUseActivePods ServiceCIDRStatusFieldWiping
-    StorageNamespaceIndex
+    KubeProxyIPVS KubeletPodResourcesListUseActivePods ServiceCIDRStatusFieldWiping StorageNamespaceIndex
   `,
   ),
   ...group(
@@ -162,24 +164,51 @@ export const featureGates: ReadonlyMap<string, FeatureGate> = new Map([
     true,
     true,
     `
-    AggregatedDiscoveryRemoveBetaType DisableNodeKubeProxyVersion
+    AggregatedDiscoveryRemoveBetaType DisableCPUQuotaWithExclusiveCPUs DisableNodeKubeProxyVersion
   `,
   ),
 ]);
 
+/** Gates of v1.36 that v1.37 no longer has. One gate list serves a cluster while its nodes are updated one by one. */
+export const goneGates: ReadonlySet<string> = namesIn(`
+  APIServerTracing AnonymousAuthConfigurableEndpoints AnyVolumeDataSource AuthorizeNodeWithSelectors
+  AuthorizeWithSelectors BtreeWatchCache ConsistentListFromCache GangScheduling JobBackoffLimitPerIndex
+  JobPodReplacementPolicy JobSuccessPolicy LogarithmicScaleDown OrderedNamespaceDeletion
+  PodLifecycleSleepAction PodLifecycleSleepActionAllowZero PreventStaticPodAPIReferences
+  RelaxedDNSSearchValidation ResilientWatchCacheInitialization RetryGenerateName SchedulerQueueingHints
+  SidecarContainers StreamingCollectionEncodingToJSON StreamingCollectionEncodingToProtobuf
+  StructuredAuthenticationConfiguration WorkloadAwarePreemption
+`);
+
+/** Gates that v1.36 let everybody set and v1.37 locks. None of them acts here: another value is told, and not followed. */
+const newlyLocked: ReadonlySet<string> = namesIn(`
+  DRAExtendedResource DRAPrioritizedList DRAResourceClaimDeviceStatus DeclarativeValidationTakeover
+  DisableCPUQuotaWithExclusiveCPUs HPAConfigurableTolerance HostnameOverride
+  InPlacePodVerticalScalingInitContainers NodeDeclaredFeatures PLEGOnDemandRelist
+  PodReadyToStartContainersCondition RelaxedServiceNameValidation WatchCacheInitializationPostStartHook
+`);
+
 /** What a gate needs: with one of these switched off it can't be on. */
 export const gateNeeds: ReadonlyMap<string, readonly string[]> = new Map<string, readonly string[]>([
-  ['AuthorizeNodeWithSelectors', ['AuthorizeWithSelectors']],
   ['ClusterTrustBundleProjection', ['ClusterTrustBundle']],
+  ['CompositePodGroup', ['GenericWorkload', 'TopologyAwareWorkloadScheduling']],
   ['DRAAdminAccess', ['DynamicResourceAllocation']],
   ['DRAConsumableCapacity', ['DynamicResourceAllocation']],
+  ['DRADerivedAttributes', ['DynamicResourceAllocation']],
   ['DRADeviceBindingConditions', ['DynamicResourceAllocation', 'DRAResourceClaimDeviceStatus']],
+  ['DRADeviceCompatibilityGroups', ['DRAPartitionableDevices', 'DynamicResourceAllocation']],
   ['DRADeviceTaintRules', ['DRADeviceTaints']],
   ['DRADeviceTaints', ['DynamicResourceAllocation']],
   ['DRAExtendedResource', ['DynamicResourceAllocation']],
+  ['DRAFractionalCapacityRange', ['DRAConsumableCapacity']],
   ['DRAListTypeAttributes', ['DynamicResourceAllocation']],
   ['DRANodeAllocatableResources', ['DynamicResourceAllocation']],
+  ['DRAOptionalNodeOperations', ['DynamicResourceAllocation', 'NodeDeclaredFeatures']],
   ['DRAPartitionableDevices', ['DynamicResourceAllocation']],
+  [
+    'DRAPartitionableDevicesType',
+    ['DRAPartitionableDevices', 'DRAResourcePoolStatus', 'DynamicResourceAllocation'],
+  ],
   ['DRAPrioritizedList', ['DynamicResourceAllocation']],
   [
     'DRAResourceClaimGranularStatusAuthorization',
@@ -191,9 +220,10 @@ export const gateNeeds: ReadonlyMap<string, readonly string[]> = new Map<string,
   ['DeclarativeValidationBeta', ['DeclarativeValidation']],
   ['DeclarativeValidationTakeover', ['DeclarativeValidation']],
   ['DisableAllocatorDualWrite', ['MultiCIDRServiceAllocator']],
+  ['EventedPLEG', ['PLEGOnDemandRelist']],
   ['ExtendWebSocketsToKubelet', ['NodeDeclaredFeatures']],
-  ['GangScheduling', ['GenericWorkload']],
   ['GracefulNodeShutdownBasedOnPodPriority', ['GracefulNodeShutdown']],
+  ['H2CContainerProbe', ['NodeDeclaredFeatures']],
   ['ImageVolumeWithDigest', ['ImageVolume']],
   [
     'InPlacePodLevelResourcesVerticalScaling',
@@ -202,27 +232,30 @@ export const gateNeeds: ReadonlyMap<string, readonly string[]> = new Map<string,
   ['InPlacePodVerticalScalingExclusiveCPUs', ['InPlacePodVerticalScaling']],
   ['InPlacePodVerticalScalingExclusiveMemory', ['InPlacePodVerticalScaling']],
   ['InPlacePodVerticalScalingInitContainers', ['InPlacePodVerticalScaling', 'NodeDeclaredFeatures']],
+  ['InPlacePodVerticalScalingMemoryBackedVolumes', ['InPlacePodVerticalScaling', 'NodeDeclaredFeatures']],
+  ['InPlacePodVerticalScalingSchedulerPreemption', ['InPlacePodVerticalScaling']],
+  ['KubeletAllocatedPodsEndpoint', ['InPlacePodVerticalScaling']],
   ['MatchLabelKeysInPodTopologySpreadSelectorMerge', ['MatchLabelKeysInPodTopologySpread']],
-  ['PodCertificateRequest', ['AuthorizeNodeWithSelectors']],
+  ['NodeControllerLeaseCircuitBreaker', ['AtomicFIFO']],
+  ['PodGroupPreemptionPolicy', ['GenericWorkload']],
   ['PodLevelResourceManagers', ['PodLevelResources']],
-  ['PodLifecycleSleepActionAllowZero', ['PodLifecycleSleepAction']],
+  ['PodLevelResourcesFixDefaulting', ['PodLevelResources']],
+  ['PodLevelResourcesFixKubeletQOSClass', ['PodLevelResources']],
   ['ProcMountType', ['UserNamespacesSupport']],
   ['ResourceHealthStatus', ['DynamicResourceAllocation']],
   ['ResourceHealthStatusMessage', ['ResourceHealthStatus']],
   ['RestartAllContainersOnContainerExits', ['ContainerRestartRules', 'NodeDeclaredFeatures']],
   ['ServiceAccountTokenNodeBinding', ['ServiceAccountTokenNodeBindingValidation']],
   ['StaleControllerConsistencyDaemonSet', ['AtomicFIFO']],
+  ['StaleControllerConsistencyHPA', ['AtomicFIFO']],
   ['StaleControllerConsistencyJob', ['AtomicFIFO']],
   ['StaleControllerConsistencyReplicaSet', ['AtomicFIFO']],
   ['StaleControllerConsistencyStatefulSet', ['AtomicFIFO']],
   ['StorageVersionAPI', ['APIServerIdentity']],
-  ['StructuredAuthenticationConfigurationEgressSelector', ['StructuredAuthenticationConfiguration']],
-  ['StructuredAuthenticationConfigurationJWKSMetrics', ['StructuredAuthenticationConfiguration']],
   ['TopologyAwareWorkloadScheduling', ['GenericWorkload']],
   ['UnknownVersionInteroperabilityProxy', ['APIServerIdentity']],
   ['UserNamespacesHostNetworkSupport', ['UserNamespacesSupport', 'NodeDeclaredFeatures']],
   ['WindowsGracefulNodeShutdown', ['GracefulNodeShutdown']],
-  ['WorkloadAwarePreemption', ['GangScheduling']],
   ['WorkloadWithJob', ['GenericWorkload']],
 ]);
 
@@ -232,6 +265,9 @@ export const actingGates = {
     'Off: `spec.externalIPs` of Services are not served; the Services still count as reachable from outside.',
   ComponentFlagz: '`/flagz` on the metrics port.',
   ComponentStatusz: '`/statusz` on the metrics port.',
+  KubeProxyIPVS: 'Off: `mode: ipvs` is refused.',
+  KubeProxyNFTablesLocalhostNodePorts:
+    'In mode nftables, where `nodePortAddresses` names loopback addresses (`localhost` or a loopback CIDR, not `all`): node ports answer on them.',
   LoggingAlphaOptions: 'Allows `splitStream` and `infoBufferSize` of logging.',
   LoggingBetaOptions: 'Allows log lines in JSON.',
   WatchListClient: 'Asks the API server for streaming lists first.',
@@ -243,7 +279,20 @@ const idleGates: ReadonlySet<string> = new Set([
   'CBORServingAndStorage',
   'ClientsAllowCBOR',
   'ClientsPreferCBOR',
+  'NFTablesNetlink',
   'NativeHistograms',
+  'WatchListCompression',
+]);
+
+/**
+ * Gates that v1.36 did not have, on by default, whose needs v1.36 let everybody switch off alone: where one was not asked for,
+ * it goes off with what it needs, so that a list written for v1.36 stays valid.
+ */
+const yieldingGates: ReadonlySet<string> = new Set([
+  'NodeControllerLeaseCircuitBreaker',
+  'PodLevelResourcesFixDefaulting',
+  'PodLevelResourcesFixKubeletQOSClass',
+  'StaleControllerConsistencyHPA',
 ]);
 
 /** Every gate, as it is in force. */
@@ -266,18 +315,28 @@ export interface GateProblem {
 export function resolveGates(asked: Switches): GateFindings {
   const problems: GateProblem[] = [];
   const warnings: string[] = [];
+  const gone: string[] = [];
   const gates: Record<string, boolean> = {};
   for (const [name, { stage, default: initial, locked }] of featureGates) {
     const whole = asked[`All${stage}`];
     gates[name] = asked[name] ?? (whole !== undefined && !locked ? whole : initial);
   }
   for (const [gate, on] of Object.entries(asked)) {
+    if (goneGates.has(gate)) {
+      gone.push(gate);
+      continue;
+    }
     const known = featureGates.get(gate);
     if (idleGates.has(gate) && on) warnings.push(`feature gate ${gate} has no effect in this program`);
     if (known === undefined) {
       const meant = closest(gate, featureGates.keys());
       const advice = meant === undefined ? '' : ` (did you mean ${meant}?)`;
-      problems.push({ gate, message: `is not a feature gate of Kubernetes v1.36${advice}` });
+      problems.push({ gate, message: `is not a feature gate of Kubernetes v1.37${advice}` });
+    } else if (newlyLocked.has(gate) && on !== known.default) {
+      gates[gate] = known.default;
+      warnings.push(
+        `feature gate ${gate} is locked to ${known.default} since v1.37: ${gate}=${on} is ignored`,
+      );
     } else if (known.locked && on !== known.default) {
       problems.push({ gate, message: `is locked to ${known.default}` });
     } else if (known.stage === 'GA' || known.stage === 'Deprecated') {
@@ -286,7 +345,13 @@ export function resolveGates(asked: Switches): GateFindings {
       );
     }
   }
+  if (gone.length > 0) {
+    warnings.push(
+      `v1.37 no longer has the feature gate${gone.length > 1 ? 's' : ''} ${gone.sort().join(', ')}: ignored, remove from the configuration`,
+    );
+  }
   if (problems.length > 0) return { gates: gates as FeatureGates, problems, warnings };
+  yieldToNeeds(gates, asked);
   for (const [gate, needs] of gateNeeds) {
     const off = needs.filter((need) => gates[need] !== true);
     if (gates[gate] === true && off.length > 0) {
@@ -297,6 +362,20 @@ export function resolveGates(asked: Switches): GateFindings {
     }
   }
   return { gates: gates as FeatureGates, problems, warnings };
+}
+
+/** Switches off what nobody asked for by name and what lacks a need: `AllAlpha` alone stays a valid list. */
+function yieldToNeeds(gates: Record<string, boolean>, asked: Switches): void {
+  const yields = (gate: string): boolean =>
+    asked[gate] === undefined && (yieldingGates.has(gate) || featureGates.get(gate)?.default === false);
+  for (let changed = true; changed;) {
+    changed = false;
+    for (const [gate, needs] of gateNeeds) {
+      if (gates[gate] !== true || !yields(gate) || needs.every((need) => gates[need] === true)) continue;
+      gates[gate] = false;
+      changed = true;
+    }
+  }
 }
 
 const stageText = { GA: 'generally available', Deprecated: 'deprecated' } as const;

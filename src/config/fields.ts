@@ -5,6 +5,7 @@
 import { isIP } from 'node:net';
 import { DETECT_LOCAL_MODES } from '../model/detector.js';
 import { parseAddress, parseCidr } from '../model/addresses.js';
+import { findWrongNodePortAddresses } from '../model/nodeport-addresses.js';
 import {
   bool,
   duration,
@@ -36,6 +37,8 @@ export const settingsMode = (mode: string): string => (mode === '' ? 'iptables' 
 export interface Wrong {
   /** The end of a sentence: what is allowed (`must be …`). */
   readonly allowed: string;
+  /** Upstream's name of the mistake, where its message is kept; a duplicate says no more than that. */
+  readonly type?: 'Invalid value' | 'Duplicate value';
   /** Which item of a list is meant, and its value. */
   readonly item?: { readonly index: number; readonly value: string };
 }
@@ -117,14 +120,8 @@ const cidrs: Limit<readonly string[]> = {
 };
 
 const nodePortAddresses: Limit<readonly string[]> = {
-  allowed: 'CIDRs, or primary alone',
-  find: (values) => {
-    const index = values.indexOf('primary');
-    if (index < 0) return cidrs.find(values);
-    if (values.length === 1) return fine;
-    const allowed = "must not be mixed: 'primary' stands alone, or CIDRs";
-    return [{ allowed, item: { index, value: 'primary' } }];
-  },
+  allowed: 'CIDRs and the keywords primary, localhost, all, each keyword once',
+  find: findWrongNodePortAddresses,
 };
 
 const clusterCIDRs: Limit<string> = limit('a CIDR, or one of each family', (value) => {
@@ -198,7 +195,8 @@ const anIP: Limit<string> = limit('an IP address', (value) =>
   parseAddress(value) === undefined ? 'must be an IP address, without a port' : undefined,
 );
 
-const HIDDEN_METRICS_VERSION = '1.35';
+/** The release before this one, and the one that a configuration for that release could name. */
+const HIDDEN_METRICS_VERSIONS = ['1.36', '1.35'] as const;
 
 const hours = 3_600_000;
 const minutes = 60_000;
@@ -209,7 +207,7 @@ export const fields = {
     flag: 'feature-gates',
     default: {},
     omitZero: true,
-    help: 'Feature gates of Kubernetes, name=true or name=false. All names of v1.36 are known, so that one list serves all components; see "Feature gates" for those that act.',
+    help: 'Feature gates of Kubernetes, name=true or name=false. All names of v1.36 and v1.37 are known, so that one list serves all components; see "Feature gates" for those that act.',
   }),
   'clientConnection.kubeconfig': field(text, {
     flag: 'kubeconfig',
@@ -321,8 +319,8 @@ export const fields = {
   showHiddenMetricsForVersion: field(text, {
     flag: 'show-hidden-metrics-for-version',
     default: '',
-    limit: oneOf([HIDDEN_METRICS_VERSION], 'to show none'),
-    help: `Show the metrics again that were hidden since this version. Only ${HIDDEN_METRICS_VERSION}, the version before this one, can be named, and kube-proxy has hidden none in it.`,
+    limit: oneOf(HIDDEN_METRICS_VERSIONS, 'to show none'),
+    help: 'Show the metrics again that were hidden since this version. Only 1.36, the version before this one, can be named (and 1.35, which a configuration for v1.36 may have); kube-proxy has hidden none in them.',
   }),
   mode: field(word('ProxyMode'), {
     flag: 'proxy-mode',
@@ -475,7 +473,7 @@ export const fields = {
     default: [],
     defaultText: 'empty; in mode nftables primary',
     limit: nodePortAddresses,
-    help: "CIDRs of the node addresses that serve node ports, or 'primary': the node's own IPs. Empty: all addresses of the node.",
+    help: "Node addresses that serve node ports: CIDRs and keywords in any mix. 'primary': the node's own IPs; 'localhost': 127.0.0.0/8 and ::1/128; 'all': 0.0.0.0/0 and ::/0. A family that the list says nothing about is open on all addresses. Empty: all.",
   }),
   oomScoreAdj: field(int32, {
     flag: 'oom-score-adj',

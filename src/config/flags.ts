@@ -27,6 +27,8 @@ interface Row<T> {
   readonly short?: string;
   readonly bare?: string;
   readonly deprecated?: string;
+  /** Not: a deprecated flag that stands for a setting. */
+  readonly besideConfig?: boolean;
   readonly help: string;
 }
 
@@ -51,9 +53,13 @@ const versionKind: Kind<string> = {
   },
 };
 
+/** Flags that upstream no longer has, but that manifests of DaemonSets still carry. */
+const removed = { deprecated: 'it has no effect, and v1.37 has removed it', besideConfig: true };
+
 export const controlFlags = {
   'boot-id-file': flag(text, {
     default: '/proc/sys/kernel/random/boot_id',
+    ...removed,
     help: 'Accepted for the sake of old command lines; no effect.',
   }),
   cleanup: flag(bool, {
@@ -86,6 +92,7 @@ export const controlFlags = {
   }),
   'machine-id-file': flag(text, {
     default: '/etc/machine-id,/var/lib/dbus/machine-id',
+    ...removed,
     help: 'Accepted for the sake of old command lines; no effect.',
   }),
   manifests: flag(text, {

@@ -62,17 +62,18 @@ const ipvs = { mode: 'ipvs' };
 
 const fieldRows: { readonly [Path in FieldPath]: Row } = {
   featureGates: {
-    of: ({ gates }) => [gates.AllowServiceExternalIPs, gates['NativeHistograms'], gates.ComponentFlagz],
+    of: ({ gates }) => [gates.AllowServiceExternalIPs, gates['ClientsAllowCBOR'], gates.ComponentFlagz],
     default: [true, false, true],
     accept: [
-      [{ AllowServiceExternalIPs: false, NativeHistograms: true }, [false, true, true]],
+      [{ AllowServiceExternalIPs: false, ClientsAllowCBOR: true }, [false, true, true]],
       [{ AllBeta: false }, [true, false, false]],
       [{ AllAlpha: true }, [true, true, true]],
+      [{ APIServerTracing: true, GangScheduling: true }, [true, false, true]],
       [{ AllBeta: false, ComponentFlagz: true }, [true, false, true]],
       [{}, [true, false, true]],
     ],
     refuse: [
-      [{ Magic: true }, /"Magic=true": Magic is not a feature gate of Kubernetes v1\.36$/],
+      [{ Magic: true }, /"Magic=true": Magic is not a feature gate of Kubernetes v1\.37$/],
       [{ ComponentFlags: true }, /ComponentFlags is not a feature gate .*\(did you mean ComponentFlagz\?\)$/],
       [{ NFTablesProxyMode: false }, /"NFTablesProxyMode=false": NFTablesProxyMode is locked to true$/],
       [
@@ -310,7 +311,7 @@ const fieldRows: { readonly [Path in FieldPath]: Row } = {
       ['', ''],
     ],
     refuse: [
-      ['1.34', /"1\.34": must be 1\.35, or empty to show none$/],
+      ['1.34', /"1\.34": must be 1\.36, 1\.35, or empty to show none$/],
       [1.35, /1.35: must be text$/],
     ],
   },
@@ -547,15 +548,19 @@ const fieldRows: { readonly [Path in FieldPath]: Row } = {
         ['10.0.0.0/8', '::/0'],
         ['10.0.0.0/8', '::/0'],
       ],
+      [
+        ['primary', 'localhost', '10.0.0.0/8'],
+        ['primary', 'localhost', '10.0.0.0/8'],
+      ],
+      [['all'], ['all']],
       [[], []],
     ],
     refuse: [
+      [['primary', '10.0.0.0/8', 'primary'], /nodePortAddresses\[2\]: Duplicate value: "primary"$/],
       [
-        ['10.0.0.0/8', 'primary'],
-        /nodePortAddresses\[1\]: "primary": must not be mixed: 'primary' stands alone, or CIDRs$/,
+        ['x'],
+        /nodePortAddresses\[0\]: Invalid value: "x": must be a valid CIDR or one of the keywords 'primary', 'localhost', 'all'$/,
       ],
-      [['primary', 'primary'], /nodePortAddresses\[0\]: "primary": must not be mixed/],
-      [['x'], /nodePortAddresses\[0\]: "x": must be a CIDR/],
     ],
   },
   oomScoreAdj: {
@@ -743,7 +748,7 @@ const fieldFlagRows: { readonly [Name in FieldFlag]: FlagRow } = {
   'feature-gates': flagRow(
     'featureGates',
     [
-      ['AllowServiceExternalIPs=false,NativeHistograms=T', [false, true, true]],
+      ['AllowServiceExternalIPs=false,ClientsAllowCBOR=T', [false, true, true]],
       ['', gates.default],
     ],
     [
@@ -870,7 +875,8 @@ const fieldFlagRows: { readonly [Name in FieldFlag]: FlagRow } = {
       ['', []],
     ],
     [
-      ['primary,10.0.0.0/8', /^--nodeport-addresses: "primary": must not be mixed/],
+      ['all,10.0.0.0/8,all', /^--nodeport-addresses: Duplicate value: "all"$/],
+      ['10.0.0.1', /^--nodeport-addresses: Invalid value: "10\.0\.0\.1": must be a valid CIDR or one of/],
       ['"', invalid('nodeport-addresses', '\\\\"', 'must be a comma-separated list')],
     ],
   ),
@@ -892,8 +898,11 @@ const fieldFlagRows: { readonly [Name in FieldFlag]: FlagRow } = {
   ),
   'show-hidden-metrics-for-version': flagRow(
     'showHiddenMetricsForVersion',
-    [['1.35', '1.35']],
-    [['1.36', /^--show-hidden-metrics-for-version: "1\.36": must be 1\.35, or empty/]],
+    [
+      ['1.36', '1.36'],
+      ['1.35', '1.35'],
+    ],
+    [['1.37', /^--show-hidden-metrics-for-version: "1\.37": must be 1\.36, 1\.35, or empty/]],
   ),
   v: flagRow(
     'logging.verbosity',
@@ -1000,18 +1009,18 @@ const controlRows: { readonly [Name in ControlFlag]: FlagRow } = {
   },
   version: {
     of: ({ kubernetesVersion }) => kubernetesVersion,
-    default: 'v1.36.2',
+    default: 'v1.37.2',
     accept: [
-      ['false', 'v1.36.2'],
-      ['v1.36.2-eks-1', 'v1.36.2-eks-1'],
-      ['v1.36.2+k3s1', 'v1.36.2+k3s1'],
+      ['false', 'v1.37.2'],
+      ['v1.37.2-eks-1', 'v1.37.2-eks-1'],
+      ['v1.37.2+k3s1', 'v1.37.2+k3s1'],
     ],
     refuse: [
       [
-        'v1.36.3',
-        invalid('version', 'v1\\.36\\.3', 'must be true, false, raw, or v1\\.36\\.2 with a suffix'),
+        'v1.37.3',
+        invalid('version', 'v1\\.37\\.3', 'must be true, false, raw, or v1\\.37\\.2 with a suffix'),
       ],
-      ['1.36.2', invalid('version', '1\\.36\\.2', 'must be')],
+      ['1.37.2', invalid('version', '1\\.37\\.2', 'must be')],
     ],
   },
   'write-config-to': {

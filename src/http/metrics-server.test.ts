@@ -31,7 +31,7 @@ before(async () => {
           ['v', '2'],
           ['config', ''],
         ]),
-      statusz: { binary: '1.36.2', emulation: '1.36' },
+      statusz: { binary: '1.37.2', emulation: '1.37' },
       profiling: { setVerbosity: (verbosity) => verbosities.push(verbosity) },
     }),
     bare: metricsServer({ metrics, slis: new Slis(), mode }),
@@ -359,7 +359,7 @@ describe('/flagz and /statusz', () => {
     const { body } = await ask('/statusz', 'text/plain');
     assert.match(
       body,
-      /\n\nStarted: \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d UTC \d{4}\nUp: 0 hr \d\d min \d\d sec\nGo version: node v\d+\.\d+\.\d+\nBinary version: 1\.36\.2\nEmulation version: 1\.36\nPaths: \/configz \/flagz \/healthz \/metrics \/proxyMode\n$/,
+      /\n\nStarted: \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d UTC \d{4}\nUp: 0 hr \d\d min \d\d sec\nGo version: node v\d+\.\d+\.\d+\nBinary version: 1\.37\.2\nEmulation version: 1\.37\nPaths: \/configz \/flagz \/healthz \/metrics \/proxyMode\n$/,
     );
     const status = JSON.parse((await ask('/statusz', wanted('Statusz'))).body) as Record<string, unknown>;
     assert.deepEqual(Object.keys(status).slice(3), [

@@ -6,9 +6,9 @@ import { present, title } from './negotiate.js';
 import type { Route } from './routes.js';
 
 export interface ComponentVersion {
-  /** '1.36.2', or with this program's own version behind it. */
+  /** '1.37.2', or with this program's own version behind it. */
   readonly binary: string;
-  /** '1.36' */
+  /** '1.37' */
   readonly emulation: string;
 }
 

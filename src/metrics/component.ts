@@ -2,10 +2,10 @@
 import type { Catalogue } from './catalogue.js';
 
 export interface BuildInfo {
-  /** Of the Kubernetes release whose kube-proxy this one stands in for: '1' and '36'. */
+  /** Of the Kubernetes release whose kube-proxy this one stands in for: '1' and '37'. */
   readonly major: string;
   readonly minor: string;
-  /** Begins with the Kubernetes version ('v1.36.2+…'): alerts compare it between the components of a cluster. */
+  /** Begins with the Kubernetes version ('v1.37.2+…'): alerts compare it between the components of a cluster. */
   readonly gitVersion: string;
   readonly gitCommit: string;
   /** 'clean' or 'dirty'. */
@@ -75,7 +75,7 @@ export function defineComponentMetrics(
   }
   const enabled = catalogue.gauge({
     name: 'kubernetes_feature_enabled',
-    help: 'Whether a feature gate is on',
+    help: 'Whether a feature gate is on, of the gates that act here',
     stability,
     labels: ['name', 'stage'],
   });

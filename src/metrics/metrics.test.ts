@@ -37,8 +37,8 @@ const everything: MetricsOptions = {
   },
   build: {
     major: '1',
-    minor: '36',
-    gitVersion: 'v1.36.2+test',
+    minor: '37',
+    gitVersion: 'v1.37.2+test',
     gitCommit: '',
     gitTreeState: 'clean',
     buildDate: '2026-01-02T03:04:05Z',
@@ -356,7 +356,7 @@ test('the process is this one', async () => {
 test('build and feature gates', async () => {
   const families = await filled;
   const labels = families.get('kubernetes_build_info')?.samples[0]?.labels;
-  assert.equal(labels?.['git_version'], 'v1.36.2+test');
+  assert.equal(labels?.['git_version'], 'v1.37.2+test');
   assert.match(labels['platform'] ?? '', /^linux\/(amd64|arm64|\w+)$/);
   assert.deepEqual(samples(families, 'kubernetes_feature_enabled'), [
     '{name=AllAlpha,stage=ALPHA} 0',

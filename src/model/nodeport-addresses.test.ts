@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatCidr } from './addresses.js';
 import {
+  findWrongNodePortAddresses,
   resolveNodePortAddresses,
   selectNodePortIPs,
-  validateNodePortAddresses,
 } from './nodeport-addresses.js';
 
 const ALDER = { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' };
@@ -82,6 +82,28 @@ const CASES: readonly {
     v4: [],
     v6: [],
   },
+  {
+    title: 'keywords and CIDRs mixed',
+    values: ['primary', 'localhost', '10.0.0.0/8'],
+    cidrs: ['100.64.10.11/32,127.0.0.0/8,10.0.0.0/8', '2001:db8:a::11/128,::1/128'],
+    v4: ['100.64.10.11'],
+    v6: ['2001:db8:a::11'],
+  },
+  {
+    title: 'all beats what else the list has',
+    values: ['primary', 'all', 'localhost'],
+    cidrs: ['all', 'all'],
+    v4: ['100.64.10.11', '100.64.77.11'],
+    v6: V6,
+  },
+  {
+    title: 'localhost speaks for both families, primary then needs no address',
+    values: ['localhost', 'primary'],
+    node: { IPv4: '100.64.10.11', IPv6: '::1' },
+    cidrs: ['127.0.0.0/8,100.64.10.11/32', '::1/128'],
+    v4: ['100.64.10.11'],
+    v6: [],
+  },
 ];
 
 for (const { title, values, node = ALDER, cidrs, v4, v6, warns = [] } of CASES) {
@@ -120,19 +142,41 @@ for (const [values, v4, v6] of LOOPBACK) {
 }
 
 // prettier-ignore
-const VALIDATION: readonly (readonly [values: readonly string[], expected: readonly RegExp[]])[] = [
+const NAMED: readonly (readonly [values: readonly string[], v4: boolean, v6: boolean])[] = [
+  [[], false, false],
+  [['all'], false, false],
+  [['localhost'], true, true],
+  [['all', 'localhost'], true, true],
+  [['127.3.0.0/16'], true, false],
+  [['64.0.0.0/2'], false, false],
+  [['::1/128'], false, true],
+  [['::/0'], false, false],
+];
+
+for (const [values, v4, v6] of NAMED) {
+  test(`[${values.join(', ')}] names loopback addresses: IPv4 ${v4}, IPv6 ${v6}`, () => {
+    const { IPv4, IPv6 } = resolveNodePortAddresses(values, ALDER);
+    assert.deepEqual([IPv4.namesLoopback, IPv6.namesLoopback], [v4, v6]);
+  });
+}
+
+// prettier-ignore
+const VALIDATION: readonly (readonly [values: readonly string[], expected: readonly string[]])[] = [
   [[], []],
   [['primary'], []],
   [['10.0.0.0/8', 'fd00::/8'], []],
-  [['primary', '10.0.0.0/8'], [/can't use both 'primary' and CIDRs/]],
-  [['primary', 'primary'], [/can't use both/]],
-  [['10.0.0.1', 'fd00::/8', 'pear'], [/'10\.0\.0\.1' must be a valid CIDR/, /'pear' must be a valid CIDR/]],
+  [['primary', 'localhost', '10.0.0.0/8'], []],
+  [['10.0.0.0/8', 'all', '10.0.0.0/8'], []],
+  [['primary', 'primary'], ['Duplicate value 1']],
+  [['all', 'localhost', 'all', 'localhost', 'all'], ['Duplicate value 2', 'Duplicate value 3', 'Duplicate value 4']],
+  [['10.0.0.1', 'fd00::/8', 'pear', 'Primary'], ['Invalid value 0', 'Invalid value 2', 'Invalid value 3']],
 ];
 
 for (const [values, expected] of VALIDATION) {
   test(`[${values.join(', ')}] is ${expected.length === 0 ? 'valid' : 'refused'}`, () => {
-    const problems = validateNodePortAddresses(values);
-    assert.equal(problems.length, expected.length);
-    for (const [index, pattern] of expected.entries()) assert.match(problems[index] ?? '', pattern);
+    assert.deepEqual(
+      findWrongNodePortAddresses(values).map(({ type, item }) => `${type} ${item.index}`),
+      expected,
+    );
   });
 }

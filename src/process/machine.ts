@@ -28,7 +28,8 @@ export class Machine {
   prepareAll(config: Config): void {
     this.prepare(config);
     const { IPv4 } = resolveNodePortAddresses(config.nodePortAddresses, { IPv4: '127.0.0.1', IPv6: '::1' });
-    if (config.localhostNodePorts === true && IPv4.containsLoopback) {
+    const gate = config.mode === 'nftables' && config.gates.KubeProxyNFTablesLocalhostNodePorts;
+    if ((config.localhostNodePorts ?? (gate && IPv4.namesLoopback)) && IPv4.containsLoopback) {
       const problem = allowRouteLocalnet();
       if (problem !== undefined) this.log.warn(`Node ports will not answer on 127.0.0.1: ${problem}`);
     }

@@ -5,6 +5,7 @@ import type { Logger } from '../log/logger.js';
 import { BOTH_FAMILIES, hostCidr, isLoopback } from '../model/addresses.js';
 import type { NodeIPs } from '../model/node.js';
 import {
+  loopbackCidr,
   resolveNodePortAddresses,
   selectNodePortIPs,
   type NodePortAddresses,
@@ -12,7 +13,7 @@ import {
 import type { Cidr, IPFamily } from '../model/types.js';
 
 export interface NodePortAddressesOptions {
-  readonly config: Pick<Config, 'nodePortAddresses' | 'localhostNodePorts'>;
+  readonly config: Pick<Config, 'nodePortAddresses' | 'localhostNodePorts' | 'mode' | 'gates'>;
   readonly nodeIPs: NodeIPs;
   /** Addresses of all interfaces, now. */
   readonly localAddresses: () => readonly string[];
@@ -21,10 +22,9 @@ export interface NodePortAddressesOptions {
   readonly log: Logger;
 }
 
-const loopbackRange: Readonly<Record<IPFamily, Cidr>> = {
-  IPv4: { ip: '127.0.0.0', prefixLength: 8 },
-  IPv6: { ip: '::1', prefixLength: 128 },
-};
+/** Upstream's words, which people search for. */
+export const unsetNodePortAddresses =
+  'nodePortAddresses is unset; NodePort connections will be accepted on all local IPs. Consider using `--nodeport-addresses primary`';
 
 export class NodePortAddressSelection {
   private readonly selection: Readonly<Record<IPFamily, NodePortAddresses>>;
@@ -52,18 +52,18 @@ export class NodePortAddressSelection {
 
   /** All addresses of this node on which node ports answer now. */
   answering(family: IPFamily): readonly string[] {
-    const { config, localAddresses } = this.options;
+    const { localAddresses } = this.options;
     const current = this.current(family);
     const all = current === 'all' ? localAddresses().filter((ip) => !isLoopback(ip)) : current;
-    if (config.localhostNodePorts !== true || this.loopbackRanges(family).length === 0) return all;
+    if (!this.wantsLocalhost(family) || this.loopbackRanges(family).length === 0) return all;
     return [...all, ...localAddresses().filter(isLoopback)];
   }
 
   /** Node ports on loopback addresses; undefined: not wanted, or not to be had, which is logged. */
   localhost(family: IPFamily): LocalhostNodePorts | undefined {
-    const { config, log, nodeIPs } = this.options;
+    const { log, nodeIPs } = this.options;
     const ranges = this.loopbackRanges(family);
-    if (config.localhostNodePorts !== true || ranges.length === 0) return undefined;
+    if (!this.wantsLocalhost(family) || ranges.length === 0) return undefined;
     if (family === 'IPv6') return isLoopback(nodeIPs.IPv6) ? undefined : { ranges, standIn: nodeIPs.IPv6 };
     const problem = this.options.allowRouteLocalnet();
     if (problem === undefined) return { ranges };
@@ -71,9 +71,20 @@ export class NodePortAddressSelection {
     return undefined;
   }
 
+  /** As configured; in mode nftables the gate of KEP-6032 says it where the setting does not. */
+  private wantsLocalhost(family: IPFamily): boolean {
+    const { localhostNodePorts, mode, gates } = this.options.config;
+    return (
+      localhostNodePorts ??
+      (mode === 'nftables' &&
+        gates.KubeProxyNFTablesLocalhostNodePorts &&
+        this.selection[family].namesLoopback)
+    );
+  }
+
   private loopbackRanges(family: IPFamily): readonly Cidr[] {
     const selection = this.selection[family];
-    if (selection.matchAll) return [loopbackRange[family]];
+    if (selection.matchAll) return [loopbackCidr[family]];
     return selectNodePortIPs(selection, this.options.localAddresses(), true).filter(isLoopback).map(hostCidr);
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { RequestListener } from 'node:http';
 import type { Config, HostPort } from '../config/config.js';
-import { featureGates } from '../config/feature-gates.js';
+import { actingGates, featureGates, type ActingGate } from '../config/feature-gates.js';
 import { ConntrackPressure } from '../conntrack/pressure.js';
 import { readCounter } from '../dataplane/iptables/counters.js';
 import { Health } from '../health/health.js';
@@ -120,10 +120,10 @@ export class Observability {
     this.metrics = createMetrics({
       modes: [mode.mode],
       build: buildInfo(config.kubernetesVersion),
-      features: Object.entries(config.gates).map(([name, enabled]) => ({
+      features: (Object.keys(actingGates) as ActingGate[]).map((name) => ({
         name,
         stage: stageOf(name),
-        enabled,
+        enabled: config.gates[name],
       })),
       sources: {
         cluster: () => this.observed?.counts() ?? nothing,
@@ -219,7 +219,7 @@ function stageOf(gate: string): string {
   return stage === undefined || stage === 'GA' ? '' : stage.toUpperCase();
 }
 
-/** The kube-proxy that this one stands in for. @param version such as `v1.36.2` */
+/** The kube-proxy that this one stands in for. @param version such as `v1.37.2` */
 function componentVersion(version: string): ComponentVersion {
   const binary = version.slice(1);
   return { binary, emulation: binary.split('.', 2).join('.') };

@@ -16,13 +16,14 @@ import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js'
 import { openBackend, type Backend } from './backend.js';
 import type { ClusterModel } from './cluster-model.js';
 import type { ClusterState } from './cluster-state.js';
+import { FamilyWarnings } from './family-warnings.js';
 import { Feud } from './feud.js';
 import { LeftoverRemoval } from './leftover-removal.js';
 import { LocalAddresses } from './local-addresses.js';
 import { LostAddresses } from './lost-addresses.js';
 import { keepHeapTight } from './memory.js';
 import type { ChosenMode } from './mode.js';
-import { changedNodeIPs, NodePortAddressSelection } from './node-port-addresses.js';
+import { changedNodeIPs, NodePortAddressSelection, unsetNodePortAddresses } from './node-port-addresses.js';
 import { allowRouteLocalnet, routeLocalnetIsOn } from './route-localnet.js';
 import { RefusedServices } from './refused-services.js';
 import { StartOrder } from './start-order.js';
@@ -63,6 +64,7 @@ export class Running {
   private readonly podCIDRs: string;
   private readonly lostAddresses: LostAddresses;
   private readonly feud: Feud;
+  private readonly familyWarnings: FamilyWarnings;
   private readonly leftovers: LeftoverRemoval;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
@@ -93,12 +95,19 @@ export class Running {
       allowRouteLocalnet,
       log,
     });
-    for (const family of families) {
-      const warning = detectors.warnings[family];
-      if (warning !== undefined) log.warn(warning);
-      const exposure = this.nodePorts.warning(family);
-      if (exposure !== undefined) log.warn(exposure);
-    }
+    this.familyWarnings = new FamilyWarnings({
+      warnings: new Map(
+        families.map((family) => [
+          family,
+          [detectors.warnings[family], this.nodePorts.warning(family)].filter((text) => text !== undefined),
+        ]),
+      ),
+      nodeIPs: this.nodeIPs,
+      warn: (text) => {
+        log.warn(text);
+      },
+    });
+    if (config.nodePortAddresses.length === 0) log.warn(unsetNodePortAddresses);
     this.feud = new Feud({
       nodeName: config.nodeName,
       nodeUid: node?.uid ?? '',
@@ -344,6 +353,7 @@ export class Running {
   }
 
   private report(changes: ModelChanges): void {
+    this.familyWarnings.changed(changes.families);
     const admit = (family: IPFamily, service: string, port: number | undefined): void => {
       this.dataplanes.find((dataplane) => dataplane.family === family)?.setHealthCheckPort?.(service, port);
     };

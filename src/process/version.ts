@@ -18,7 +18,7 @@ export const platform = `${process.platform}/${architectures[process.arch] ?? pr
  * What `--version` prints. The first line is upstream's, for the tools that read it: the release whose kube-proxy this program
  * stands in for. The second is our own.
  *
- * @param kubernetes such as `v1.36.2`
+ * @param kubernetes such as `v1.37.2`
  */
 export function versionText(kubernetes: string): string {
   return `Kubernetes ${kubernetes}\nkube-proxy-ts v${version}\n`;

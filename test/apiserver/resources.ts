@@ -71,7 +71,7 @@ export function targetOf(pathname: string): Target | undefined {
 /** Discovery documents: kubectl needs them to know what 'services' is. */
 export function discovery(pathname: string): unknown {
   if (pathname === '/version') {
-    return { major: '1', minor: '36', gitVersion: 'v1.36.2', platform: 'linux/amd64' };
+    return { major: '1', minor: '37', gitVersion: 'v1.37.2', platform: 'linux/amd64' };
   }
   if (pathname === '/api') return { kind: 'APIVersions', versions: ['v1'] };
   const groups = [...new Set(servedKinds.map((served) => served.group))].filter((group) => group !== '');

@@ -237,7 +237,7 @@ function handle(request: http.IncomingMessage, response: http.ServerResponse): v
     return;
   }
   if (pathname === '/version') {
-    json(response, 200, { major: '1', minor: '36', gitVersion: 'v1.36.2' });
+    json(response, 200, { major: '1', minor: '37', gitVersion: 'v1.37.2' });
     return;
   }
   for (const resource of resources) {

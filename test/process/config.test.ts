@@ -35,7 +35,7 @@ const run = (...args: string[]): { status: number | null; stdout: string; stderr
 describe('what it prints', () => {
   test("--version: upstream's line first, for tools that read it", () => {
     const { status, stdout, stderr } = run('--version');
-    assert.match(stdout, /^Kubernetes v1\.36\.2\nkube-proxy-ts v\d+\.\d+\.\d+\n$/);
+    assert.match(stdout, /^Kubernetes v1\.37\.2\nkube-proxy-ts v\d+\.\d+\.\d+\n$/);
     assert.deepEqual([status, stderr], [0, '']);
   });
 
@@ -43,7 +43,7 @@ describe('what it prints', () => {
     const { status, stdout } = run('--version=raw', '--nope');
     assert.match(
       stdout,
-      /^version\.Info\{Major:"1", Minor:"36", .*GitVersion:"v1\.36\.2", .*Platform:"linux\/\w+"\}\n$/,
+      /^version\.Info\{Major:"1", Minor:"37", .*GitVersion:"v1\.37\.2", .*Platform:"linux\/\w+"\}\n$/,
     );
     assert.equal(status, 0);
   });
@@ -161,7 +161,7 @@ describe('a configuration file that changes while it runs', { skip }, () => {
       assert.equal(configz['kubeproxy.config.k8s.io']?.['mode'], 'nftables');
       assert.deepEqual(configz['kubeproxy.config.k8s.io']['nodePortAddresses'], ['primary']);
       assert.equal((await page('/flagz')).status, 404);
-      assert.match((await page('/statusz')).body, /1\.36\.2/);
+      assert.match((await page('/statusz')).body, /1\.37\.2/);
 
       const put = await fetch('http://127.0.0.1:21249/debug/flags/v', { method: 'PUT', body: '3' });
       assert.equal(await put.text(), 'successfully set klog.logging.verbosity to 3\n');

@@ -472,7 +472,7 @@ ${extra}`;
       ['kubeproxyts_resource_watched', { resource: 'EndpointSlice' }],
       ['rest_client_requests_total', { code: '200', method: 'GET', host }],
       ['rest_client_request_duration_seconds_count', { verb: 'GET', host }],
-      ['kubernetes_build_info', { major: '1', minor: '36' }],
+      ['kubernetes_build_info', { major: '1', minor: '37' }],
       ['kubernetes_feature_enabled', { name: 'ComponentStatusz', stage: 'BETA' }],
       ['nodejs_eventloop_lag_p99_seconds'],
       ['process_cpu_seconds_total'],

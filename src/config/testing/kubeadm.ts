@@ -1,4 +1,4 @@
-/** What kubeadm v1.36 writes into the ConfigMap `kube-proxy`, under the key `config.conf`. */
+/** What kubeadm v1.37 writes into the ConfigMap `kube-proxy`, under the key `config.conf`. */
 export const kubeadmConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 bindAddress: 0.0.0.0
 bindAddressHardFail: false
