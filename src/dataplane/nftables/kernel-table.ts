@@ -39,8 +39,8 @@ const classMapsOf: Readonly<Record<string, readonly string[]>> = {
 export const slotMaps: readonly string[] = Object.keys(classMapsOf);
 
 /** Most slots, and most service ports, whose elements are held at a time, and read in one turn of the event loop. */
-const partSlots = 4_096;
-const partPorts = 1_024;
+const partSlots = 2_048;
+const partPorts = 512;
 
 /** Reads elements of a set by their keys; those that are not there are passed over. */
 export type ReadElements = (
