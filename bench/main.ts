@@ -81,19 +81,22 @@ async function measure(quick: boolean): Promise<Results> {
   if (!quick) pipelines.push(await pipeline(1, 5_006, 50), await pipeline(1, 44_125, 1));
   const programs = quick ? [] : [await run<ProgramResult>('program', 100, 10)];
   programs.push(await run<ProgramResult>('program', 10_000, 10, quick ? 5 : 20));
-  if (!quick) programs.push(await run<ProgramResult>('program', 50_000, 10));
+  if (!quick) {
+    programs.push(await run<ProgramResult>('program', 50_000, 10));
+    programs.push(await run<ProgramResult>('program', 44_125, 1));
+  }
   const dataPath = await run<DataPathResult>('data-path', 10, 5_000, ...(quick ? [] : [50_000]));
   const nft =
     missingNft() === false ? await run<NftPeersResult>('nft-peers', 10_000, 10, chainServices) : undefined;
   const verdictMap = await run<VerdictMapResult>('verdict-map', 50_000);
   const seconds = (performance.now() - start) / 1000;
-  return { version: 3, quick, machine, seconds, pipelines, programs, dataPath, nft, verdictMap };
+  return { version: 4, quick, machine, seconds, pipelines, programs, dataPath, nft, verdictMap };
 }
 
 function load(file: string): Results {
   const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
   const { version } = results as { readonly version: number };
-  if (version !== 3) throw new Error(`${file} was not written by this version of the benchmarks`);
+  if (version !== 4) throw new Error(`${file} was not written by this version of the benchmarks`);
   return results;
 }
 

@@ -47,6 +47,8 @@ export interface ProgramResult {
   readonly endpoints: number;
   /** Bare process: `--version`, median of five, milliseconds. */
   readonly versionMs: number;
+  /** A process that only reads the lists (reader.ts), from its start to its end: median of three, milliseconds. */
+  readonly readMs: number;
   /** From process start to the last acknowledgement of the kernel, empty table before. */
   readonly coldMs: number;
   /** From kill -9 and start to the kernel's state compared, nothing changed meanwhile. */
@@ -78,6 +80,8 @@ const tickMs = 10;
 const program = fileURLToPath(new URL('../../bin/kube-proxy', import.meta.url));
 const apiServer = fileURLToPath(new URL('../test/apiserver/main.js', import.meta.url));
 
+const reader = fileURLToPath(new URL('./reader.js', import.meta.url));
+
 const adopted = /"Kernel state compared and completed".*"family":"IPv6"/;
 
 function startProxy(url: string): ChildProcess {
@@ -91,14 +95,15 @@ function startProxy(url: string): ChildProcess {
   ]);
 }
 
-async function versionTime(): Promise<number> {
-  const times: number[] = [];
-  for (let i = 0; i < 5; i++) {
+/** Median of a process from its start to its end, milliseconds. */
+async function lifetime(times: number, file: string, args: readonly string[]): Promise<number> {
+  const taken: number[] = [];
+  for (let i = 0; i < times; i++) {
     const begin = performance.now();
-    await ended(start(program, ['--version']));
-    times.push(performance.now() - begin);
+    await ended(start(file, args));
+    taken.push(performance.now() - begin);
   }
-  return percentile(times, 0.5);
+  return percentile(taken, 0.5);
 }
 
 /** Changes of slices that make up a cluster: the first endpoint of one after the other goes, and comes back. */
@@ -222,7 +227,7 @@ async function repairs(kernel: NftablesConnection, probe: Probe, writer: ProbeWr
 async function main(services: number, endpoints: number, churnSeconds: number): Promise<ProgramResult> {
   const impossible = enterNetworkNamespace();
   if (impossible !== false) throw new Error(impossible);
-  const versionMs = await versionTime();
+  const versionMs = await lifetime(5, program, ['--version']);
   const probe = await Probe.open();
 
   const size = ['--services', String(services), '--endpoints', String(endpoints)];
@@ -242,6 +247,7 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
   const kernel = NftablesConnection.open();
   const generation = (): number => kernel.getGeneration().id;
 
+  const readMs = await lifetime(3, process.execPath, [reader, url]);
   const coldStart = performance.now();
   let proxy = startProxy(url);
   await line(proxy, 'stderr', adopted);
@@ -299,6 +305,7 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
     services,
     endpoints,
     versionMs,
+    readMs,
     coldMs,
     restartMs,
     restartWrites,

@@ -18,7 +18,7 @@ export interface Machine {
 
 export interface Results {
   /** Of the file's shape. */
-  readonly version: 3;
+  readonly version: 4;
   readonly quick: boolean;
   readonly machine: Machine;
   /** Seconds that the run took. */

@@ -1,0 +1,157 @@
+/** How long the program keeps others waiting in a large cluster: probes, pages, and the change that comes next. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { spawn } from 'node:child_process';
+import { Batch, NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { clusterObjects } from '../apiserver/generate.js';
+import { ApiServer } from '../apiserver/server.js';
+import { patiently } from '../patience.js';
+import type { LongestTurn } from './event-loop-prober.js';
+import { Child, kubeconfigFor, ownNode, program } from './node.js';
+
+const skip = enterNetworkNamespace();
+const size = { services: 10_000, endpoints: 10, nodes: 100 };
+/** 20 ms on a machine of its own; a third more where two processors are shared with other tests. */
+const longestMs = patiently(27);
+const prober = join(dirname(fileURLToPath(import.meta.url)), 'event-loop-prober.js');
+
+type Slice = Record<string, unknown> & { readonly endpoints: readonly unknown[] };
+
+describe(
+  `no turn of the event loop is long, ${size.services} Services with ${size.endpoints} endpoints`,
+  { skip },
+  () => {
+    const folder = mkdtempSync(join(tmpdir(), 'kpp-loop-'));
+    const report = join(folder, 'turns');
+    const slices: Slice[] = [];
+    let server: ApiServer;
+    let proxy: Child;
+    let kernel: NftablesConnection;
+    let idle = 0;
+
+    before(async () => {
+      writeFileSync(report, '');
+      server = await ApiServer.start();
+      server.store.put(ownNode);
+      for (const object of clusterObjects(size)) {
+        server.store.put(object);
+        if (object['kind'] === 'EndpointSlice') slices.push(object as Slice);
+      }
+      proxy = new Child(
+        spawn(
+          program,
+          [
+            `--kubeconfig=${kubeconfigFor(server.url, folder)}`,
+            '--proxy-mode=nftables',
+            '--hostname-override=alder',
+            '--cluster-cidr=10.128.0.0/9',
+            '--full-check-period=0s',
+          ],
+          {
+            stdio: ['ignore', 'pipe', 'pipe'],
+            env: { ...process.env, EVENT_LOOP_REPORT: report, NODE_OPTIONS: `--import=${prober}` },
+          },
+        ),
+      );
+      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 60_000);
+      kernel = NftablesConnection.open();
+      await sleep(3000);
+      const from = Date.now();
+      await sleep(2000);
+      idle = longestSince(from);
+    });
+    after(async () => {
+      kernel.close();
+      proxy.kill('SIGKILL');
+      await proxy.end();
+      await server.close();
+      rmSync(folder, { recursive: true });
+    });
+
+    const longestSince = (from: number): number => {
+      const turns = readFileSync(report, 'utf8')
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as LongestTurn)
+        .filter(({ at }) => at >= from);
+      assert.ok(turns.length > 0, 'the prober is alive');
+      return Math.max(...turns.map(({ milliseconds }) => milliseconds));
+    };
+
+    /** Does something, waits until the program is quiet again, and wants no long turn on the way. */
+    const measured = async (
+      t: TestContext,
+      work: () => void | Promise<void>,
+      quietAfterMs: number,
+    ): Promise<void> => {
+      const from = Date.now();
+      await work();
+      await sleep(patiently(quietAfterMs));
+      const longest = longestSince(from);
+      t.diagnostic(`longest turn ${longest.toFixed(1)} ms of processor, idle ${idle.toFixed(1)} ms`);
+      assert.ok(longest > idle, 'something was done');
+      assert.ok(longest <= longestMs, `${longest.toFixed(1)} ms, at most ${longestMs} ms`);
+    };
+
+    const change = (batch: (batch: Batch) => void): void => {
+      const all = new Batch('ip', 'kube-proxy');
+      batch(all);
+      kernel.commit(all);
+    };
+
+    test('endpoints come and go', async (t) => {
+      await measured(
+        t,
+        async () => {
+          for (let i = 0; i < 200; i++) {
+            const slice = slices[i % 100];
+            if (slice !== undefined)
+              server.store.put({ ...slice, endpoints: slice.endpoints.slice(i < 100 ? 1 : 0) });
+            await sleep(5);
+          }
+        },
+        1000,
+      );
+    });
+
+    test('SIGHUP: everything is compared', async (t) => {
+      await measured(
+        t,
+        () => {
+          proxy.kill('SIGHUP');
+        },
+        5000,
+      );
+    });
+
+    test('another program adds a chain: everything is compared', async (t) => {
+      await measured(
+        t,
+        () => {
+          change((batch) => {
+            batch.addChain('not-ours');
+          });
+        },
+        5000,
+      );
+    });
+
+    test('the table is deleted', async (t) => {
+      await measured(
+        t,
+        () => {
+          change((batch) => {
+            batch.deleteTable();
+          });
+        },
+        5000,
+      );
+    });
+  },
+);
