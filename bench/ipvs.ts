@@ -183,7 +183,6 @@ function openFamily(): IpvsFamily {
     {
       nft: NftablesConnection.open(),
       ipvs: IpvsConnection.open(),
-      observer: IpvsConnection.open(),
       addresses: new KernelServiceInterface(RouteConnection.open(), 'ip'),
     },
     {
