@@ -183,6 +183,7 @@ function openFamily(): IpvsFamily {
     {
       nft: NftablesConnection.open(),
       ipvs: IpvsConnection.open(),
+      observer: IpvsConnection.open(),
       addresses: new KernelServiceInterface(RouteConnection.open(), 'ip'),
     },
     {

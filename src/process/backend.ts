@@ -69,6 +69,7 @@ function openIpvsBackend(options: BackendOptions): Backend {
     const side = {
       nft: openNftables(),
       ipvs: openIpvs(),
+      observer: openIpvs(),
       addresses: new KernelServiceInterface(RouteConnection.open(), family === 'IPv4' ? 'ip' : 'ip6'),
     };
     const dataplane = new IpvsFamily(side, dataplaneOptions(family), {

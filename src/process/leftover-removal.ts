@@ -4,7 +4,6 @@
  * mode ipvs left are waited for.
  */
 import { Report, type Outcome } from '../leftovers/index.js';
-import { guarded } from '../callbacks/guarded.js';
 import type { Logger } from '../log/logger.js';
 
 /** Pauses before the second and later attempts; after the last one it is left to `--cleanup`. */
@@ -33,12 +32,10 @@ export class LeftoverRemoval {
   /** What was said already: another attempt meets most of it again. */
   private readonly told = new Set<string>();
 
-  private readonly tryNow = guarded('remove leftovers', () => this.attempt());
-
   constructor(private readonly options: LeftoverRemovalOptions) {}
 
   start(): void {
-    if (!this.stopped) this.tryNow();
+    void this.attempt();
   }
 
   /** Now and then: connections that mode ipvs left end one after the other. */
@@ -77,7 +74,9 @@ export class LeftoverRemoval {
       return;
     }
     log.info('Removing what another mode had left is tried again', { seconds: pause / 1000 });
-    this.timer = setTimeout(this.tryNow, pause).unref();
+    this.timer = setTimeout(() => {
+      void this.attempt();
+    }, pause).unref();
   }
 
   private tell(outcomes: readonly Outcome[]): void {

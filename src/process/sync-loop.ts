@@ -94,7 +94,6 @@ export class SyncLoop {
   /** When the timer will go off (performance.now()); Infinity: it is not set. */
   private timerDue = Infinity;
   private running: Promise<void> | undefined;
-  private readonly checksUnderWay = new Set<Promise<void>>();
   private requested = false;
   private stopped = false;
   private lastEnd = -Infinity;
@@ -130,6 +129,11 @@ export class SyncLoop {
     this.schedule();
   }
 
+  /** Something was deferred outside a sync. */
+  requestDeferred(): void {
+    this.schedule();
+  }
+
   /** The kernel no longer holds what it should: compare everything. */
   requestAdoption(family: IPFamily): void {
     for (const run of this.runs) {
@@ -144,13 +148,7 @@ export class SyncLoop {
   /** Look whether the kernel holds what it should, although nothing speaks for damage. */
   requestCheck(family: IPFamily): void {
     for (const run of this.runs) {
-      if (run.dataplane.family !== family || run.verifying || this.stopped) continue;
-      const check = this.check(run)
-        .catch((error: unknown) => {
-          this.options.log.error('What a look at the kernel found could not be told', error, { family });
-        })
-        .finally(() => this.checksUnderWay.delete(check));
-      this.checksUnderWay.add(check);
+      if (run.dataplane.family === family && !run.verifying && !this.stopped) void this.check(run);
     }
   }
 
@@ -198,11 +196,11 @@ export class SyncLoop {
     });
   }
 
-  /** Ends after the sync and the checks that are running, if any: then nobody uses the dataplanes. */
+  /** Ends after the sync that is running, if any. */
   async stop(): Promise<void> {
     this.stopped = true;
     clearTimeout(this.timer);
-    await Promise.all([this.running, ...this.checksUnderWay]);
+    await this.running;
   }
 
   /** It may be told to stop while something else is waited for. */
@@ -246,16 +244,12 @@ export class SyncLoop {
       const paused = now - this.lastEnd > 2 * this.options.minSyncPeriodMs;
       this.inARow = paused ? 0 : this.inARow + 1;
     }
-    this.running = (onlyDeferred ? this.deleteDeferred() : this.sync())
-      .catch((error: unknown) => {
-        this.failed(error);
-      })
-      .finally(() => {
-        this.running = undefined;
-        // What changes next does not wait for these.
-        if (!onlyDeferred) this.lastEnd = performance.now();
-        this.schedule();
-      });
+    this.running = (onlyDeferred ? this.deleteDeferred() : this.sync()).finally(() => {
+      this.running = undefined;
+      // What changes next does not wait for these.
+      if (!onlyDeferred) this.lastEnd = performance.now();
+      this.schedule();
+    });
   }
 
   /** Milliseconds from the end of a sync to the start of the next one. */
@@ -300,16 +294,6 @@ export class SyncLoop {
     }
   }
 
-  /** Something failed that is nobody's in particular: what was taken from the model may not have reached the kernel. */
-  private failed(error: unknown): void {
-    this.options.log.error('A sync failed; everything is compared', error);
-    for (const run of this.runs) {
-      run.needsAdoption = true;
-      run.retryAt = performance.now() + run.retryMs;
-      run.retryMs = Math.min(run.retryMs * 2, this.options.syncPeriodMs);
-    }
-  }
-
   private async sync(): Promise<void> {
     const { log, metrics } = this.options;
     let changes = this.takeChanges();
@@ -350,11 +334,7 @@ export class SyncLoop {
   /** What the model has to say; at the start, when everything is compared afterwards, as much as one turn has time for. */
   private takeChanges(): ModelChanges {
     const changes = this.options.model.takeChanges(this.started ? Infinity : servicesPerTurn);
-    try {
-      this.options.onChanges(changes);
-    } catch (error) {
-      this.options.log.error('What changed beside the service ports could not be taken over', error);
-    }
+    this.options.onChanges(changes);
     for (const run of this.runs) this.noteChanges(run, changes);
     return changes;
   }

@@ -1,9 +1,9 @@
 /** A part of a change on its way into the kernel, and how to take back what it assumes in our own memory. */
 import type { AddressPlan } from './footprint.js';
 
-/** Virtual servers in one transaction; between two, the event loop has its turn. Some 20 ms of the kernel's time. */
-const serversPerDraft = 2_000;
-const endpointsPerDraft = 10_000;
+/** Virtual servers in one transaction; between two, the event loop has its turn. Some 10 ms with the kernel's time. */
+export const serversPerDraft = 400;
+const endpointsPerDraft = 2_000;
 
 export class Draft {
   /** By virtual server that may change: what stood for its address before. */
@@ -13,6 +13,8 @@ export class Draft {
   /** Addresses that may come or go. */
   readonly ips = new Set<string>();
   readonly hairpins = new Set<string>();
+  /** Virtual servers by mark that were made before the rules that lead to them. */
+  earlyMarks: readonly string[] = [];
   endpoints = 0;
   /** The rules are in the kernel. */
   isCommitted = false;

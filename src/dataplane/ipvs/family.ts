@@ -2,10 +2,20 @@
  * Mode ipvs for one family: virtual servers in IPVS, their addresses on an interface, and beside them the tables of
  * layout.ts. What a service port wants of them is in footprint.ts, how endpoints come and go in server-state.ts.
  *
- * A change is written in this order: rules, virtual servers of new addresses, these addresses, other virtual servers. So a
- * new address answers only when everything behind it is there, and a new port of an old one not before what changed with it;
- * what goes is refused first.
+ * Rules change in one step, each message to IPVS is a step of its own. A change is written in this order:
+ *
+ * 1. new virtual servers by mark, which nothing leads to yet;
+ * 2. rules: all that is new, the refusals among it, and whatever admits packets that nobody serves any longer. A new port of
+ *    an old address is refused at first;
+ * 3. virtual servers of new addresses, then these addresses;
+ * 4. other virtual servers, in place: endpoints come before others go;
+ * 5. rules: refusals that go;
+ * 6. some time later (deferred.ts) what packets may still look for that are under way.
+ *
+ * So a packet is treated as before the change or as afterwards, a new address answers only when everything behind it is
+ * there, and a new port of an old one not before what changed with it.
  */
+import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { cidrContains, isLoopback } from '../../model/addresses.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
@@ -17,13 +27,15 @@ import { intervalElements } from '../nft/intervals.js';
 import { addressBytes } from '../nft/keys.js';
 import { nftFamily } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
-import { Draft } from './draft.js';
+import { DeferredDeletions, elementId } from './deferred.js';
+import { Draft, serversPerDraft } from './draft.js';
 import {
   commentOf,
   elementsOf,
   emptyFootprint,
   footprintOf,
   needsMark,
+  serverId,
   type AddressPlan,
   type Element,
   type Footprint,
@@ -34,12 +46,12 @@ import { KernelFilter } from './kernel-filter.js';
 import type { AddressChange, IpvsKernel, ServiceInterface } from './kernel.js';
 import { chainDefinitions, setDefinitions, tableComment } from './layout.js';
 import { isOurMark, Marks } from './marks.js';
-import { chains, sets, tableName } from './names.js';
+import { chains, maps, sets, tableName } from './names.js';
 import { schedulerNamed } from './schedulers.js';
 import { Tally } from './tally.js';
 import { bytes, Transaction } from './transaction.js';
 import { VirtualServers } from './virtual-servers.js';
-import type { CheckedFamily } from './watch.js';
+import type { CheckedFamily, CheckOptions } from './watch.js';
 
 export interface IpvsOptions {
   /** As the kernel knows it. */
@@ -59,6 +71,8 @@ export interface IpvsOptions {
 export interface IpvsKernelSide {
   readonly nft: NftablesConnection;
   readonly ipvs: IpvsKernel;
+  /** Another connection to IPVS, which is busy for as long as everything is listed. */
+  readonly observer: IpvsKernel;
   readonly addresses: ServiceInterface;
 }
 
@@ -76,6 +90,20 @@ interface Step {
   readonly name: string;
   readonly next: ServicePort | undefined;
 }
+
+/** To whom addresses (by id) pass in the change that is under way: keys of service ports. */
+interface Heirs {
+  readonly services: Map<string, string>;
+  readonly nodePorts: Map<string, string>;
+}
+
+/** An element that was found and that nobody wants. */
+type Leftover = Pick<Element, 'set' | 'key'>;
+
+/** Service ports between two turns of the event loop, where nothing is written. */
+const portsPerTurn = 500;
+/** Elements of one transaction that deletes what nobody wants. */
+const deletionsPerTurn = 2_000;
 
 export class IpvsFamily implements Dataplane, CheckedFamily {
   readonly family: IPFamily;
@@ -103,6 +131,11 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   private kernel: KernelFilter | undefined;
   /** Virtual servers whose elements were compared. */
   private readonly compared = new Set<string>();
+  /** Until their heirs have claimed them, addresses stay with whom they were. */
+  private readonly heirs: Heirs = { services: new Map(), nodePorts: new Map() };
+  private readonly deferred = new DeferredDeletions();
+  /** Service ports whose node ports are still to follow the addresses of the node. */
+  private readonly toMove = new Set<string>();
   private baseWritten = false;
   private adopted = false;
 
@@ -137,7 +170,47 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       })),
       ...changes.upserted.map((port) => ({ key: port.key, name: port.name, next: port })),
     ];
-    await this.runInTurns(steps, tally);
+    try {
+      await this.findHeirs(changes);
+      await this.runInTurns(steps, tally);
+      const heirs = new Set([...this.heirs.services.values(), ...this.heirs.nodePorts.values()]);
+      const failure = tally.failures.find(({ key }) => heirs.has(key));
+      if (failure !== undefined)
+        throw new TableDamagedError(
+          `${failure.servicePort} can't have an address that was another service port's; comparing everything: ${failure.error.message}`,
+          { cause: failure.error },
+        );
+    } finally {
+      this.heirs.services.clear();
+      this.heirs.nodePorts.clear();
+    }
+    return tally;
+  }
+
+  get deferredDueAt(): number | undefined {
+    if (!this.adopted) return undefined;
+    return this.toMove.size > 0 ? 0 : this.deferred.dueAt;
+  }
+
+  async deleteDeferred(now: number): Promise<ApplyReport> {
+    const tally = new Tally();
+    await nextTurn();
+    if (!this.adopted) return tally;
+    if (this.toMove.size > 0) this.moveSome(tally);
+    const tx = this.begin();
+    for (const { set, key } of this.deferred.takeDueElements(now)) tx.delete(set, key);
+    try {
+      this.commit(tx, tally);
+    } catch (error) {
+      this.assertTable(error);
+      throw error;
+    }
+    const marks = this.deferred.takeDueMarks(now);
+    this.servers.write(
+      marks.map((mark) => serverId({ family: this.nft, fwmark: mark })),
+      tally,
+    );
+    for (const mark of marks) this.marks.release(mark);
     return tally;
   }
 
@@ -186,16 +259,24 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return this.bound.has(ip);
   }
 
-  /** Looks whether IPVS and the service interface are as we left them. @throws TableDamagedError */
-  check(): void {
-    if (!this.adopted) return;
-    this.servers.verify();
-    this.verifyAddresses();
+  /**
+   * Looks whether IPVS and the service interface are as we left them.
+   * @throws TableDamagedError
+   */
+  async check({ addresses, signal }: CheckOptions): Promise<void> {
+    if (this.adopted) await this.servers.verify(this.side.observer, signal);
+    if (this.isAdopted() && addresses) this.verifyAddresses();
+  }
+
+  /** It may be compared anew while something else is waited for. */
+  private isAdopted(): boolean {
+    return this.adopted;
   }
 
   close(): void {
     this.side.nft.close();
     this.servers.close();
+    this.side.observer.close();
     this.side.addresses.close();
   }
 
@@ -226,6 +307,8 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
         if (draft.isCommitted) throw error;
         draft.rollBack();
         this.kernel?.rollBack();
+        // Nothing leads to them.
+        this.servers.write(draft.earlyMarks, tally);
         if (!built) {
           // The step at `to` can't be put into bytes; those before it can.
           yield* this.run(steps.slice(from, to), tally);
@@ -270,12 +353,12 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     const old = before?.footprint ?? emptyFootprint;
     const mark = this.markFor(draft, before, next);
     const now = next === undefined ? emptyFootprint : footprintOf(next, mark, this.context);
-    this.moveClaims(draft, this.services, key, old.services, now.services, (ip, by) => {
+    this.moveClaims(draft, 'services', key, old.services, now.services, (ip, by) => {
       draft.count(this.addressUse, ip, by);
     });
     for (const plans of [old.services, now.services])
       for (const { address } of plans.values()) draft.ips.add(address.ip);
-    this.moveClaims(draft, this.nodePorts, key, old.nodePorts, now.nodePorts);
+    this.moveClaims(draft, 'nodePorts', key, old.nodePorts, now.nodePorts);
     for (const server of [old.byMark, now.byMark]) if (server !== undefined) draft.marks.add(server.id);
     if (old.byMark !== undefined && old.byMark.id !== now.byMark?.id)
       draft.note(this.byMark, old.byMark.id, undefined);
@@ -298,7 +381,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     if (needs && had !== 0) return had;
     if (had !== 0)
       draft.onSuccess(() => {
-        this.marks.release(had);
+        this.deferred.addMark(had, performance.now());
       });
     if (!needs) return 0;
     const known = this.knownMark(next);
@@ -323,16 +406,19 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   /** @param onUse called when an address gets a virtual server more or less */
   private moveClaims(
     draft: Draft,
-    claims: Map<string, AddressPlan>,
+    kind: 'services' | 'nodePorts',
     key: string,
     old: ReadonlyMap<string, AddressPlan>,
     now: ReadonlyMap<string, AddressPlan>,
     onUse?: (ip: string, by: 1 | -1) => void,
   ): void {
+    const claims = this[kind];
     for (const [id, plan] of old) {
       this.touch(draft, id);
-      // An address that has moved on to another service port meanwhile is that one's.
+      // An address that has moved on to another service port meanwhile is that one's, …
       if (now.has(id) || claims.get(id)?.server.owner.key !== key) continue;
+      // … and one that will do so stays until then.
+      if ((this.heirs[kind].get(id) ?? key) !== key) continue;
       draft.note(claims, id, undefined);
       onUse?.(plan.address.ip, -1);
     }
@@ -340,6 +426,27 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       this.touch(draft, id);
       if (!claims.has(id)) onUse?.(plan.address.ip, 1);
       draft.note(claims, id, plan);
+    }
+  }
+
+  /** Notes which addresses pass from one service port to another: a large change is written in parts. */
+  private async findHeirs({ upserted, removed }: FamilyChanges): Promise<void> {
+    if (upserted.length + removed.length < 2) return;
+    for (const [at, port] of upserted.entries()) {
+      if (at % portsPerTurn === portsPerTurn - 1) await nextTurn();
+      let footprint;
+      try {
+        footprint = footprintOf(port, 0, this.context);
+      } catch {
+        // It will be named when it is to be written.
+        continue;
+      }
+      for (const kind of ['services', 'nodePorts'] as const) {
+        for (const id of footprint[kind].keys()) {
+          const owner = this[kind].get(id)?.server.owner.key;
+          if (owner !== undefined && owner !== port.key) this.heirs[kind].set(id, port.key);
+        }
+      }
     }
   }
 
@@ -373,11 +480,22 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     const nodePortAddresses = this.selectNodePortAddresses(addresses);
     if (nodePortAddresses.join() === this.context.nodePortAddresses.join()) return;
     this.context = { ...this.context, nodePortAddresses };
+    this.toMove.clear();
     if (!this.adopted) return;
+    for (const [key, { port }] of this.ports)
+      if (port.addresses.some(({ kind }) => kind === 'NodePort')) this.toMove.add(key);
+    this.moveSome(tally);
+  }
+
+  /** Lets some node ports follow the addresses of the node; the others are left to deleteDeferred(). */
+  private moveSome(tally: Tally): void {
+    const most = Math.ceil(serversPerDraft / Math.max(1, this.context.nodePortAddresses.length));
     const steps: Step[] = [];
-    for (const [key, { port }] of this.ports) {
-      if (port.addresses.some(({ kind }) => kind === 'NodePort'))
-        steps.push({ key, name: port.name, next: port });
+    for (const key of this.toMove) {
+      if (steps.length === most) break;
+      this.toMove.delete(key);
+      const port = this.ports.get(key)?.port;
+      if (port !== undefined) steps.push({ key, name: port.name, next: port });
     }
     const parts = this.run(steps, tally);
     while (parts.next().done !== true);
@@ -406,52 +524,164 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     tally.elementsDeleted += tx.deleted;
   }
 
-  /** Makes the kernel follow: rules in one transaction, then virtual servers and addresses. */
-  private write(draft: Draft, tally: Tally, tx = this.begin()): void {
+  /**
+   * Makes the kernel follow, in the order that is told at the head of this file.
+   * @param whole replaces the table, so everything goes into it at once
+   */
+  private write(draft: Draft, tally: Tally, whole?: Transaction): void {
     this.kernel?.checkpoint();
-    for (const [id, before] of draft.before) this.writeElements(draft, tx, before, this.planFor(id));
+    const marks = [...draft.marks].filter((id) => this.byMark.has(id));
+    const [known, early]: [string[], string[]] = [[], []];
+    for (const id of marks) (this.servers.has(id) ? known : early).push(id);
+    draft.earlyMarks = early;
+    this.servers.write(early, tally);
+
+    const tx = whole ?? this.begin();
+    const opening = this.begin();
+    for (const [id, before] of draft.before) {
+      const now = this.planFor(id);
+      this.writeElements(draft, { tx, opening }, before, now);
+      if (now !== undefined && before === undefined && whole === undefined && this.isToBeRefused(now)) {
+        const element = { set: sets.rejectedIPs, key: id, value: undefined, comment: undefined };
+        this.addElement(draft, tx, element);
+        opening.delete(element.set, element.key);
+      }
+    }
+    this.writeHairpins(draft, tx);
+    if (whole !== undefined) this.addBoundElements(draft, tx);
+    this.commit(tx, tally);
+    draft.done();
+
+    const [unbound, others] = this.byAddress(draft, known);
+    this.servers.write(unbound, tally);
+    const binding = this.begin();
+    this.addBoundElements(draft, binding);
+    this.commit(binding, tally);
+    this.bindAddresses(draft.ips, tally);
+    this.servers.write(others, tally);
+    this.commit(opening, tally);
+    this.releaseAddresses(draft.ips, tally);
+  }
+
+  /** A new port of an address that can be reached already: a process of this host may listen there. */
+  private isToBeRefused({ server: { id }, address: { ip, kind, fallback } }: AddressPlan): boolean {
+    const isReachable = kind === 'NodePort' || !this.isToBind(ip);
+    return isReachable && fallback !== 'reject' && this.kernel?.had(sets.serviceIPs, id) !== true;
+  }
+
+  private writeHairpins(draft: Draft, tx: Transaction): void {
     for (const key of draft.hairpins) {
       const wanted = this.hairpinUse.has(key);
       if (wanted === this.hairpins.has(key)) continue;
-      this.writeMembership(draft, tx, this.hairpins, { set: sets.hairpin, key }, key, wanted);
+      if (wanted) {
+        this.writeMembership(draft, tx, this.hairpins, { set: sets.hairpin, key }, key);
+        continue;
+      }
+      this.hairpins.delete(key);
+      draft.onFailure(() => this.hairpins.add(key));
+      this.defer(draft, { set: sets.hairpin, key, value: undefined, comment: undefined });
     }
-    for (const ip of draft.ips) {
-      if (!this.wantsBound(ip) || this.boundElements.has(ip)) continue;
-      this.addBoundElement(draft, tx, ip);
-    }
-    this.commit(tx, tally);
-    draft.done();
-    const [unbound, others] = this.byAddress(draft);
-    this.servers.write(unbound, tally);
-    this.bindAddresses(draft.ips, tally);
-    this.servers.write(others, tally);
-    this.releaseAddresses(draft.ips, tally);
+  }
+
+  private addBoundElements(draft: Draft, tx: Transaction): void {
+    for (const ip of draft.ips)
+      if (this.wantsBound(ip) && !this.boundElements.has(ip)) this.addBoundElement(draft, tx, ip);
   }
 
   private writeElements(
     draft: Draft,
-    tx: Transaction,
+    to: { readonly tx: Transaction; readonly opening: Transaction },
     before: AddressPlan | undefined,
     now: AddressPlan | undefined,
   ): void {
     if (before === now) return;
-    const id = ({ set, key }: Element): string => `${set}\0${key}`;
-    const old = new Map((before === undefined ? [] : elementsOf(before)).map((e) => [id(e), e]));
+    const { tx } = to;
+    const old = new Map((before === undefined ? [] : elementsOf(before)).map((e) => [elementId(e), e]));
     for (const element of now === undefined ? [] : elementsOf(now)) {
-      const previous = old.get(id(element));
-      old.delete(id(element));
+      const id = elementId(element);
+      const previous = old.get(id);
+      old.delete(id);
       if (previous === undefined) {
         this.ensureSourceRangeSet(draft, tx, element.set);
-        this.addElement(tx, element);
+        const waits = element.set === sets.localIPs && this.servesOutsidersElsewhere(before, now);
+        this.addElement(draft, waits ? to.opening : tx, element);
       } else if (previous.value !== element.value || previous.comment !== element.comment) {
         tx.replace(element);
       }
     }
-    for (const { set, key } of old.values()) tx.delete(set, key);
+    for (const element of old.values()) this.dropElement(draft, to, element, before, now);
+    this.dropFormerList(to, now);
+  }
+
+  /** Outsiders are masqueraded for as long as they may be sent to other nodes. */
+  private servesOutsidersElsewhere(before: AddressPlan | undefined, now: AddressPlan | undefined): boolean {
+    if (now === undefined || now.address.fallback === 'drop') return false;
+    const { kernel } = this;
+    const { id } = now.server;
+    return (
+      before !== undefined || (kernel?.had(sets.serviceIPs, id) === true && !kernel.had(sets.localIPs, id))
+    );
+  }
+
+  /**
+   * Packets look the sets up one after the other: service-ips first, the source ranges behind firewall-ips, external-ips and
+   * dropped-local-ips behind local-ips.
+   */
+  private dropElement(
+    draft: Draft,
+    { tx, opening }: { readonly tx: Transaction; readonly opening: Transaction },
+    element: Element,
+    before: AddressPlan | undefined,
+    now: AddressPlan | undefined,
+  ): void {
+    const { set, key } = element;
+    if (now === undefined) {
+      (set === sets.serviceIPs ? tx : opening).delete(set, key);
+    } else if (set === sets.localIPs) {
+      // Whoever is masqueraded may be sent to other nodes; whoever is dropped is not sent anywhere.
+      (before?.address.fallback === 'drop' ? opening : tx).delete(set, key);
+    } else if (sourceRangePrefix(set) === undefined) {
+      const isLate =
+        set === sets.externalIPs || (set === sets.droppedLocalIPs && now.address.policy !== 'Local');
+      if (isLate) this.defer(draft, element);
+      else opening.delete(set, key);
+    } else if (now.address.sourceRanges === undefined || now.server.owner.key === before?.server.owner.key) {
+      this.defer(draft, element);
+    } else {
+      // Not a moment longer: these were allowed to use another Service.
+      opening.delete(set, key);
+    }
+  }
+
+  /** While the kernel is compared: the same for what an earlier process has left of policy Local. */
+  private dropFormerList(
+    { tx, opening }: { readonly tx: Transaction; readonly opening: Transaction },
+    now: AddressPlan | undefined,
+  ): void {
+    const { kernel } = this;
+    if (kernel === undefined || now === undefined) return;
+    const key = now.server.id;
+    if (elementsOf(now).some(({ set }) => set === sets.localIPs)) return;
+    if (kernel.take(sets.localIPs, bytes(key), undefined) === 'absent') return;
+    (kernel.had(sets.droppedLocalIPs, key) ? opening : tx).delete(sets.localIPs, key);
+  }
+
+  private defer(draft: Draft, element: Element): void {
+    draft.onSuccess(() => {
+      this.deferred.add(element, performance.now());
+    });
   }
 
   /** Adds an element that we have not written: it may be there from an earlier process. */
-  private addElement(tx: Transaction, element: Element): void {
+  private addElement(draft: Draft, tx: Transaction, element: Element): void {
+    const leaving = this.deferred.take(element);
+    if (leaving !== undefined) {
+      draft.onFailure(() => {
+        this.deferred.add(leaving, performance.now());
+      });
+      if (leaving.value !== element.value) tx.replace(element);
+      return;
+    }
     const value = element.value === undefined ? undefined : bytes(element.value);
     const found = this.kernel?.take(element.set, bytes(element.key), value, element.comment) ?? 'absent';
     if (found === 'absent') tx.add(element);
@@ -460,7 +690,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   private addBoundElement(draft: Draft, tx: Transaction, ip: string): void {
     const element = { set: sets.boundIPs, key: addressBytes(ip) };
-    this.writeMembership(draft, tx, this.boundElements, element, ip, true);
+    this.writeMembership(draft, tx, this.boundElements, element, ip);
   }
 
   private writeMembership(
@@ -469,17 +699,10 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     members: Set<string>,
     { set, key }: Pick<Element, 'set' | 'key'>,
     member: string,
-    wanted: boolean,
   ): void {
-    if (wanted) {
-      this.addElement(tx, { set, key, value: undefined, comment: undefined });
-      members.add(member);
-      draft.onFailure(() => members.delete(member));
-    } else {
-      tx.delete(set, key);
-      members.delete(member);
-      draft.onFailure(() => members.add(member));
-    }
+    this.addElement(draft, tx, { set, key, value: undefined, comment: undefined });
+    members.add(member);
+    draft.onFailure(() => members.delete(member));
   }
 
   private ensureSourceRangeSet(draft: Draft, tx: Transaction, set: string): void {
@@ -509,15 +732,17 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   }
 
   /** Ids of virtual servers that may change: of addresses that are still to be bound, and all others. */
-  private byAddress({ before, marks }: Draft): readonly [unbound: string[], others: string[]] {
+  private byAddress(
+    { before }: Draft,
+    marks: readonly string[],
+  ): readonly [unbound: string[], others: string[]] {
     const [unbound, others]: [string[], string[]] = [[], []];
     for (const id of before.keys()) {
       const ip = this.services.get(id)?.address.ip;
       (ip !== undefined && this.isToBind(ip) ? unbound : others).push(id);
     }
-    // A new address may be served by mark.
-    (unbound.length > 0 ? unbound : others).push(...marks);
-    return [unbound, others];
+    // A new address may be served by mark, and so may be who loses endpoints elsewhere.
+    return unbound.length > 0 ? [[...marks, ...unbound], others] : [unbound, [...marks, ...others]];
   }
 
   private bindAddresses(ips: Iterable<string>, tally: Tally): void {
@@ -592,7 +817,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     for (const ip of this.side.addresses.open()) this.bound.add(ip);
     this.kernel = kernel;
     try {
-      const steps = this.claimAll(wanted, tally);
+      const steps = await this.claimAll(wanted, tally);
       this.servers.readAll();
       const tx = this.begin();
       if (found === 'foreign') tx.batch.deleteTable();
@@ -626,12 +851,16 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     ])
       memory.clear();
     this.marks = new Marks();
+    this.deferred.clear();
+    this.toMove.clear();
   }
 
   /** Who has which address is settled before anything is written: it must not change hands in between. */
-  private claimAll(wanted: Iterable<ServicePort>, tally: Tally): Step[] {
+  private async claimAll(wanted: Iterable<ServicePort>, tally: Tally): Promise<Step[]> {
     const steps: Step[] = [];
+    let at = 0;
     for (const port of wanted) {
+      if (++at % portsPerTurn === 0) await nextTurn();
       const draft = new Draft();
       try {
         this.change(draft, port.key, port);
@@ -676,24 +905,68 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     tally: Tally,
   ): Promise<void> {
     const unwanted: string[] = [];
+    const marks: number[] = [];
     for (const [id, key] of this.servers.unclaimed()) {
-      const ours =
-        'fwmark' in key
-          ? isOurMark(key.fwmark)
-          : this.bound.has(key.address) || kernel.had(sets.serviceIPs, id) || isFormer(key);
-      if (ours && !this.isExcluded(key)) unwanted.push(id);
+      if (this.isExcluded(key)) continue;
+      if ('fwmark' in key) {
+        if (isOurMark(key.fwmark) && this.marks.claim(key.fwmark)) marks.push(key.fwmark);
+      } else if (this.bound.has(key.address) || kernel.had(sets.serviceIPs, id) || isFormer(key)) {
+        unwanted.push(id);
+      }
     }
+    for (const mark of marks) {
+      this.servers.learn(serverId({ family: this.nft, fwmark: mark }));
+      this.deferred.addMark(mark, performance.now());
+    }
+
+    const leftovers = [...kernel.leftovers()];
+    const admits = ({ set }: Leftover): boolean => set === sets.serviceIPs || set === maps.shortCircuits;
+    await this.deleteElements(leftovers.filter(admits), tally);
     this.servers.write(unwanted, tally);
     await nextTurn();
 
     const draft = new Draft();
     const tx = this.begin();
+    const stillBound = new Set<string>();
     for (const ip of this.servers.retiringAddresses()) {
       if (!this.bound.has(ip)) continue;
       this.addBoundElement(draft, tx, ip);
+      stillBound.add(addressBytes(ip));
     }
-    for (const { set, key } of kernel.leftovers()) tx.delete(set, key);
     this.commit(tx, tally);
+    const rest = leftovers.filter(
+      (one) => !admits(one) && !(one.set === sets.boundIPs && stillBound.has(one.key)),
+    );
+    for (const one of rest)
+      if (isSoughtLater(one.set))
+        this.deferred.add({ ...one, value: undefined, comment: undefined }, performance.now());
+    await this.deleteElements(
+      rest.filter(({ set }) => set !== sets.boundIPs && !isSoughtLater(set)),
+      tally,
+    );
     this.releaseAddresses(new Set(this.bound), tally);
+    await this.deleteElements(
+      rest.filter(({ set }) => set === sets.boundIPs),
+      tally,
+    );
   }
+
+  private async deleteElements(list: readonly Leftover[], tally: Tally): Promise<void> {
+    for (let from = 0; from < list.length; from += deletionsPerTurn) {
+      const tx = this.begin();
+      for (const { set, key } of list.slice(from, from + deletionsPerTurn)) tx.delete(set, key);
+      this.commit(tx, tally);
+      await nextTurn();
+    }
+  }
+}
+
+/** Packets come here from other sets: see dropElement(). */
+function isSoughtLater(set: string): boolean {
+  return (
+    set === sets.externalIPs ||
+    set === sets.droppedLocalIPs ||
+    set === sets.hairpin ||
+    sourceRangePrefix(set) !== undefined
+  );
 }

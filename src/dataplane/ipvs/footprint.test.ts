@@ -100,7 +100,7 @@ test('policy Local, external: outsiders meet the local endpoints, a mark leads o
     'service-ips 192.0.2.1 tcp 80 "shop/web"',
     'local-ips 192.0.2.1 tcp 80',
     'short-circuits 192.0.2.1 tcp 80 0x6b700005',
-    'dropped-ips 192.0.2.1 tcp 80',
+    'dropped-local-ips 192.0.2.1 tcp 80',
   ]);
   assert.deepEqual(plan?.server.endpoints, [L1]);
   assert.deepEqual(byMark?.key, { family: 'ip', fwmark: 0x6b700005 });

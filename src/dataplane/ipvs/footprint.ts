@@ -164,7 +164,8 @@ export function elementsOf({ server, address, mark }: AddressPlan): Element[] {
   else if (address.scope === 'external') elements.push(element(sets.externalIPs));
   if (mark !== 0) elements.push(element(maps.shortCircuits, hostUint32(mark)));
   if (address.fallback === 'reject') elements.push(element(sets.rejectedIPs));
-  if (address.fallback === 'drop') elements.push(element(sets.droppedIPs));
+  if (address.fallback === 'drop')
+    elements.push(element(hasTwoLists(address) ? sets.droppedLocalIPs : sets.droppedIPs));
   if (address.sourceRanges !== undefined) {
     elements.push(element(sets.firewallIPs));
     const ranges = new Map<string, Element>();

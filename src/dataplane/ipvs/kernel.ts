@@ -5,6 +5,11 @@ import type { IpvsCommand, RealServer, VirtualServer, VirtualServerKey } from '.
 /** IpvsConnection is one. */
 export interface IpvsKernel {
   listServices(): VirtualServer[];
+  /**
+   * The same in many turns of the event loop; some may be passed over when they change meanwhile. Nothing else is asked of
+   * this connection until it is done.
+   */
+  listServicesAsync(onService: (service: VirtualServer) => void, signal?: AbortSignal): Promise<void>;
   /** undefined: there is none. */
   getService(key: VirtualServerKey): VirtualServer | undefined;
   /** @throws NetlinkError ESRCH when there is no such virtual server */

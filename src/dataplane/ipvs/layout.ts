@@ -58,6 +58,7 @@ export function setDefinitions(options: DataplaneOptions): SetDefinition[] {
     { name: sets.firewallIPs, key: f.service },
     { name: sets.rejectedIPs, key: f.service },
     { name: sets.droppedIPs, key: f.service },
+    { name: sets.droppedLocalIPs, key: f.service },
     { name: sets.serviceCIDRs, key: [f.daddr], interval: true },
     { name: sets.hairpin, key: [f.saddr, ...f.service] },
     { name: maps.shortCircuits, key: f.service, value: [selectors.mark] },
@@ -132,7 +133,7 @@ export function chainDefinitions(
         ? []
         : [rule(sourceIsPod(detector, f.saddr, 'eq'), expr.verdict(returnToCaller))]),
       rule(fibTypeLocal('saddr'), markForMasquerading, expr.verdict(returnToCaller)),
-      rule(isIn(sets.droppedIPs), expr.verdict(drop)),
+      rule(isIn(sets.droppedLocalIPs), expr.verdict(drop)),
     ]),
     chain(chains.sourceRanges, sourceRangeRules(family, sourceRangeLengths)),
     ...shortCircuitChains(options),

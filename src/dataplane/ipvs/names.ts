@@ -38,7 +38,10 @@ export const sets = {
   localIPs: 'local-ips',
   firewallIPs: 'firewall-ips',
   rejectedIPs: 'rejected-ips',
+  /** internalTrafficPolicy: Local without local endpoints. */
   droppedIPs: 'dropped-ips',
+  /** externalTrafficPolicy: Local without local endpoints, where outsiders are dropped. */
+  droppedLocalIPs: 'dropped-local-ips',
   serviceCIDRs: 'service-cidrs',
   hairpin: 'hairpin-connections',
 } as const;

@@ -1,4 +1,5 @@
 /** The virtual servers that IPVS holds for us: what we know of them, and how they become what is wanted. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetlinkError } from '../../netlink/index.js';
 import {
   describeKey,
@@ -43,6 +44,9 @@ export interface VirtualServersOptions {
 const endpointChecks = 1_000;
 /** … and by one settle() that is not told of which: 0.1 s. */
 const settledAtOnce = 1_000;
+
+/** Virtual servers that are asked for in one turn of the event loop. */
+const piece = 50;
 
 /** Goes through a collection that changes meanwhile, some at a time, and begins anew at its end. */
 class Rounds<T> {
@@ -98,9 +102,21 @@ export class VirtualServers {
     for (const [id, { key }] of this.unread) yield [id, key];
   }
 
+  /** Learns what was found of a virtual server, so that it can be deleted later. */
+  learn(id: string): void {
+    const unread = this.unread.get(id);
+    if (unread !== undefined) this.takeOver(id, unread);
+    this.unread.delete(id);
+  }
+
   /** All others are nobody's business from now on. */
   endReading(): void {
     this.unread.clear();
+  }
+
+  /** Whether the kernel holds this virtual server, as far as we know. */
+  has(id: string): boolean {
+    return this.states.has(id);
   }
 
   /** Makes the kernel follow what is wanted of these virtual servers. What it refuses is reported of the owner. */
@@ -166,25 +182,48 @@ export class VirtualServers {
 
   /**
    * IPVS tells nobody when it is changed, so we ask now and then: all virtual servers, and the endpoints of some of them, in
-   * turn.
+   * turn. In small pieces, between which our own changes are made.
+   * @param observer lists them
    * @throws TableDamagedError
    */
-  verify(): void {
-    const found = new Map(this.kernel.listServices().map((server) => [serverId(server.key), server]));
-    for (const [id, { key, settings }] of this.states) {
-      const server = found.get(id);
-      if (server === undefined) throw damaged(`another program deleted virtual server ${describeKey(key)}`);
-      const { flags } = server.settings;
-      if (!sameSettings({ ...server.settings, flags: flags & ~IPVS_SVC_F.hashed }, settings))
-        throw damaged(`another program changed virtual server ${describeKey(key)}`);
+  async verify(observer: IpvsKernel, signal?: AbortSignal): Promise<void> {
+    const missing = new Set(this.states.keys());
+    const suspects: string[] = [];
+    await observer.listServicesAsync((server) => {
+      if (server.key.family !== this.options.family) return;
+      const id = serverId(server.key);
+      missing.delete(id);
+      const state = this.states.get(id);
+      if (state !== undefined && !isAsLeft(server, state)) suspects.push(id);
+    }, signal);
+    // What we changed meanwhile may have been passed over.
+    let at = 0;
+    for (const id of [...suspects, ...missing]) {
+      if (++at % piece === 0) await nextTurn();
+      this.verifyServer(id);
     }
-    for (const state of this.toVerify.next(endpointChecks)) this.verifyEndpoints(state);
+    for (const state of this.toVerify.next(endpointChecks)) {
+      this.verifyEndpoints(state);
+      if (++at % piece !== 0) continue;
+      await nextTurn();
+      signal?.throwIfAborted();
+    }
+  }
+
+  /** @throws TableDamagedError */
+  private verifyServer(id: string): void {
+    const state = this.states.get(id);
+    if (state === undefined) return;
+    const server = this.kernel.getService(state.key);
+    const name = describeKey(state.key);
+    if (server === undefined) throw damaged(`another program deleted virtual server ${name}`);
+    if (!isAsLeft(server, state)) throw damaged(`another program changed virtual server ${name}`);
   }
 
   /** @throws TableDamagedError */
   private verifyEndpoints({ key, live, draining }: ServerState): void {
     const held = new Map(
-      this.kernel.listDestinations(key).map((server) => [destinationId(destinationOf(server.key)), server]),
+      this.destinationsOf(key).map((server) => [destinationId(destinationOf(server.key)), server]),
     );
     const isLive = ({ settings }: RealServer): boolean =>
       settings.weight > 0 && settings.forwarding === FORWARDING.masquerade;
@@ -196,6 +235,15 @@ export class VirtualServers {
     }
     for (const id of held.keys())
       if (!draining.has(id)) throw damaged(`another program gave ${describeKey(key)} endpoint ${id}`);
+  }
+
+  private destinationsOf(key: VirtualServerKey): readonly RealServer[] {
+    try {
+      return this.kernel.listDestinations(key);
+    } catch (error) {
+      if (!(error instanceof NetlinkError && ['ESRCH', 'ENOENT'].includes(error.code))) throw error;
+      throw damaged(`another program deleted virtual server ${describeKey(key)}`);
+    }
   }
 
   close(): void {
@@ -279,6 +327,10 @@ export class VirtualServers {
 function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
   if (error.code !== 'ENOENT') return error;
   return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });
+}
+
+function isAsLeft({ settings }: VirtualServer, state: ServerState): boolean {
+  return sameSettings({ ...settings, flags: settings.flags & ~IPVS_SVC_F.hashed }, state.settings);
 }
 
 function damaged(what: string): TableDamagedError {

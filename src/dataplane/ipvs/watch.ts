@@ -20,13 +20,22 @@ const maxPauseMs = 60_000;
 /** With whom, IPVS does not say. */
 const somebody = 'another program that uses IPVS';
 
+/** The kernel tells of addresses, so these are looked at without a reason only so often (in looks). */
+const addressesEvery = 12;
+
+export interface CheckOptions {
+  /** Look at the service interface, too. */
+  readonly addresses: boolean;
+  readonly signal?: AbortSignal;
+}
+
 /** What is watched: IpvsFamily is one. */
 export interface CheckedFamily {
   readonly family: IPFamily;
   /** Whether it put this address on kube-ipvs0. @param ip canonical text */
   hasBound(ip: string): boolean;
-  /** @throws TableDamagedError when the kernel does not hold what it should */
-  check(): void;
+  /** Takes its time: no turn of the event loop is long. @throws TableDamagedError when the kernel does not hold what it should */
+  check(options: CheckOptions): Promise<void>;
 }
 
 interface Ending {
@@ -47,7 +56,16 @@ export interface IpvsWatchOptions {
 export class IpvsWatch {
   private readonly subscription: Ending;
   private timer: NodeJS.Timeout | undefined;
+  private running: Promise<void> | undefined;
+  private readonly stop = new AbortController();
   private damagesInARow = 0;
+  private looks = 0;
+  /** An address has gone, or notifications were lost. */
+  private isAddressesDue = false;
+  /** It happened while everything was looked at. */
+  private isAgainDue = false;
+  /** The kernel does not tell of addresses any longer. */
+  private addressesUntold = false;
 
   constructor(private readonly options: IpvsWatchOptions) {
     const { families, log, subscribe = subscribeAddresses } = options;
@@ -60,6 +78,7 @@ export class IpvsWatch {
         this.checkSoon();
       },
       onError: (error) => {
+        this.addressesUntold = true;
         log.error(
           `Watching the addresses failed; changes by others are seen every ${periodMs / 1000} s`,
           error,
@@ -71,38 +90,57 @@ export class IpvsWatch {
 
   async close(): Promise<void> {
     clearTimeout(this.timer);
+    this.stop.abort();
+    await this.running;
     await this.subscription.close();
   }
 
   private checkSoon(): void {
-    if (this.damagesInARow < fightAt) this.schedule(addressDelayMs);
+    this.isAddressesDue = true;
+    if (this.damagesInARow >= fightAt) return;
+    // What is looked at now may have been looked at before it happened.
+    if (this.running === undefined) this.schedule(addressDelayMs);
+    else this.isAgainDue = true;
   }
 
   private schedule(ms: number): void {
     clearTimeout(this.timer);
+    if (this.stop.signal.aborted) return;
     this.timer = setTimeout(() => {
-      this.check();
+      this.running = this.check().finally(() => {
+        this.running = undefined;
+      });
     }, ms).unref();
   }
 
-  private check(): void {
+  private async check(): Promise<void> {
     const start = performance.now();
-    const damaged = this.options.families.filter((family) => this.isDamaged(family));
+    const addresses = this.isAddressesDue || this.addressesUntold || ++this.looks % addressesEvery === 0;
+    this.isAddressesDue = this.isAgainDue = false;
+    const damaged: CheckedFamily[] = [];
+    for (const family of this.options.families)
+      if (await this.isDamaged(family, addresses)) damaged.push(family);
     const tookMs = performance.now() - start;
     this.damagesInARow = damaged.length === 0 ? 0 : this.damagesInARow + 1;
     const pauseMs = Math.min(Math.max(periodMs, tookMs / shareOfTime), maxPauseMs);
     const fights = Math.max(0, this.damagesInARow - fightAt + 1);
     const dampedMs = Math.min(pauseMs * 2 ** fights, maxPauseMs);
     if (fights > 0) this.options.onPutOff?.(somebody, dampedMs);
-    this.schedule(dampedMs);
+    this.schedule(this.nextMs(dampedMs));
   }
 
-  private isDamaged(family: CheckedFamily): boolean {
+  private nextMs(dampedMs: number): number {
+    return this.isAgainDue && this.damagesInARow < fightAt ? addressDelayMs : dampedMs;
+  }
+
+  private async isDamaged(family: CheckedFamily, addresses: boolean): Promise<boolean> {
     const { log, onForeignChange } = this.options;
+    const { signal } = this.stop;
     try {
-      family.check();
+      await family.check({ addresses, signal });
       return false;
     } catch (error) {
+      if (signal.aborted) return false;
       if (!(error instanceof TableDamagedError)) {
         log.error('Looking at IPVS failed', error, { family: family.family });
         return false;

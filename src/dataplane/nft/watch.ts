@@ -250,6 +250,8 @@ function addKeys(damage: Damage, set: string, keys: Iterable<string>): void {
 
 /** Changes of service ports with more elements than this are made unwatched. */
 const largeChange = 2000;
+/** Deletions that wait for nobody. */
+const largeDeletion = 500;
 /** So long a notification may be on its way to us. */
 const tellingMs = 100;
 const nothing: ApplyReport = {
@@ -269,6 +271,8 @@ export interface WatchableDataplane extends Dataplane {
    * @param enough nobody asks how far beyond that it is
    */
   extentOf?(changes: FamilyChanges, enough: number): number;
+  /** How many elements deleteDeferred() is about to delete, in all its calls. */
+  deferredExtent?(now: number, enough: number): number;
 }
 
 /** A dataplane whose large changes the watch does not have to see. */
@@ -317,7 +321,9 @@ export class WatchedDataplane implements Dataplane {
   }
 
   async deleteDeferred(now: number): Promise<ApplyReport> {
-    return (await this.inner.deleteDeferred?.(now)) ?? nothing;
+    const work = async (): Promise<ApplyReport> => (await this.inner.deleteDeferred?.(now)) ?? nothing;
+    const extent = this.inner.deferredExtent?.(now, largeDeletion) ?? 0;
+    return extent <= largeDeletion ? await work() : await this.watch.unwatched(work);
   }
 
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {

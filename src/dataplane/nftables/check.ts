@@ -8,7 +8,15 @@ import type { NftablesConnection } from '../../netlink/nftables/index.js';
 import { ElementTable } from '../nft/element-table.js';
 import { noValue } from '../nft/kernel-sets.js';
 import { keyBytes, valueBytes } from './element-bytes.js';
-import { slotKey, slotValue, type Element, type Footprint } from './footprint.js';
+import {
+  numberKey,
+  slotKey,
+  slotValue,
+  type Element,
+  type Footprint,
+  type NumberedEndpoints,
+} from './footprint.js';
+import { targetBytes } from '../nft/keys.js';
 import { maps, sets } from './names.js';
 import type { TouchedElements } from '../nft/watch.js';
 import type { Transaction } from './transaction.js';
@@ -30,7 +38,7 @@ export function isByService(set: string): boolean {
 }
 
 /** All elements that a service port alone wants. */
-export function* elementsOf({ elements, blocks }: Footprint): Generator<Element, void, undefined> {
+export function* elementsOf({ elements, blocks, numbered }: Footprint): Generator<Element, void, undefined> {
   yield* elements;
   for (const block of blocks) {
     for (const [slot, endpoint] of block.slots.entries()) {
@@ -38,6 +46,17 @@ export function* elementsOf({ elements, blocks }: Footprint): Generator<Element,
       yield { set: block.set, key, value: slotValue(block, endpoint), comment: undefined };
     }
   }
+  for (const list of numbered) yield* numberedElements(list);
+}
+
+export function* numberedElements(list: NumberedEndpoints): Generator<Element, void, undefined> {
+  for (const endpoint of list.endpoints)
+    yield {
+      set: list.set,
+      key: numberKey(list, endpoint),
+      value: targetBytes(endpoint),
+      comment: undefined,
+    };
 }
 
 /** What should be there, until a turn's worth has come together and the kernel is asked. */

@@ -24,6 +24,8 @@ const stepsPerLook = 16;
 interface Named {
   readonly key: string;
   readonly name: string;
+  /** Not in the transaction of the step before. */
+  readonly startsTransaction?: boolean;
 }
 
 export interface CommitterOptions {
@@ -78,11 +80,13 @@ export class Committer {
   /**
    * Runs `steps` in as few transactions of bounded size as possible, a step never split. A transaction that the
    * kernel refuses is halved until the culprit stands alone; it is reported, and all others go in.
+   * @param mayJoin whether a step may be part of a transaction that was begun
    */
   async inTransactions<T extends Named>(
     steps: readonly T[],
     tally: Tally,
     build: (tx: Transaction, step: T) => void,
+    mayJoin: (tx: Transaction, step: T) => boolean = () => true,
   ): Promise<void> {
     const memory = steps.length > 1 ? new BatchMemory() : undefined;
     let from = 0;
@@ -95,7 +99,10 @@ export class Committer {
         while (to < steps.length && to - from < stepsPerTurn && tx.batch.byteLength < transactionBytes) {
           if (to > from && (to - from) % stepsPerLook === 0 && performance.now() > until) break;
           const step = steps[to];
-          if (step !== undefined) build(tx, step);
+          if (step !== undefined) {
+            if (to > from && (step.startsTransaction === true || !mayJoin(tx, step))) break;
+            build(tx, step);
+          }
           to++;
         }
         built = true;
@@ -103,10 +110,10 @@ export class Committer {
       } catch (error) {
         tx.rollBack();
         if (built) {
-          await this.isolate(steps.slice(from, to), error, tally, build);
+          await this.isolate(steps.slice(from, to), error, tally, build, mayJoin);
         } else {
           // The step at `to` can't be put into bytes; those before it can.
-          await this.inTransactions(steps.slice(from, to), tally, build);
+          await this.inTransactions(steps.slice(from, to), tally, build, mayJoin);
           this.refused(steps[to], error, tally);
           to++;
         }
@@ -121,12 +128,13 @@ export class Committer {
     failure: unknown,
     tally: Tally,
     build: (tx: Transaction, step: T) => void,
+    mayJoin: (tx: Transaction, step: T) => boolean,
   ): Promise<void> {
     const only = steps[0];
     if (steps.length > 1) {
       const middle = Math.ceil(steps.length / 2);
-      await this.inTransactions(steps.slice(0, middle), tally, build);
-      await this.inTransactions(steps.slice(middle), tally, build);
+      await this.inTransactions(steps.slice(0, middle), tally, build, mayJoin);
+      await this.inTransactions(steps.slice(middle), tally, build, mayJoin);
       return;
     }
     this.options.judge(failure);

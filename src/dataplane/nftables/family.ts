@@ -15,7 +15,7 @@ import {
 } from '../dataplane.js';
 import { classMap, parseClassName } from './classes.js';
 import { footprintOf, type ServicePortState } from './footprint.js';
-import { dump, elementsOf, Expected, isByService, unexpected } from './check.js';
+import { dump, elementsOf, Expected, isByService, numberedElements, unexpected } from './check.js';
 import { Committer } from './committer.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
@@ -23,6 +23,7 @@ import { addressBytes, hostUint32 } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
 import { nftFamily } from '../nft/rules.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
+import { isLed } from './leads.js';
 import { baseObjects, classRules } from './layout.js';
 import { interimTableName, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
@@ -39,6 +40,9 @@ const smallElements = 10_000;
 
 /** The check rests so long after each of its turns: it is in no hurry. */
 const checkPauseMs = 5;
+
+/** Deferred deletions of one transaction: 3 ms. */
+const deferredAtOnce = 2000;
 
 const noValue = Buffer.alloc(0);
 
@@ -97,10 +101,38 @@ export class NftablesFamily implements Dataplane {
 
   async apply(changes: FamilyChanges): Promise<ApplyReport> {
     const tally = new Tally();
-    await this.committer.inTransactions(stepsOf(changes, this.written.states), tally, (tx, step) => {
-      this.written.change(tx, step.key, step.next);
-    });
+    await this.committer.inTransactions(
+      stepsOf(changes, this.written.states),
+      tally,
+      (tx, step) => {
+        this.written.run(tx, step);
+      },
+      (tx, step) => !this.written.collides(tx, step),
+    );
     return tally;
+  }
+
+  get deferredDueAt(): number | undefined {
+    return this.adopted ? this.written.deferred.dueAt : undefined;
+  }
+
+  deleteDeferred(now: number): Promise<ApplyReport> {
+    const tally = new Tally();
+    if (!this.adopted) return Promise.resolve(tally);
+    const tx = this.committer.begin();
+    this.written.deferred.deleteDue(tx, now, deferredAtOnce);
+    try {
+      this.committer.commit(tx, tally);
+    } catch (error) {
+      this.assertTable(error);
+      throw error;
+    }
+    return Promise.resolve(tally);
+  }
+
+  /** See WatchableDataplane. */
+  deferredExtent(now: number, enough: number): number {
+    return this.written.deferred.countDue(now, enough);
   }
 
   /** See WatchableDataplane. */
@@ -141,7 +173,10 @@ export class NftablesFamily implements Dataplane {
       for (const key of keys) {
         const element = wanted.get(elementId(set, key));
         const record = found.find(keyBytes(key));
-        if (record < 0) {
+        if (element === undefined && this.written.deferred.has(set, key)) {
+          // No damage, there or not; but what is not there can't be deleted.
+          if (record < 0) this.written.deferred.forget(set, key);
+        } else if (record < 0) {
           if (element !== undefined) tx.add(element);
         } else if (element === undefined) {
           tx.delete(set, key);
@@ -249,6 +284,7 @@ export class NftablesFamily implements Dataplane {
       }
     }
     this.putRight(expected, tally);
+    this.written.deferred.takeOff(dumped);
     for (const touched of unexpected(dumped)) {
       const report = this.repair(touched);
       if (report === undefined) return !this.adopted;
@@ -520,6 +556,8 @@ export class NftablesFamily implements Dataplane {
         if (found === 'different') tx.replaceBytes(set, element);
       }
     }
+    for (const list of now.numbered)
+      for (const element of numberedElements(list)) this.ensure(tx, kernel, element);
     for (const element of now.shared) {
       if (this.written.countShared(tx, element, 1) === 1) this.ensure(tx, kernel, element);
     }
@@ -562,7 +600,9 @@ export class NftablesFamily implements Dataplane {
     const leftovers = Array.from(kernel.leftovers(), (leftover) => ({ ...leftover, name: leftover.key }));
     const own = new Tally();
     await this.committer.inTransactions(leftovers, own, (tx, { set, element }) => {
-      tx.delete(set, element);
+      // What leads goes now; what a packet may have been led to before waits until none can be left.
+      if (isLed(set)) this.written.deferred.add(tx, set, element, 'unknown');
+      else tx.delete(set, element);
     });
     tally.add(own);
     const [failure] = own.failures;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Cidr, Endpoint, Fallback, ServicePort, VirtualAddress } from '../../model/types.js';
 import { ClassNumbers } from './classes.js';
+import { numberedElements } from './check.js';
 import { elementComment, footprintOf, slotValue, type ServicePortState } from './footprint.js';
 import { addressText, readHostUint32 } from '../nft/keys.js';
 
@@ -102,9 +103,13 @@ function valueText(value: string | undefined): string {
 }
 
 function print(given: Given): string[] {
-  const { elements, blocks, shared } = footprintOf(state(given), new ClassNumbers());
+  const { elements, blocks, numbered, shared } = footprintOf(state(given), new ClassNumbers());
   const lines: string[] = [];
-  for (const { set, key, value, comment } of [...elements.values(), ...shared]) {
+  for (const { set, key, value, comment } of [
+    ...elements,
+    ...numbered.flatMap((list) => [...numberedElements(list)]),
+    ...shared,
+  ]) {
     lines.push(
       `${set}: ${keyText(set, key)}${comment === undefined ? '' : ` (${comment})`}${valueText(value)}`,
     );

@@ -42,6 +42,11 @@ export interface ServicePortState {
   readonly affinity: AffinityNumbers | undefined;
 }
 
+/** An address of which only the source ranges are in force yet: they are there before the address serves (steps.ts). */
+export interface GuardedAddress extends VirtualAddress {
+  readonly guardOnly: true;
+}
+
 export interface Element {
   readonly set: string;
   readonly key: string;
@@ -60,18 +65,34 @@ export interface SlotBlock {
   readonly valueOf: ((endpoint: Endpoint) => string) | undefined;
 }
 
+/** The elements `number of the endpoint → endpoint` of one list of a service port with affinity. */
+export interface NumberedEndpoints {
+  readonly set: string;
+  readonly service: number;
+  readonly endpoints: readonly Endpoint[];
+  readonly numbers: AffinityNumbers['endpoints'];
+}
+
 export interface Footprint {
   /** Each (set, key) once. */
   readonly elements: readonly Element[];
   /** Each (set, prefix) once; none is empty. */
   readonly blocks: readonly SlotBlock[];
+  /** Each set once; none is empty. */
+  readonly numbered: readonly NumberedEndpoints[];
   /** Chains that must exist; a class appears once per element that refers to it. */
   readonly classes: readonly ServiceClass[];
   /** Elements that several service ports may own together: counted, not owned. */
   readonly shared: readonly Element[];
 }
 
-export const emptyFootprint: Footprint = { elements: [], blocks: [], classes: [], shared: [] };
+export const emptyFootprint: Footprint = {
+  elements: [],
+  blocks: [],
+  numbered: [],
+  classes: [],
+  shared: [],
+};
 
 const maxCommentBytes = 128;
 
@@ -89,6 +110,11 @@ export function slotValue(block: SlotBlock, endpoint: Endpoint): string {
   return block.valueOf === undefined ? targetBytes(endpoint) : block.valueOf(endpoint);
 }
 
+/** Key of the element of one endpoint. */
+export function numberKey({ service, numbers }: NumberedEndpoints, endpoint: Endpoint): string {
+  return hostUint32(classId(service, numbers.get(endpointKey(endpoint)) ?? 0));
+}
+
 export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Footprint {
   const footprint = new FootprintInTheMaking(state, numbers);
   for (const address of state.port.addresses) footprint.putAddress(address);
@@ -101,6 +127,7 @@ export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Foo
 class FootprintInTheMaking implements Footprint {
   readonly elements: Element[] = [];
   readonly blocks: SlotBlock[] = [];
+  readonly numbered: NumberedEndpoints[] = [];
   readonly classes: ServiceClass[] = [];
   readonly shared: Element[] = [];
   private readonly port: ServicePort;
@@ -126,6 +153,10 @@ class FootprintInTheMaking implements Footprint {
     const key = onNode
       ? nodePortKey(port.protocol, address.port)
       : serviceKey(address.ip, port.protocol, address.port);
+    if ('guardOnly' in address) {
+      if (address.sourceRanges !== undefined) this.putSourceRanges(key, address.sourceRanges);
+      return;
+    }
     const services = onNode ? maps.serviceNodePorts : maps.serviceIPs;
     let usesCluster = false;
     let usesLocal = false;
@@ -184,10 +215,13 @@ class FootprintInTheMaking implements Footprint {
       hostUint32(classId(affinity.service, affinity.endpoints.get(endpointKey(endpoint)) ?? 0));
     this.putBlock(maps.affinitySlots, service, cluster, numberOf);
     this.putBlock(maps.affinitySlotsLocal, service, local, numberOf);
-    for (const endpoint of cluster)
-      this.put(maps.affinityEndpoints, numberOf(endpoint), targetBytes(endpoint));
-    for (const endpoint of local)
-      this.put(maps.affinityEndpointsLocal, numberOf(endpoint), targetBytes(endpoint));
+    this.putNumbered(maps.affinityEndpoints, affinity, cluster);
+    this.putNumbered(maps.affinityEndpointsLocal, affinity, local);
+  }
+
+  private putNumbered(set: string, affinity: AffinityNumbers, endpoints: readonly Endpoint[]): void {
+    const { service, endpoints: numbers } = affinity;
+    if (endpoints.length > 0) this.numbered.push({ set, service, endpoints, numbers });
   }
 
   putShared(): void {

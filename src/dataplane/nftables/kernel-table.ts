@@ -63,6 +63,8 @@ export class KernelTable extends KernelSets {
   private readonly intervals: IntervalElement[] = [];
   /** Endpoint numbers by affinity service number: value → number. */
   private readonly affinityEndpoints = new Map<number, Map<string, number>>();
+  /** Numbers of endpoints that slots lead to. */
+  private readonly affinitySlotNumbers = new Set<number>();
   /** Numbers that addresses lead to. */
   private readonly affinityServices = new Set<number>();
 
@@ -97,10 +99,16 @@ export class KernelTable extends KernelSets {
     this.elements.get(set)?.set(key, value ?? noValue, comment);
     if ((set === maps.affinityIPs || set === maps.affinityNodePorts) && value !== undefined)
       this.affinityServices.add(hostUint32At(value) >>> 16);
+    if ((set === maps.affinitySlots || set === maps.affinitySlotsLocal) && value !== undefined)
+      this.affinitySlotNumbers.add(hostUint32At(value));
     if ((set === maps.affinityEndpoints || set === maps.affinityEndpointsLocal) && value !== undefined) {
       const number = hostUint32At(key);
       const byValue = this.affinityEndpoints.get(number >>> 16) ?? new Map<string, number>();
-      byValue.set(value.toString('latin1'), number & 0xffff);
+      // Numbers of endpoints that are gone may lead to living ones for a while (written.ts); slots never lead to them.
+      const target = value.toString('latin1');
+      const known = byValue.get(target);
+      if (known === undefined || !this.affinitySlotNumbers.has(((number & 0xffff0000) | known) >>> 0))
+        byValue.set(target, number & 0xffff);
       this.affinityEndpoints.set(number >>> 16, byValue);
     }
   }

@@ -24,6 +24,8 @@ export interface ReadOptions {
   readonly dumpLimit: number;
 }
 
+const affinityTargets: readonly string[] = [maps.affinityEndpoints, maps.affinityEndpointsLocal];
+
 /** A set as the kernel lists it. */
 export type FoundSet = ReturnType<NftablesConnection['listSets']>[number];
 
@@ -104,7 +106,11 @@ export async function readTable(
   const layout = readChainsAndSets(connection, options, tableName);
   if (typeof layout === 'string') return layout;
   const { table, sets: found } = layout;
-  const dumped = found.filter(({ name }) => !slotMaps.includes(name));
+  // Which of two numbers of an endpoint is in use is known from the slots (KernelTable.addElement).
+  const late = (name: string): number => (affinityTargets.includes(name) ? 1 : 0);
+  const dumped = found
+    .filter(({ name }) => !slotMaps.includes(name))
+    .sort((a, b) => late(a.name) - late(b.name));
   for (const { name } of dumped) {
     if (name === maps.affinity) table.addSet(name);
     else await readElements(connection, family, tableName, table, name);

@@ -4,8 +4,8 @@
  */
 import type { IPFamily, ServicePort, VirtualAddress } from '../../model/types.js';
 import type { ClassNumbers } from './classes.js';
-import { footprintOf, slotValue, type Element, type ServicePortState } from './footprint.js';
-import { nodePortKey, readHostUint32, serviceKey } from '../nft/keys.js';
+import { footprintOf, numberKey, slotValue, type Element, type ServicePortState } from './footprint.js';
+import { nodePortKey, readHostUint32, serviceKey, targetBytes } from '../nft/keys.js';
 import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import type { TouchedElements } from '../nft/watch.js';
 import { maps, sets } from './names.js';
@@ -113,7 +113,7 @@ function collect(
   numbers: ClassNumbers,
   wanted: Map<string, Element>,
 ): void {
-  const { elements, blocks } = footprintOf(state, numbers);
+  const { elements, blocks, numbered } = footprintOf(state, numbers);
   for (const element of elements) {
     if (touched.get(element.set)?.has(element.key) === true)
       wanted.set(elementId(element.set, element.key), element);
@@ -126,6 +126,20 @@ function collect(
       if (endpoint === undefined) continue;
       const value = slotValue(block, endpoint);
       wanted.set(elementId(set, key), { set, key, value, comment: undefined });
+    }
+  }
+  for (const list of numbered) {
+    const keys = touched.get(list.set);
+    if (keys === undefined) continue;
+    for (const endpoint of list.endpoints) {
+      const key = numberKey(list, endpoint);
+      if (keys.has(key))
+        wanted.set(elementId(list.set, key), {
+          set: list.set,
+          key,
+          value: targetBytes(endpoint),
+          comment: undefined,
+        });
     }
   }
 }

@@ -13,6 +13,8 @@ import type { Element, SlotBlock } from './footprint.js';
 export class Transaction {
   added = 0;
   deleted = 0;
+  /** Addresses (addressKey) of which elements were written that another service port is about to take over. */
+  readonly unsettled = new Set<string>();
   private readonly growth = new Map<string, number>();
   /** The set that was last added to or deleted from, and by how much it grew in a row. */
   private growing = '';

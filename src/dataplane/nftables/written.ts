@@ -3,27 +3,65 @@
  * becomes something else. Sends nothing: every change goes into a Transaction, which takes it back should the kernel refuse.
  */
 import { goTo } from '../../netlink/nftables/index.js';
-import type { ServicePort } from '../../model/types.js';
+import type { Endpoint, ServicePort } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
 import { AffinityServiceNumbers, numberEndpoints } from './affinity.js';
-import { classMap, className, ClassNumbers, parseClassName, type ServiceClass } from './classes.js';
+import {
+  classMap,
+  className,
+  ClassNumbers,
+  externalLocalClass,
+  nodePortLocalClass,
+  parseClassName,
+  type ServiceClass,
+} from './classes.js';
 import {
   emptyFootprint,
   footprintOf,
+  numberKey,
   slotKey,
   slotValue,
   type Element,
   type Footprint,
+  type NumberedEndpoints,
   type ServicePortState,
   type SlotBlock,
 } from './footprint.js';
-import { hostUint32 } from '../nft/keys.js';
+import { hostUint32, nodePortKey, serviceKey, targetBytes } from '../nft/keys.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { classRules } from './layout.js';
-import { chains, sets } from './names.js';
-import { assignSlots } from './slots.js';
-import { elementId } from './touched.js';
+import { DeferredDeletions, holdsValue } from './deferred.js';
+import { slotElement } from './element-bytes.js';
+import { isLed } from './leads.js';
+import { chains, maps, sets } from './names.js';
+import { assignSlots, endpointKey } from './slots.js';
+import type { Step } from './steps.js';
+import { addressKey, elementId } from './touched.js';
 import type { Transaction } from './transaction.js';
+
+/** Of more endpoints than these that are gone at once, packets in flight go to where they would have gone before. */
+const maxRedirected = 256;
+
+/** Classes that ask who sends, and where it goes on from there. */
+const askingClasses: readonly {
+  readonly services: string;
+  readonly value: string;
+  readonly maps: readonly string[];
+}[] = [
+  {
+    services: maps.serviceIPs,
+    value: hostUint32(externalLocalClass.id),
+    maps: [maps.shortCircuitIPs, maps.localIPs],
+  },
+  {
+    services: maps.serviceNodePorts,
+    value: hostUint32(nodePortLocalClass.id),
+    maps: [maps.shortCircuitNodePorts, maps.localNodePorts],
+  },
+];
+
+/** Slots of a former owner's that a new owner covers. */
+const maxCovered = 8192;
 
 export class Written {
   /** By key of the service port. */
@@ -36,6 +74,8 @@ export class Written {
   /** Class chains in the kernel, with the number of map elements that lead to each. */
   readonly classUse = new Map<string, number>();
   readonly sourceRangeLengths = new Set<number>();
+  /** What is in the kernel besides, until it may go. */
+  readonly deferred = new DeferredDeletions();
   numbers = new ClassNumbers();
   affinityNumbers = new AffinityServiceNumbers();
 
@@ -43,11 +83,99 @@ export class Written {
 
   forget(): void {
     this.states.clear();
+    this.deferred.clear();
     for (const counts of Object.values(this.sharedCounts)) counts.clear();
     this.classUse.clear();
     this.sourceRangeLengths.clear();
     this.numbers = new ClassNumbers();
     this.affinityNumbers = new AffinityServiceNumbers();
+  }
+
+  /** One step: releases what it claims in the same breath, so that an address is never nobody's. */
+  run(tx: Transaction, step: Step): void {
+    if (step.claims === undefined && step.keeps === undefined) {
+      this.change(tx, step.key, step.next);
+      return;
+    }
+    const before = this.states.get(step.key);
+    const former = step.next === undefined ? [] : this.release(tx, step);
+    const kept = (before?.port.addresses ?? []).filter(
+      (address) => before !== undefined && step.keeps?.has(addressKey(before.port, address)) === true,
+    );
+    if (step.next === undefined || kept.length === 0) {
+      this.change(tx, step.key, step.next);
+    } else {
+      const { next } = step;
+      const empty = next.clusterEndpoints.length === 0;
+      const addresses = kept.map((address) =>
+        empty ? { ...address, fallback: 'reject' as const } : address,
+      );
+      this.change(tx, step.key, { ...next, addresses: [...next.addresses, ...addresses] });
+      if (before !== undefined && !sameLists(before.port, next))
+        for (const address of kept) tx.unsettled.add(addressKey(before.port, address));
+    }
+    for (const state of former) this.coverSlots(tx, state, step.key);
+  }
+
+  /** The step writes elements a second time that the transaction has written: the kernel takes only one change of each. */
+  collides(tx: Transaction, { key, claims }: Step): boolean {
+    if (tx.unsettled.size === 0) return false;
+    for (const address of claims?.keys() ?? []) if (tx.unsettled.has(address)) return true;
+    const port = this.states.get(key)?.port;
+    return port?.addresses.some((address) => tx.unsettled.has(addressKey(port, address))) ?? false;
+  }
+
+  /** Takes the claimed addresses away from those that have them. @returns their states before */
+  private release(tx: Transaction, { claims }: Step): readonly ServicePortState[] {
+    const addresses = new Map<string, Set<string>>();
+    for (const [address, owner] of claims ?? []) {
+      const claimed = addresses.get(owner);
+      if (claimed === undefined) addresses.set(owner, new Set([address]));
+      else claimed.add(address);
+    }
+    const released: ServicePortState[] = [];
+    for (const [owner, claimed] of addresses) {
+      const state = this.states.get(owner);
+      if (state === undefined) continue;
+      const { port } = state;
+      const rest = port.addresses.filter((address) => !claimed.has(addressKey(port, address)));
+      if (rest.length === port.addresses.length) continue;
+      this.change(tx, owner, { ...port, addresses: rest });
+      released.push(state);
+    }
+    return released;
+  }
+
+  /**
+   * A packet that was led by a former owner's class may come to the new owner's slots: as far as that class
+   * draws, there have to be some.
+   */
+  private coverSlots(tx: Transaction, former: ServicePortState, key: string): void {
+    const state = this.states.get(key);
+    if (former.affinity === undefined || state?.affinity === undefined) return;
+    const now = footprintOf(state, this.numbers);
+    for (const { set, slots } of footprintOf(former, this.numbers).blocks) {
+      // Of a list that the new owner does not have, its other one will do.
+      const own = now.blocks.find((block) => block.set === set);
+      const other = own ?? now.blocks.find((block) => isAffinitySlots(block.set));
+      if (other === undefined || !isAffinitySlots(set)) continue;
+      const block: SlotBlock = { ...other, set };
+      const from = Math.max(own?.slots.length ?? 0, this.deferred.slotsOf(set, block.prefix)?.to ?? 0);
+      const to = Math.min(slots.length, from + maxCovered);
+      const cover = Array.from(
+        { length: Math.max(0, to - from) },
+        (_, i) => other.slots[i % other.slots.length],
+      ).filter((endpoint) => endpoint !== undefined);
+      for (const [i, endpoint] of cover.entries()) tx.addSlot(block, from + i, endpoint);
+      this.deferred.addSlotsAbove(tx, { ...block, slots: cover }, from, from + cover.length, from);
+      if (own !== undefined) continue;
+      const targets = set === maps.affinitySlots ? maps.affinityEndpoints : maps.affinityEndpointsLocal;
+      for (const endpoint of new Set(cover)) {
+        const number = slotValue(block, endpoint);
+        this.put(tx, { set: targets, key: number, value: targetBytes(endpoint), comment: undefined });
+        this.deferred.add(tx, targets, number, { target: endpoint });
+      }
+    }
   }
 
   change(tx: Transaction, key: string, next: ServicePort | undefined): void {
@@ -60,7 +188,7 @@ export class Written {
       this.affinityNumbers.release(number);
       tx.onFailure(() => this.affinityNumbers.claim(number));
     }
-    this.writeDifference(tx, old, now);
+    this.writeDifference(tx, old, now, state);
     tx.note(this.states, key, state);
   }
 
@@ -83,7 +211,12 @@ export class Written {
     return { port, clusterSlots, localSlots, affinity: { service, endpoints } };
   }
 
-  private writeDifference(tx: Transaction, old: Footprint, now: Footprint): void {
+  private writeDifference(
+    tx: Transaction,
+    old: Footprint,
+    now: Footprint,
+    state: ServicePortState | undefined,
+  ): void {
     if (old === emptyFootprint) {
       this.writeNew(tx, now);
       return;
@@ -92,18 +225,23 @@ export class Written {
     const oldElements = new Map(
       old.elements.map((element) => [elementId(element.set, element.key), element]),
     );
+    const wanted = new Map<string, string | undefined>();
     for (const element of now.elements) {
       const id = elementId(element.set, element.key);
+      wanted.set(id, element.value);
       const previous = oldElements.get(id);
       oldElements.delete(id);
       if (previous === undefined) {
         this.ensureSourceRangeSet(tx, element.set);
-        tx.add(element);
+        this.put(tx, element);
       } else if (previous.value !== element.value) {
         tx.replace(element.set, element.key, element.value, element.comment);
       }
     }
-    for (const element of oldElements.values()) tx.delete(element.set, element.key);
+    for (const element of oldElements.values()) {
+      if (isLed(element.set) && mayOutlive(element, wanted, state)) this.defer(tx, element);
+      else tx.delete(element.set, element.key);
+    }
 
     const oldBlocks = new Map(old.blocks.map((block) => [elementId(block.set, block.prefix), block]));
     for (const block of now.blocks) {
@@ -111,37 +249,161 @@ export class Written {
       this.writeSlots(tx, oldBlocks.get(id), block);
       oldBlocks.delete(id);
     }
-    for (const block of oldBlocks.values()) this.writeSlots(tx, block, undefined);
+    for (const block of oldBlocks.values()) this.deferred.addSlots(tx, block, 0, block.slots.length);
+
+    for (const list of now.numbered)
+      this.writeNumbered(
+        tx,
+        old.numbered.find((other) => other.set === list.set),
+        list,
+      );
+    for (const list of old.numbered) {
+      if (!now.numbered.some((other) => other.set === list.set)) this.writeNumbered(tx, list, undefined);
+    }
 
     this.writeShared(tx, old.shared, now.shared);
+    this.endExposed(tx, now);
     for (const of of old.classes) this.useClass(tx, className(of), -1);
   }
 
-  private writeNew(tx: Transaction, { classes, elements, blocks, shared }: Footprint): void {
-    for (const of of classes) this.acquireClass(tx, of);
-    for (const element of elements) {
+  private writeNew(tx: Transaction, now: Footprint): void {
+    for (const of of now.classes) this.acquireClass(tx, of);
+    for (const element of now.elements) {
       this.ensureSourceRangeSet(tx, element.set);
-      tx.add(element);
+      this.put(tx, element);
     }
-    for (const block of blocks) this.writeSlots(tx, undefined, block);
-    for (const element of shared) if (this.countShared(tx, element, 1) === 1) tx.add(element);
+    for (const block of now.blocks) this.writeSlots(tx, undefined, block);
+    for (const list of now.numbered) this.writeNumbered(tx, undefined, list);
+    for (const element of now.shared) if (this.countShared(tx, element, 1) === 1) this.put(tx, element);
+    this.endExposed(tx, now);
   }
 
-  private writeSlots(tx: Transaction, old: SlotBlock | undefined, now: SlotBlock | undefined): void {
-    if (old !== undefined) {
-      for (let slot = now?.slots.length ?? 0; slot < old.slots.length; slot++)
-        tx.delete(old.set, slotKey(old.prefix, slot));
+  /** Adds an element, unless it is there and waits to be deleted. */
+  private put(tx: Transaction, element: Element): void {
+    const { set, key, value, comment } = element;
+    const found = this.deferred.take(tx, set, key);
+    if (found === undefined) tx.add(element);
+    else if (!holdsValue(found, value, comment)) tx.replace(set, key, value, comment);
+  }
+
+  private defer(tx: Transaction, { set, key, value, comment }: Element): void {
+    this.deferred.add(tx, set, key, { text: value }, comment);
+  }
+
+  /**
+   * What waits from the address's former state, and packets that come now would be led to again: sources that it allowed
+   * then, and, when it is asked again who sends, the endpoints that it had for them.
+   */
+  private endExposed(tx: Transaction, now: Footprint): void {
+    if (this.deferred.isEmpty) return;
+    for (const { set, key, value } of now.elements) {
+      if (set === sets.firewallIPs) {
+        for (const [ranges, element] of [
+          ...this.deferred.keys((name) => sourceRangePrefix(name) !== undefined),
+        ])
+          if (element.endsWith(key)) this.deleteDeferred(tx, ranges, element);
+        continue;
+      }
+      const asking = askingClasses.find((one) => one.services === set);
+      if (asking === undefined || value !== asking.value) continue;
+      for (const map of asking.maps) this.deleteDeferred(tx, map, key);
     }
-    if (now === undefined) return;
-    now.slots.forEach((endpoint, slot) => {
+  }
+
+  private deleteDeferred(tx: Transaction, set: string, key: string): void {
+    if (this.deferred.take(tx, set, key) !== undefined) tx.delete(set, key);
+  }
+
+  private writeSlots(tx: Transaction, old: SlotBlock | undefined, now: SlotBlock): void {
+    const { set, prefix, slots } = now;
+    const waiting = this.deferred.slotsOf(set, prefix);
+    const single = this.deferred.hasElements(set);
+    /** Endpoints that came to another slot, or came anew. */
+    const moved: Endpoint[] = [];
+    for (let slot = 0; slot < slots.length; slot++) {
+      const endpoint = slots[slot];
+      if (endpoint === undefined) continue;
       const held = old?.slots[slot];
-      if (old === undefined || held === undefined) {
-        tx.addSlot(now, slot, endpoint);
-      } else if (held !== endpoint && slotValue(old, held) !== slotValue(now, endpoint)) {
-        tx.delete(now.set, slotKey(now.prefix, slot));
+      if (old !== undefined && held !== undefined) {
+        if (held === endpoint) continue;
+        moved.push(endpoint);
+        if (slotValue(old, held) !== slotValue(now, endpoint))
+          tx.replaceBytes(set, slotElement(now, slot, endpoint));
+        continue;
+      }
+      const found = waiting?.get(slot);
+      if (found !== undefined) {
+        if (slotValue(found.block, found.endpoint) !== slotValue(now, endpoint))
+          tx.replaceBytes(set, slotElement(now, slot, endpoint));
+      } else if (single && this.deferred.take(tx, set, slotKey(prefix, slot)) !== undefined) {
+        tx.replaceBytes(set, slotElement(now, slot, endpoint));
+      } else {
         tx.addSlot(now, slot, endpoint);
       }
-    });
+    }
+    if (waiting !== undefined) this.deferred.takeSlots(tx, set, prefix, slots.length);
+    if (old !== undefined && old.slots.length > slots.length) this.deferSurplus(tx, old, now, moved);
+  }
+
+  /** Packets in flight may still draw the slots above the new length: they find a living endpoint there. */
+  private deferSurplus(tx: Transaction, old: SlotBlock, now: SlotBlock, moved: readonly Endpoint[]): void {
+    const [from, to] = [now.slots.length, old.slots.length];
+    if (to - from > maxRedirected) {
+      this.deferred.addSlots(tx, old, from, to);
+      return;
+    }
+    // What lives on has come to a lower slot.
+    const alive = new Set(moved.map(endpointKey));
+    const block: SlotBlock = {
+      ...now,
+      slots: old.slots.slice(from).map((endpoint, i) => {
+        const other = alive.has(endpointKey(endpoint)) ? undefined : now.slots[i % from];
+        if (other !== undefined) tx.replaceBytes(now.set, slotElement(now, from + i, other));
+        return other ?? endpoint;
+      }),
+    };
+    this.deferred.addSlots(tx, block, from, to, from);
+  }
+
+  private writeNumbered(
+    tx: Transaction,
+    old: NumberedEndpoints | undefined,
+    now: NumberedEndpoints | undefined,
+  ): void {
+    const same = old !== undefined && now !== undefined && old.service === now.service;
+    // Most are as they were and where they were.
+    const differs = (
+      list: NumberedEndpoints | undefined,
+      other: NumberedEndpoints | undefined,
+    ): readonly Endpoint[] =>
+      list === undefined
+        ? []
+        : same
+          ? list.endpoints.filter((endpoint, i) => other?.endpoints[i] !== endpoint)
+          : list.endpoints;
+    const came = new Map<string, Endpoint>();
+    if (now !== undefined)
+      for (const endpoint of differs(now, old)) came.set(numberKey(now, endpoint), endpoint);
+    const gone: { readonly key: string; readonly endpoint: Endpoint }[] = [];
+    if (old !== undefined) {
+      for (const endpoint of differs(old, now)) {
+        const key = numberKey(old, endpoint);
+        const next = came.get(key);
+        came.delete(key);
+        if (next === undefined) gone.push({ key, endpoint });
+        else if (targetBytes(next) !== targetBytes(endpoint)) tx.replace(old.set, key, targetBytes(next));
+      }
+    }
+    for (const [key, endpoint] of came)
+      if (now !== undefined)
+        this.put(tx, { set: now.set, key, value: targetBytes(endpoint), comment: undefined });
+    if (old === undefined) return;
+    const living = same && gone.length <= maxRedirected ? now.endpoints : [];
+    for (const [i, { key, endpoint }] of gone.entries()) {
+      const other = living.length === 0 ? undefined : living[i % living.length];
+      if (other !== undefined) tx.replace(old.set, key, targetBytes(other));
+      this.deferred.add(tx, old.set, key, { target: other ?? endpoint });
+    }
   }
 
   private writeShared(tx: Transaction, old: readonly Element[], now: readonly Element[]): void {
@@ -151,10 +413,12 @@ export class Written {
     const gone = new Map(old.slice(same).map((element) => [elementId(element.set, element.key), element]));
     for (const element of same === 0 ? now : now.slice(same)) {
       if (gone.delete(elementId(element.set, element.key))) continue;
-      if (this.countShared(tx, element, 1) === 1) tx.add(element);
+      if (this.countShared(tx, element, 1) === 1) this.put(tx, element);
     }
     for (const element of gone.values()) {
-      if (this.countShared(tx, element, -1) === 0) tx.delete(element.set, element.key);
+      if (this.countShared(tx, element, -1) > 0) continue;
+      if (isLed(element.set)) this.defer(tx, element);
+      else tx.delete(element.set, element.key);
     }
   }
 
@@ -211,6 +475,52 @@ export class Written {
       tx.batch.addRule(chains.sourceRanges, rule.expressions);
     }
   }
+}
+
+/**
+ * Whether an element that a packet may still be led to can stay for a while without harm to packets that come now.
+ * @param wanted values of the service port as it is now, by elementId()
+ */
+function mayOutlive(
+  { set, key }: Element,
+  wanted: ReadonlyMap<string, string | undefined>,
+  state: ServicePortState | undefined,
+): boolean {
+  // Which ranges hold is decided where the packet is: as long as the address has some, no others.
+  if (sourceRangePrefix(set) !== undefined)
+    return !wanted.has(elementId(sets.firewallIPs, key.slice(key.length / 2 - 4)));
+  // It is still asked who sends: what was there for some of them is led to by nobody else.
+  const asking = askingClasses.find(({ maps: led }) => led.includes(set));
+  if (asking !== undefined) return wanted.get(elementId(asking.services, key)) !== asking.value;
+  const onNode = set === sets.droppedNodePorts || set === sets.rejectedNodePorts;
+  if (!onNode && set !== sets.droppedIPs && set !== sets.rejectedIPs) return true;
+  // To drop comes before to reject.
+  if (set === sets.droppedIPs && wanted.has(elementId(sets.rejectedIPs, key))) return false;
+  if (set === sets.droppedNodePorts && wanted.has(elementId(sets.rejectedNodePorts, key))) return false;
+  if (state === undefined) return true;
+  // A pod on the host's network may listen at the very address that it serves.
+  const { protocol } = state.port;
+  const isAtAddress = (endpoint: Endpoint): boolean =>
+    onNode
+      ? nodePortKey(protocol, endpoint.port) === key
+      : serviceKey(endpoint.ip, protocol, endpoint.port) === key;
+  return !state.clusterSlots.some(isAtAddress) && !state.localSlots.some(isAtAddress);
+}
+
+function isAffinitySlots(set: string): boolean {
+  return set === maps.affinitySlots || set === maps.affinitySlotsLocal;
+}
+
+/** What stands at the addresses of the one is what stands at those of the other. */
+function sameLists(a: ServicePort, b: ServicePort): boolean {
+  const same = (x: readonly Endpoint[], y: readonly Endpoint[]): boolean =>
+    x === y || (x.length === y.length && x.every((endpoint, i) => endpoint === y[i]));
+  return (
+    a.affinitySeconds === b.affinitySeconds &&
+    a.name === b.name &&
+    same(a.clusterEndpoints, b.clusterEndpoints) &&
+    same(a.localEndpoints, b.localEndpoints)
+  );
 }
 
 function isSame(a: Element | undefined, b: Element | undefined): boolean {

@@ -119,6 +119,23 @@ export class GenericConnection {
       onRestart,
     );
   }
+
+  /** See NetlinkConnection.dumpAsync(). */
+  async dumpAsync(
+    request: GenericRequest,
+    onAnswer: OnAnswer,
+    options: { readonly onRestart?: () => void; readonly signal?: AbortSignal } = {},
+  ): Promise<void> {
+    await this.netlink.dumpAsync(
+      plain(request),
+      (message) => {
+        const attributes = message.attributes(GENL_HEADER);
+        onAnswer(message.buffer[message.payload] ?? 0, attributes);
+        attributes.finish();
+      },
+      options,
+    );
+  }
 }
 
 function* mapped(requests: Iterable<BatchedGenericRequest>): Generator<BatchedRequest> {

@@ -131,6 +131,25 @@ export class IpvsConnection {
     return services;
   }
 
+  /**
+   * The same in many turns of the event loop. When the table changes meanwhile, entries may be passed over, or come twice.
+   * The connection is not to be used until the promise is settled.
+   * @param signal ends it; then the connection can only be closed
+   */
+  async listServicesAsync(onService: (service: VirtualServer) => void, signal?: AbortSignal): Promise<void> {
+    await this.generic.dumpAsync(
+      this.request(CMD.GET_SERVICE, 'list virtual servers'),
+      (_command, attributes) => {
+        while (attributes.next()) {
+          if (attributes.type !== IPVS_CMD_ATTR_SERVICE) continue;
+          const service = decodeService(attributes.nested());
+          if (service !== undefined) onService(service);
+        }
+      },
+      { onRestart: () => undefined, ...(signal === undefined ? {} : { signal }) },
+    );
+  }
+
   /** undefined: there is no such virtual server. */
   getService(key: VirtualServerKey, options: IpvsListOptions = {}): VirtualServer | undefined {
     let service: VirtualServer | undefined;

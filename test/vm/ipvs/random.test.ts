@@ -25,6 +25,7 @@ function open(family: IPFamily): IpvsFamily {
     {
       nft: NftablesConnection.open(),
       ipvs: IpvsConnection.open(),
+      observer: IpvsConnection.open(),
       addresses: new KernelServiceInterface(RouteConnection.open(), family === 'IPv4' ? 'ip' : 'ip6'),
     },
     {
@@ -85,7 +86,8 @@ describe('random changes', { skip }, () => {
             const report = await dataplane.apply({ family, ...world.step() });
             assert.deepEqual(report.failures, []);
             if (step % stepsBetweenLooks !== 0) continue;
-            dataplane.check();
+            await dataplane.check({ addresses: true });
+            await dataplane.deleteDeferred(Infinity);
             const incremental = kernel();
             for (const kind of [/^-A /m, / \. tcp \. \d+ comment /, /^[0-9a-f.:]+\/(32|128)$/m])
               assert.match(incremental, kind);

@@ -1,5 +1,6 @@
 /** IPVS and the service interface without a kernel: what they would hold, and what they were told. */
 import { constants } from 'node:os';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetlinkError, type Refusal } from '../../../netlink/index.js';
 import {
   describeCommand,
@@ -13,6 +14,9 @@ import {
   type VirtualServerKey,
 } from '../../../netlink/ipvs/index.js';
 import type { AddressChange, IpvsKernel, ServiceInterface } from '../kernel.js';
+
+/** Virtual servers that the kernel puts into one datagram, about. */
+const listedAtOnce = 100;
 
 interface FakeServer {
   server: VirtualServer;
@@ -32,6 +36,15 @@ export class FakeIpvs implements IpvsKernel {
 
   listServices(): VirtualServer[] {
     return [...this.servers.values()].map(({ server }) => inForce(server));
+  }
+
+  async listServicesAsync(onService: (service: VirtualServer) => void, signal?: AbortSignal): Promise<void> {
+    let at = 0;
+    for (const { server } of this.servers.values()) {
+      if (at++ % listedAtOnce === 0) await nextTurn();
+      signal?.throwIfAborted();
+      onService(inForce(server));
+    }
   }
 
   getService(key: VirtualServerKey): VirtualServer | undefined {
