@@ -8,6 +8,8 @@ import { malformed, type NetlinkError } from './errors.js';
 
 export const MESSAGE_HEADER = 16;
 
+/** Does nothing; acknowledged when that is asked for. */
+export const NLMSG_NOOP = 1;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
 const NLMSG_OVERRUN = 4;

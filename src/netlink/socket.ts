@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import { readHostU32, writeHostU16, writeHostU32 } from './endian.js';
 import { errnoOf, NetlinkError } from './errors.js';
 import { attachFilter, bind, getsockname, getsockopt, setsockopt, socket } from './libc.js';
+import { MESSAGE_HEADER, NLM_F_ACK, NLM_F_REQUEST, NLMSG_NOOP } from './message.js';
 
 // linux/socket.h, asm-generic/socket.h, linux/netlink.h
 const AF_NETLINK = 16;
@@ -35,7 +36,8 @@ const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
 };
 
 /**
- * What a connection needs of a socket; a test can put something else in its place.
+ * What a connection needs of a socket; a test can put something else in its place. After close() every method throws
+ * or rejects with EBADF.
  */
 export interface Transport {
   /** The socket's netlink address, which names it in notifications of changes that it caused. */
@@ -53,7 +55,7 @@ export interface Transport {
   sendAsync(buffer: Buffer, length: number): Promise<void>;
   /** Like receive(), on libuv's thread pool. One call at a time. */
   receiveAsync(): Promise<Buffer>;
-  /** Not while sendAsync() or receiveAsync() is under way: the descriptor's number may be taken anew meanwhile. */
+  /** An operation under way on the thread pool is ended first, and rejects; the descriptor is closed after it. */
   close(): void;
 }
 
@@ -62,7 +64,7 @@ export interface SocketOptions {
   readonly sendBuffer?: number;
   /** Room for datagrams not yet read, bytes. Default 4 MiB. */
   readonly receiveBuffer?: number;
-  /** How long receive() waits, milliseconds. Default 5000. */
+  /** How long receive() and receiveAsync() wait, milliseconds; 0: until something comes. Default 5000. */
   readonly receiveTimeoutMs?: number;
   /** Multicast groups to join (numbers, not bits). */
   readonly groups?: readonly number[];
@@ -135,13 +137,41 @@ function sendLimit(fd: number, operation: string): number {
   return readHostU32(value, 0) - 32;
 }
 
+/** A message that asks for nothing but its acknowledgement, which whoever waits in a read gets. */
+function noOperation(): Buffer {
+  const message = Buffer.alloc(MESSAGE_HEADER);
+  writeHostU32(message, 0, MESSAGE_HEADER);
+  writeHostU16(message, 4, NLMSG_NOOP);
+  writeHostU16(message, 6, NLM_F_REQUEST | NLM_F_ACK);
+  return message;
+}
+
+/** Sockets in which a thread of the pool is at work. */
+const busy = new Set<NetlinkSocket>();
+let wakesAtExit = false;
+
+/** At its exit the process waits for the threads of the pool: none may be left in a read. */
+function wakeAtExit(): void {
+  if (wakesAtExit) return;
+  wakesAtExit = true;
+  process.once('exit', () => {
+    for (const socket of busy) socket.close();
+  });
+}
+
+/**
+ * A descriptor's number is taken anew as soon as it is closed, by a file or a client's connection. So no method uses it after
+ * close(), and it is closed only when no operation of the thread pool has it in hand.
+ */
 export class NetlinkSocket implements Transport {
   private readonly incoming = Buffer.allocUnsafeSlow(RECEIVE_SIZE);
   private closed = false;
+  /** Operations on the thread pool. */
+  private pending = 0;
+  private whenClosed: (() => void)[] = [];
 
   private constructor(
-    /** For subscriptions, which read it on the thread pool. */
-    readonly fd: number,
+    private readonly descriptor: number,
     readonly portId: number,
     readonly maxDatagram: number,
     private readonly name: string,
@@ -185,17 +215,18 @@ export class NetlinkSocket implements Transport {
   /** Joins a multicast group (a number, not a bit). */
   join(group: number): void {
     const operation = `join ${this.name} group ${group}`;
-    setsockopt(this.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, int(group), operation);
+    setsockopt(this.fdFor(operation), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, int(group), operation);
   }
 
   leave(group: number): void {
     const operation = `leave ${this.name} group ${group}`;
-    setsockopt(this.fd, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, int(group), operation);
+    setsockopt(this.fdFor(operation), SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, int(group), operation);
   }
 
   send(buffer: Buffer, length: number): void {
+    const fd = this.fdFor(`send to ${this.name}`);
     try {
-      writeSync(this.fd, buffer, 0, length);
+      writeSync(fd, buffer, 0, length);
     } catch (error) {
       throw this.sendFailed(length, error);
     }
@@ -203,34 +234,111 @@ export class NetlinkSocket implements Transport {
 
   receive(): Buffer {
     for (;;) {
+      const fd = this.fdFor(`receive from ${this.name}`);
+      let size: number;
       try {
         // A netlink datagram can't be forged by an ordinary process: sending to another's port takes CAP_NET_ADMIN.
-        return this.incoming.subarray(0, readSync(this.fd, this.incoming, 0, RECEIVE_SIZE, null));
+        size = readSync(fd, this.incoming, 0, RECEIVE_SIZE, null);
       } catch (error) {
+        if (errnoOf(error) !== constants.errno.EINTR) throw this.receiveFailed(error);
+        continue;
+      }
+      return this.received(size);
+    }
+  }
+
+  async sendAsync(buffer: Buffer, length: number): Promise<void> {
+    await this.onThreadPool(`send to ${this.name}`, (fd, done) => {
+      write(fd, buffer, 0, length, null, done);
+    }).catch((error: unknown) => {
+      throw error instanceof NetlinkError ? error : this.sendFailed(length, error);
+    });
+  }
+
+  async receiveAsync(): Promise<Buffer> {
+    for (;;) {
+      try {
+        const size = await this.onThreadPool(`receive from ${this.name}`, (fd, done) => {
+          read(fd, this.incoming, 0, RECEIVE_SIZE, null, done);
+        });
+        return this.received(size);
+      } catch (error) {
+        if (error instanceof NetlinkError) throw error;
         if (errnoOf(error) !== constants.errno.EINTR) throw this.receiveFailed(error);
       }
     }
   }
 
-  sendAsync(buffer: Buffer, length: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      write(this.fd, buffer, 0, length, null, (error) => {
-        if (error === null) resolve();
-        else reject(this.sendFailed(length, error));
-      });
-    });
+  close(): void {
+    if (this.closed) return;
+    if (this.pending > 0) this.endRead();
+    this.closed = true;
+    this.release();
   }
 
-  receiveAsync(): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      const attempt = (): void => {
-        read(this.fd, this.incoming, 0, RECEIVE_SIZE, null, (error, size) => {
-          if (error === null) resolve(this.incoming.subarray(0, size));
-          else if (errnoOf(error) === constants.errno.EINTR) attempt();
-          else reject(this.receiveFailed(error));
+  /** Resolves when the descriptor is closed. */
+  async released(): Promise<void> {
+    if (this.closed && this.pending === 0) return;
+    await new Promise<void>((resolve) => this.whenClosed.push(resolve));
+  }
+
+  /** @returns the descriptor. @throws NetlinkError EBADF after close() */
+  private fdFor(operation: string): number {
+    if (!this.closed) return this.descriptor;
+    throw new NetlinkError({ operation, errno: constants.errno.EBADF, extendedAck: 'the socket is closed' });
+  }
+
+  /**
+   * Ends a read that waits on the thread pool: the kernel answers this message, which needs no privilege, within the write. A
+   * netlink socket can't be shut down.
+   */
+  private endRead(): void {
+    const message = noOperation();
+    try {
+      writeSync(this.descriptor, message);
+    } catch {
+      // There is no room for the answer: then there is something to be read, and nobody waits.
+    }
+  }
+
+  private release(): void {
+    if (!this.closed || this.pending > 0) return;
+    closeSync(this.descriptor);
+    for (const resolve of this.whenClosed) resolve();
+    this.whenClosed = [];
+  }
+
+  private async onThreadPool(
+    operation: string,
+    work: (fd: number, done: (error: NodeJS.ErrnoException | null, size: number) => void) => void,
+  ): Promise<number> {
+    const fd = this.fdFor(operation);
+    this.pending++;
+    busy.add(this);
+    wakeAtExit();
+    try {
+      const size = await new Promise<number>((resolve, reject) => {
+        work(fd, (error, length) => {
+          if (error === null) resolve(length);
+          else reject(error);
         });
-      };
-      attempt();
+      });
+      // It may have been ended for the sake of close().
+      this.fdFor(operation);
+      return size;
+    } finally {
+      if (--this.pending === 0) busy.delete(this);
+      this.release();
+    }
+  }
+
+  /** @throws NetlinkError when this was no datagram: the kernel sends none without a header */
+  private received(size: number): Buffer {
+    if (size > 0) return this.incoming.subarray(0, size);
+    throw new NetlinkError({
+      operation: `receive from ${this.name}`,
+      errno: constants.errno.EIO,
+      extendedAck: 'the socket yielded no data',
     });
   }
 
@@ -254,11 +362,5 @@ export class NetlinkSocket implements Transport {
       errno: errno === constants.errno.EAGAIN ? constants.errno.ETIMEDOUT : errno,
       cause: error,
     });
-  }
-
-  close(): void {
-    if (this.closed) return;
-    this.closed = true;
-    closeSync(this.fd);
   }
 }

@@ -1,26 +1,29 @@
 /**
  * Multicast notifications. Node can't poll a descriptor that it did not open, so one asynchronous read is kept waiting
- * on libuv's thread pool: each subscription occupies one of its threads (UV_THREADPOOL_SIZE, 4 by default). The
- * read ends by itself after a while, so that close() takes effect.
+ * on libuv's thread pool: each subscription occupies one of its threads (UV_THREADPOOL_SIZE, 4 by default). The read waits
+ * until something comes, and costs nothing until then; close() ends it.
  */
-import { read } from 'node:fs';
 import { constants } from 'node:os';
-import { errnoOf, NetlinkError } from './errors.js';
+import { NetlinkError } from './errors.js';
 import { MessageReader } from './message.js';
-import { NetlinkSocket, RECEIVE_SIZE } from './socket.js';
+import { NetlinkSocket } from './socket.js';
 
-/** Longest time that close() takes, milliseconds. */
-const READ_TIMEOUT_MS = 250;
+/** A handler that failed is called again after this, then after twice as long, …, milliseconds. */
+const firstRetryMs = 100;
+const maxRetryMs = 30_000;
 
 export interface SubscriptionHandlers {
+  /** Should it throw, the message counts as missing: onOverrun is called. */
   readonly onMessage: (message: MessageReader) => void;
   /**
    * The kernel had more to say than the socket holds (ENOBUFS), or something unreadable: notifications are
-   * missing. The subscription goes on; read the whole state anew.
+   * missing. The subscription goes on; read the whole state anew. Should it throw, it is called again after a while.
    */
   readonly onOverrun: () => void;
   /** The socket failed; the subscription has ended. */
   readonly onError: (error: NetlinkError) => void;
+  /** Another handler threw this. */
+  readonly onHandlerFailure?: (error: unknown) => void;
 }
 
 export interface SubscriptionOptions {
@@ -33,9 +36,8 @@ export interface SubscriptionOptions {
 /** A membership in multicast groups. It keeps the process alive until it is closed. */
 export class Subscription {
   private closing = false;
-  private readonly buffer = Buffer.allocUnsafeSlow(RECEIVE_SIZE);
-  private readonly ended: Promise<void>;
-  private end: () => void = () => undefined;
+  private retry: NodeJS.Timeout | undefined;
+  private retryMs = firstRetryMs;
 
   private constructor(
     private readonly socket: NetlinkSocket,
@@ -43,10 +45,7 @@ export class Subscription {
     private readonly operation: string,
     private readonly handlers: SubscriptionHandlers,
   ) {
-    this.ended = new Promise((resolve) => {
-      this.end = resolve;
-    });
-    this.wait();
+    void this.follow();
   }
 
   /**
@@ -64,17 +63,19 @@ export class Subscription {
     const socket = NetlinkSocket.open(protocol, {
       ...options,
       groups,
-      // Nothing is sent here.
+      // Nothing is sent here, but for what ends a read.
       sendBuffer: 4096,
-      receiveTimeoutMs: READ_TIMEOUT_MS,
+      receiveTimeoutMs: 0,
     });
     return new Subscription(socket, groups, operation, handlers);
   }
 
-  /** No handler is called after this. Resolves when the socket is closed, in at most a quarter of a second. */
-  close(): Promise<void> {
+  /** No handler is called after this. Resolves when the socket is closed. */
+  async close(): Promise<void> {
     this.closing = true;
-    return this.ended;
+    clearTimeout(this.retry);
+    this.socket.close();
+    await this.socket.released();
   }
 
   /**
@@ -82,57 +83,87 @@ export class Subscription {
    * What was sent before is still delivered.
    */
   pause(): void {
-    for (const group of this.groups) this.socket.leave(group);
+    if (!this.closing) for (const group of this.groups) this.socket.leave(group);
   }
 
   /** Joins the groups again. What happened meanwhile is not told. */
   resume(): void {
-    for (const group of this.groups) this.socket.join(group);
+    if (!this.closing) for (const group of this.groups) this.socket.join(group);
   }
 
-  private wait(): void {
-    read(this.socket.fd, this.buffer, 0, RECEIVE_SIZE, null, (error, size) => {
-      // The handlers may close the subscription, or throw: the loop goes on or ends in any case.
+  private async follow(): Promise<void> {
+    while (!this.closing) {
+      let datagram: Buffer;
       try {
-        if (!this.closing) this.received(error, size);
-      } finally {
-        this.proceed();
+        datagram = await this.socket.receiveAsync();
+      } catch (error) {
+        this.failed(error);
+        continue;
       }
+      this.deliver(datagram);
+    }
+  }
+
+  private failed(error: unknown): void {
+    // The socket was closed while it was waited for.
+    if (this.closing) return;
+    const errno = error instanceof NetlinkError ? error.errno : constants.errno.EIO;
+    if (errno === constants.errno.ETIMEDOUT) return;
+    if (errno === constants.errno.ENOBUFS) {
+      this.overrun();
+      return;
+    }
+    void this.close();
+    this.guard(() => {
+      this.handlers.onError(new NetlinkError({ operation: this.operation, errno, cause: error }));
     });
   }
 
-  private proceed(): void {
-    if (this.closing) {
-      this.socket.close();
-      this.end();
-    } else {
-      this.wait();
-    }
-  }
-
-  private received(error: NodeJS.ErrnoException | null, size: number): void {
-    if (error === null) {
-      this.deliver(size);
-      return;
-    }
-    const errno = errnoOf(error);
-    if (errno === constants.errno.EAGAIN || errno === constants.errno.EINTR) return;
-    if (errno === constants.errno.ENOBUFS) {
-      this.handlers.onOverrun();
-      return;
-    }
-    this.closing = true;
-    this.handlers.onError(new NetlinkError({ operation: this.operation, errno, cause: error }));
-  }
-
-  private deliver(size: number): void {
-    const messages = new MessageReader(this.buffer.subarray(0, size), this.operation);
+  private deliver(datagram: Buffer): void {
+    const messages = new MessageReader(datagram, this.operation);
     try {
-      while (!this.closing && messages.next()) this.handlers.onMessage(messages);
+      while (!this.isClosing() && messages.next()) this.handlers.onMessage(messages);
       messages.finish();
     } catch (error) {
-      if (!(error instanceof NetlinkError)) throw error;
+      if (this.isClosing()) return;
+      if (!(error instanceof NetlinkError)) this.guard(() => this.handlers.onHandlerFailure?.(error));
+      this.overrun();
+    }
+  }
+
+  /** The handlers may close the subscription. */
+  private isClosing(): boolean {
+    return this.closing;
+  }
+
+  private overrun(): void {
+    clearTimeout(this.retry);
+    const isDone = this.guard(() => {
       this.handlers.onOverrun();
+    });
+    if (isDone) {
+      this.retryMs = firstRetryMs;
+      return;
+    }
+    if (this.closing) return;
+    this.retry = setTimeout(() => {
+      this.overrun();
+    }, this.retryMs).unref();
+    this.retryMs = Math.min(2 * this.retryMs, maxRetryMs);
+  }
+
+  /** @returns whether it did not throw */
+  private guard(call: () => void): boolean {
+    try {
+      call();
+      return true;
+    } catch (error) {
+      try {
+        this.handlers.onHandlerFailure?.(error);
+      } catch {
+        // Nobody is left to be told.
+      }
+      return false;
     }
   }
 }

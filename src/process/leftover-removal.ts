@@ -4,6 +4,7 @@
  * mode ipvs left are waited for.
  */
 import { Report, type Outcome } from '../leftovers/index.js';
+import { guarded } from '../callbacks/guarded.js';
 import type { Logger } from '../log/logger.js';
 
 /** Pauses before the second and later attempts; after the last one it is left to `--cleanup`. */
@@ -32,10 +33,12 @@ export class LeftoverRemoval {
   /** What was said already: another attempt meets most of it again. */
   private readonly told = new Set<string>();
 
+  private readonly tryNow = guarded('remove leftovers', () => this.attempt());
+
   constructor(private readonly options: LeftoverRemovalOptions) {}
 
   start(): void {
-    void this.attempt();
+    if (!this.stopped) this.tryNow();
   }
 
   /** Now and then: connections that mode ipvs left end one after the other. */
@@ -74,9 +77,7 @@ export class LeftoverRemoval {
       return;
     }
     log.info('Removing what another mode had left is tried again', { seconds: pause / 1000 });
-    this.timer = setTimeout(() => {
-      void this.attempt();
-    }, pause).unref();
+    this.timer = setTimeout(this.tryNow, pause).unref();
   }
 
   private tell(outcomes: readonly Outcome[]): void {

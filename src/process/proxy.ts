@@ -33,6 +33,7 @@ export class Proxy {
   private model: ClusterModel | undefined;
   private running: Running | undefined;
   private starting = false;
+  private stopping = false;
   private nodeTimer: NodeJS.Timeout | undefined;
   private finish: () => void = () => undefined;
   private fail: (error: unknown) => void = () => undefined;
@@ -107,6 +108,7 @@ export class Proxy {
   }
 
   private async stop(): Promise<void> {
+    this.stopping = true;
     clearTimeout(this.nodeTimer);
     await this.running?.stop();
     await this.source?.stop();
@@ -137,7 +139,7 @@ export class Proxy {
   /** The first sync needs all Services, all EndpointSlices, and the own Node's addresses as far as they can be had. */
   private startWhenReady(): void {
     const { state, config } = this;
-    if (this.running !== undefined || this.starting) return;
+    if (this.running !== undefined || this.starting || this.stopping) return;
     if (!state.hasSynced('Service') || !state.hasSynced('EndpointSlice') || !state.hasSynced('Node')) return;
     const node = state.ownNode;
     const hasIPs = node !== undefined && nodeStatusIPs(node.addresses).length > 0;

@@ -6,6 +6,7 @@ import type { Health } from '../health/health.js';
 import { NodePortHealth } from '../health/node-ports.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Node } from '../kube/objects.js';
+import { guarded } from '../callbacks/guarded.js';
 import { errorText, type Logger } from '../log/logger.js';
 import { removeLeftovers } from '../leftovers/index.js';
 import type { Metrics } from '../metrics/metrics.js';
@@ -68,6 +69,7 @@ export class Running {
   private readonly leftovers: LeftoverRemoval;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
+  private stopping = false;
 
   constructor(private readonly options: RunningOptions) {
     const { config, log, state, health, metrics } = options;
@@ -215,14 +217,20 @@ export class Running {
         this.leftovers.start();
       },
     });
-    this.maintenance = setInterval(() => {
-      this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
-      void this.leftovers.continueDraining();
-    }, this.maintenancePeriod()).unref();
+    this.maintenance = setInterval(
+      guarded('housekeeping', async () => {
+        this.program('housekeeping', (dataplane) => dataplane.maintain(), metrics.cleanupFailures);
+        await this.leftovers.continueDraining();
+      }),
+      this.maintenancePeriod(),
+    ).unref();
     if (config.fullCheckPeriodMs > 0) {
-      this.fullCheck = setInterval(() => {
-        for (const { family } of this.dataplanes) this.loop.requestCheck(family);
-      }, config.fullCheckPeriodMs).unref();
+      this.fullCheck = setInterval(
+        guarded('full check', () => {
+          for (const { family } of this.dataplanes) this.loop.requestCheck(family);
+        }),
+        config.fullCheckPeriodMs,
+      ).unref();
     }
     for (const family of families) health.begin(family);
   }
@@ -234,17 +242,20 @@ export class Running {
     this.loop.request();
   }
 
-  /** Ends after the transaction that is under way. The rules stay. */
+  /**
+   * Ends after what is under way. The rules stay. In this order: nothing new begins; syncs and checks, which use the watch and the
+   * dataplanes, end; then what they use.
+   */
   async stop(): Promise<void> {
+    this.stopping = true;
     clearInterval(this.maintenance);
     clearInterval(this.fullCheck);
+    this.leftovers.stop();
+    await Promise.all([this.loop.stop(), this.localAddresses.stop()]);
     await this.backend.stopWatching();
     this.feud.close();
-    await this.loop.stop();
-    this.leftovers.stop();
     for (const health of this.nodePortHealth.values()) health.close();
     await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
-    this.localAddresses.stop();
     for (const dataplane of this.dataplanes) dataplane.close();
   }
 
@@ -271,6 +282,7 @@ export class Running {
 
   /** Compare all of the kernel's state, as after somebody changed it. */
   compareAll(): void {
+    if (this.stopping) return;
     for (const { family } of this.dataplanes) this.loop.requestAdoption(family);
   }
 
@@ -283,6 +295,7 @@ export class Running {
 
   nodeChanged(node: Node): void {
     const { config, log, startOver } = this.options;
+    if (this.stopping) return;
     const podCIDRs = node.podCIDRs.join();
     if (config.detectLocalMode === 'NodeCIDR' && podCIDRs !== this.podCIDRs) {
       if (podCIDRs === '')
@@ -341,6 +354,7 @@ export class Running {
     failures = this.options.metrics.syncFailures,
   ): void {
     const { log } = this.options;
+    if (this.stopping) return;
     for (const dataplane of this.dataplanes) {
       try {
         write(dataplane);

@@ -94,6 +94,7 @@ export class SyncLoop {
   /** When the timer will go off (performance.now()); Infinity: it is not set. */
   private timerDue = Infinity;
   private running: Promise<void> | undefined;
+  private readonly checksUnderWay = new Set<Promise<void>>();
   private requested = false;
   private stopped = false;
   private lastEnd = -Infinity;
@@ -148,7 +149,13 @@ export class SyncLoop {
   /** Look whether the kernel holds what it should, although nothing speaks for damage. */
   requestCheck(family: IPFamily): void {
     for (const run of this.runs) {
-      if (run.dataplane.family === family && !run.verifying && !this.stopped) void this.check(run);
+      if (run.dataplane.family !== family || run.verifying || this.stopped) continue;
+      const check = this.check(run)
+        .catch((error: unknown) => {
+          this.options.log.error('What a look at the kernel found could not be told', error, { family });
+        })
+        .finally(() => this.checksUnderWay.delete(check));
+      this.checksUnderWay.add(check);
     }
   }
 
@@ -196,11 +203,11 @@ export class SyncLoop {
     });
   }
 
-  /** Ends after the sync that is running, if any. */
+  /** Ends after the sync and the checks that are running, if any: then nobody uses the dataplanes. */
   async stop(): Promise<void> {
     this.stopped = true;
     clearTimeout(this.timer);
-    await this.running;
+    await Promise.all([this.running, ...this.checksUnderWay]);
   }
 
   /** It may be told to stop while something else is waited for. */
@@ -244,12 +251,16 @@ export class SyncLoop {
       const paused = now - this.lastEnd > 2 * this.options.minSyncPeriodMs;
       this.inARow = paused ? 0 : this.inARow + 1;
     }
-    this.running = (onlyDeferred ? this.deleteDeferred() : this.sync()).finally(() => {
-      this.running = undefined;
-      // What changes next does not wait for these.
-      if (!onlyDeferred) this.lastEnd = performance.now();
-      this.schedule();
-    });
+    this.running = (onlyDeferred ? this.deleteDeferred() : this.sync())
+      .catch((error: unknown) => {
+        this.failed(error);
+      })
+      .finally(() => {
+        this.running = undefined;
+        // What changes next does not wait for these.
+        if (!onlyDeferred) this.lastEnd = performance.now();
+        this.schedule();
+      });
   }
 
   /** Milliseconds from the end of a sync to the start of the next one. */
@@ -294,6 +305,16 @@ export class SyncLoop {
     }
   }
 
+  /** Something failed that is nobody's in particular: what was taken from the model may not have reached the kernel. */
+  private failed(error: unknown): void {
+    this.options.log.error('A sync failed; everything is compared', error);
+    for (const run of this.runs) {
+      run.needsAdoption = true;
+      run.retryAt = performance.now() + run.retryMs;
+      run.retryMs = Math.min(run.retryMs * 2, this.options.syncPeriodMs);
+    }
+  }
+
   private async sync(): Promise<void> {
     const { log, metrics } = this.options;
     let changes = this.takeChanges();
@@ -334,7 +355,11 @@ export class SyncLoop {
   /** What the model has to say; at the start, when everything is compared afterwards, as much as one turn has time for. */
   private takeChanges(): ModelChanges {
     const changes = this.options.model.takeChanges(this.started ? Infinity : servicesPerTurn);
-    this.options.onChanges(changes);
+    try {
+      this.options.onChanges(changes);
+    } catch (error) {
+      this.options.log.error('What changed beside the service ports could not be taken over', error);
+    }
     for (const run of this.runs) this.noteChanges(run, changes);
     return changes;
   }
