@@ -318,7 +318,7 @@ export class ServiceModel {
       let left = 0;
       for (const port of entry.ports) {
         if (port.family !== family) continue;
-        const all = endpoints.of(port.plan);
+        const all = port.merge(endpoints.of(port.plan));
         const list = limitedTo(all, most);
         left += all.endpoints.length - list.endpoints.length;
         if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
@@ -442,21 +442,17 @@ class EndpointsByPort {
     return byId;
   }
 
-  /** Port numbers are not compared: the number in the slice is the backend's (3.1). */
-  of({ portName, protocol }: PortPlan): EndpointList {
-    if (this.#byId !== undefined) return mergeLists(this.#byId.get(slicePortId(portName, protocol)) ?? []);
-    // Nearly always there is one.
-    let first: EndpointList | undefined;
-    let all: EndpointList[] | undefined;
+  /** The lists of one port, by the slices' names. Port numbers are not compared: the number in the slice is the backend's (3.1). */
+  of({ portName, protocol }: PortPlan): readonly EndpointList[] {
+    if (this.#byId !== undefined) return this.#byId.get(slicePortId(portName, protocol)) ?? [];
+    const all: EndpointList[] = [];
     for (const slice of this.entry.slices) {
       if (slice.family !== this.family) continue;
       for (const port of slice.ports) {
-        if (port.name !== portName || port.protocol !== protocol) continue;
-        if (first === undefined) first = port.list;
-        else (all ??= [first]).push(port.list);
+        if (port.name === portName && port.protocol === protocol) all.push(port.list);
       }
     }
-    return first !== undefined && all === undefined ? first : mergeLists(all ?? []);
+    return all;
   }
 }
 

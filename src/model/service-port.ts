@@ -6,7 +6,8 @@ import type { IPFamily, Protocol } from '../kube/objects.js';
 import { inOnePiece } from '../kube/strings.js';
 import type { Claimant } from './claims.js';
 import { sameList } from './lists.js';
-import { NO_ENDPOINTS, selectEndpoints, servingEndpoints } from './selection.js';
+import { ListMerger, worthwhile } from './merger.js';
+import { mergeLists, NO_ENDPOINTS, selectEndpoints, servingEndpoints } from './selection.js';
 import { sameVirtualAddress, type PortPlan } from './service-plan.js';
 import { sameEndpoint, type EndpointList } from './slice.js';
 import type { Endpoint, Fallback, ServicePort, VirtualAddress } from './types.js';
@@ -37,6 +38,7 @@ export class PortState implements Claimant {
   #cluster: readonly Endpoint[] = NO_ENDPOINTS;
   #local: readonly Endpoint[] = NO_ENDPOINTS;
   #serving: readonly string[] = NO_SERVING;
+  #merger: ListMerger | undefined;
 
   constructor(
     readonly owner: Owner,
@@ -66,6 +68,14 @@ export class PortState implements Claimant {
 
   get created(): number {
     return this.owner.created;
+  }
+
+  /** @param lists of its slices, in the order of their names */
+  merge(lists: readonly EndpointList[]): EndpointList {
+    // Nearly always there is one.
+    if (lists.length >= worthwhile) return (this.#merger ??= new ListMerger()).merge(lists);
+    this.#merger = undefined;
+    return mergeLists(lists);
   }
 
   /**
