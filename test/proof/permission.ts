@@ -1,13 +1,18 @@
 /**
- * What may become of a packet while one change goes in: what the objects before it ask for, or those after it. Nothing in between:
- * an address that is served before and after is served all the time, and nobody is refused, dropped or let through whom neither
- * state refuses, drops or lets through.
+ * What may become of a packet while one change goes in: what the objects before it ask for, or those after it. An address that is
+ * served before and after is served all the time, and by nobody else; nobody is refused whom neither state refuses, and nobody
+ * let through whom neither lets through.
+ *
+ * Three things are nobody's loss. To be dropped is as good as to be rejected. An address that no Service has before or after may
+ * refuse a moment longer or earlier. And when an address moves, the endpoints of either owner will do, before or after.
  */
 import {
   destinationKey,
+  onThisNode,
   type Destination,
   type Expectation,
   type Expected,
+  type ServicePort,
   type Source,
 } from '../soak/expectation.js';
 import type { Outcome } from '../soak/walk.js';
@@ -15,30 +20,43 @@ import { expectedInWords } from '../soak/comparison.js';
 
 export class Permission {
   private readonly expected: readonly Expected[];
+  private readonly isRefused: boolean;
+  private readonly passes: boolean;
+  /** Endpoints of the one owner while the other one has the address. */
+  private readonly others = new Set<string>();
   /** Endpoints that are on this node, or nobody knows where, before and after. */
   private readonly here: readonly string[];
 
-  /** @param inMode what a mode makes of an expectation, where that is another thing */
+  /** @param passes packets to addresses that nobody serves may pass: in a mode that leaves them to others */
   constructor(
     to: Destination,
     private readonly from: Source,
     states: readonly Expectation[],
-    inMode: (expected: Expected, isOwned: boolean) => readonly Expected[] = (expected) => [expected],
+    passes: (isOwned: boolean) => boolean = () => false,
   ) {
     const key = destinationKey(to);
-    this.expected = states.flatMap((state) => inMode(state.of(to, from), state.owners.has(key)));
-    const [first = [], ...others] = states.map((state) =>
-      (state.owners.get(destinationKey(to))?.endpoints ?? [])
-        .filter(({ maybeHere }) => maybeHere)
-        .map(({ target }) => target),
-    );
-    this.here = first.filter((target) => others.every((list) => list.includes(target)));
+    this.expected = states.map((state) => state.of(to, from));
+    const kinds = new Set(this.expected.map(({ kind }) => kind));
+    const isNobodys = states.some((state) => !state.owners.has(key));
+    this.isRefused = isNobodys || kinds.has('dropped') || kinds.has('rejected');
+    this.passes =
+      kinds.has('passed') ||
+      states.some((state, i) => this.expected[i]?.kind !== 'translated' && passes(state.owners.has(key)));
+    const owners = states.map((state) => state.owners.get(key));
+    for (const state of states) {
+      for (const port of state.ports) {
+        if (state.owners.get(key) === port || !owners.some((owner) => isSame(owner, port))) continue;
+        for (const target of [...state.everywhere(port), ...onThisNode(port)]) this.others.add(target);
+      }
+    }
+    const [first = [], ...more] = states.map((state) => maybeHere(state, key));
+    this.here = first.filter((target) => more.every((list) => list.includes(target)));
   }
 
   permits(outcome: Outcome): boolean {
-    if (outcome.kind !== 'translated') {
-      return this.expected.some(({ kind }) => kind === outcome.kind);
-    }
+    if (outcome.kind === 'passed') return this.passes;
+    if (outcome.kind !== 'translated') return this.isRefused;
+    if (this.others.has(outcome.to)) return true;
     const translations = this.expected.filter((one) => one.kind === 'translated');
     if (!translations.some(({ endpoints }) => endpoints.includes(outcome.to))) return false;
     // A pod that reaches itself would get its own address as that of its client, and answer past the kernel.
@@ -52,12 +70,24 @@ export class Permission {
   }
 }
 
+function isSame(a: ServicePort | undefined, b: ServicePort): boolean {
+  return (
+    a?.portName === b.portName &&
+    a.service.metadata.name === b.service.metadata.name &&
+    a.service.metadata.namespace === b.service.metadata.namespace
+  );
+}
+
+function maybeHere(state: Expectation, key: string): readonly string[] {
+  const endpoints = state.owners.get(key)?.endpoints ?? [];
+  return endpoints.filter((endpoint) => endpoint.maybeHere).map(({ target }) => target);
+}
+
 /** Endpoints that may ask themselves. */
 export function selves(to: Destination, states: readonly Expectation[]): Source[] {
-  const addresses = states.flatMap((state) =>
-    (state.owners.get(destinationKey(to))?.endpoints ?? [])
-      .filter(({ maybeHere }) => maybeHere)
-      .map(({ target }) => target.split(' ')[0] ?? ''),
-  );
+  const key = destinationKey(to);
+  const addresses = states
+    .flatMap((state) => maybeHere(state, key))
+    .map((target) => target.split(' ')[0] ?? '');
   return [...new Set(addresses)].map((address) => ({ address, ownNode: false }));
 }

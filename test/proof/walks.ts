@@ -61,11 +61,16 @@ export function* problemsOf(
   count: Count,
 ): Generator<string, void, undefined> {
   const node = nodeOf(family);
+  const [remembered] = clients(family);
   for (const to of destinationsOf(states)) {
     for (const from of [...clients(family), ...selves(to, states)]) {
       const permission = new Permission(to, from, states);
       const packet = packetOf(to, from);
-      for (const memory of [undefined, ...memories(before, packet)]) {
+      // One client is enough for what is remembered: it leads into the same chains.
+      for (const memory of [
+        undefined,
+        ...(from.address === remembered?.address ? memories(before, packet) : []),
+      ]) {
         const where = `${from.address} to ${destinationKey(to)}${memory === undefined ? '' : `, remembered as ${[...memory.values()].join()}`}`;
         try {
           for (const { outcome, looks } of walkBetween(before, after, node, packet, memory)) {
