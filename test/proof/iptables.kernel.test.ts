@@ -91,7 +91,7 @@ function* problemsOf(
     for (const from of [...clients(family), ...selves(to, states)]) {
       // As upstream's does, this mode leaves addresses that no Service has to the node's other rules, and refuses external
       // addresses to others than processes of the node.
-      const permission = new Permission(to, from, states, (isOwned) => !isOwned || from.ownNode);
+      const permission = new Permission(to, from, states, [], (isOwned) => !isOwned || from.ownNode);
       // One kind of client is enough for what is remembered: it leads into the same chains.
       for (const remembered of [undefined, ...(from === clients(family)[0] ? lists : [])]) {
         const packet: Packet = { ...packetOf(to, from), ...(remembered === undefined ? {} : { remembered }) };

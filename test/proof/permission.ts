@@ -3,8 +3,9 @@
  * served before and after is served all the time, and by nobody else; nobody is refused whom neither state refuses, and nobody
  * let through whom neither lets through.
  *
- * Three things are nobody's loss. To be dropped is as good as to be rejected. An address that no Service has before or after may
- * refuse a moment longer or earlier. And when an address moves, the endpoints of either owner will do, before or after.
+ * Some things are nobody's loss. To be dropped is as good as to be rejected. An address that no Service has before or after may
+ * refuse a moment longer or earlier. When an address comes, goes or moves, the endpoints of either owner will do, also those that it
+ * has had a moment ago or gets now; and a packet that meets the source ranges of both owners may be kept out.
  */
 import {
   destinationKey,
@@ -27,25 +28,36 @@ export class Permission {
   /** Endpoints that are on this node, or nobody knows where, before and after. */
   private readonly here: readonly string[];
 
-  /** @param passes packets to addresses that nobody serves may pass: in a mode that leaves them to others */
+  /**
+   * @param states before and after the change
+   * @param recent those before, as long as something of them may be in the kernel
+   * @param passes packets to addresses that nobody serves may pass: in a mode that leaves them to others
+   */
   constructor(
     to: Destination,
     private readonly from: Source,
     states: readonly Expectation[],
+    recent: readonly Expectation[] = [],
     passes: (isOwned: boolean) => boolean = () => false,
   ) {
     const key = destinationKey(to);
     this.expected = states.map((state) => state.of(to, from));
     const kinds = new Set(this.expected.map(({ kind }) => kind));
     const isNobodys = states.some((state) => !state.owners.has(key));
-    this.isRefused = isNobodys || kinds.has('dropped') || kinds.has('rejected');
+    const owners = states.map((state) => state.owners.get(key));
+    const moves = owners.some((owner) => !isSame(owners[0], owner));
+    const hasRanges = owners.some((owner) => owner?.service.spec.loadBalancerSourceRanges !== undefined);
+    this.isRefused = isNobodys || (moves && hasRanges) || kinds.has('dropped') || kinds.has('rejected');
     this.passes =
       kinds.has('passed') ||
       states.some((state, i) => this.expected[i]?.kind !== 'translated' && passes(state.owners.has(key)));
-    const owners = states.map((state) => state.owners.get(key));
-    for (const state of states) {
+    for (const state of moves ? [...recent, ...states] : []) {
       for (const port of state.ports) {
-        if (state.owners.get(key) === port || !owners.some((owner) => isSame(owner, port))) continue;
+        if (
+          (states.includes(state) && state.owners.get(key) === port) ||
+          !owners.some((owner) => isSame(owner, port))
+        )
+          continue;
         for (const target of [...state.everywhere(port), ...onThisNode(port)]) this.others.add(target);
       }
     }
@@ -70,9 +82,10 @@ export class Permission {
   }
 }
 
-function isSame(a: ServicePort | undefined, b: ServicePort): boolean {
+function isSame(a: ServicePort | undefined, b: ServicePort | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
   return (
-    a?.portName === b.portName &&
+    a.portName === b.portName &&
     a.service.metadata.name === b.service.metadata.name &&
     a.service.metadata.namespace === b.service.metadata.namespace
   );

@@ -57,6 +57,7 @@ export interface Count {
 export function* problemsOf(
   { before, after }: Transition,
   states: readonly Expectation[],
+  recent: readonly Expectation[],
   family: Family,
   count: Count,
 ): Generator<string, void, undefined> {
@@ -64,7 +65,7 @@ export function* problemsOf(
   const [remembered] = clients(family);
   for (const to of destinationsOf(states)) {
     for (const from of [...clients(family), ...selves(to, states)]) {
-      const permission = new Permission(to, from, states);
+      const permission = new Permission(to, from, states, recent);
       const packet = packetOf(to, from);
       // One client is enough for what is remembered: it leads into the same chains.
       for (const memory of [
