@@ -12,7 +12,7 @@ const missing: Readonly<Record<Mode, string | false>> = {
 };
 
 describe('new flows while Services change', { skip }, () => {
-  for (const mode of ['iptables'] as const) {
+  for (const mode of ['nftables', 'iptables'] as const) {
     test(`mode ${mode}`, { skip: missing[mode] }, async (t) => {
       const result = await runFlows({
         mode,

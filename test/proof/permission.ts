@@ -5,7 +5,8 @@
  *
  * Some things are nobody's loss. To be dropped is as good as to be rejected. An address that no Service has before or after may
  * refuse a moment longer or earlier. When an address comes, goes or moves, the endpoints of either owner will do, also those that it
- * has had a moment ago or gets now; and a packet that meets the source ranges of both owners may be kept out.
+ * has had a moment ago or gets now; and a packet that meets the source ranges of both owners may be kept out,
+ * or be served by the one after it has passed those of the other.
  */
 import {
   destinationKey,
@@ -51,10 +52,11 @@ export class Permission {
     this.passes =
       kinds.has('passed') ||
       states.some((state, i) => this.expected[i]?.kind !== 'translated' && passes(state.owners.has(key)));
+    const strict = new Set(states.filter((_, i) => this.expected[i]?.kind === 'translated'));
     for (const state of moves ? [...recent, ...states] : []) {
       for (const port of state.ports) {
         if (
-          (states.includes(state) && state.owners.get(key) === port) ||
+          (strict.has(state) && state.owners.get(key) === port) ||
           !owners.some((owner) => isSame(owner, port))
         )
           continue;

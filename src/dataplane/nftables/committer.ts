@@ -44,15 +44,28 @@ export class Committer {
 
   /** @param memory of the batch before, to use again */
   begin(memory?: BatchMemory): Transaction {
-    return new Transaction(new Batch(this.options.family, this.options.table, memory));
+    const { family, table } = this.options;
+    return new Transaction(new Batch(family, table, memory), new Batch(family, table));
+  }
+
+  /** For one that makes the table itself. */
+  beginTable(): Transaction {
+    return new Transaction(new Batch(this.options.family, this.options.table));
   }
 
   /** @param purpose 'repair': the kernel has what it had before others changed it */
   commit(tx: Transaction, tally: Tally, purpose?: 'repair'): void {
-    if (tx.batch.isEmpty) return;
+    const { batch, preparation } = tx;
+    const isAhead = preparation?.isEmpty === false;
+    if (batch.isEmpty && !isAhead) return;
     const start = performance.now();
     try {
-      this.options.connection.commit(tx.batch);
+      if (isAhead) {
+        this.options.connection.commit(preparation);
+        tally.transactions++;
+        tx.prepared();
+      }
+      this.options.connection.commit(batch);
     } catch (error) {
       tx.rollBack();
       throw error;

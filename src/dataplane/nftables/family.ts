@@ -450,7 +450,7 @@ export class NftablesFamily implements Dataplane {
     this.written.forget();
     this.idleClasses.clear();
     const kernel = new KernelTable();
-    const tx = this.committer.begin();
+    const tx = this.committer.beginTable();
     try {
       tx.batch.deleteTable();
       this.writeBase(tx, kernel);

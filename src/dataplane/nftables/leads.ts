@@ -4,7 +4,8 @@
  * nf_tables takes the generation per lookup, not per packet. A packet that is under way while a transaction is
  * committed sees the old elements first and the new ones after some lookup. So an element to which an earlier lookup
  * may lead outlives the transaction that takes the lead away, and is deleted in a later one (deferred.ts). The other way round
- * needs no care: the transaction that adds a lead adds with it what it leads to.
+ * needs no care: the transaction that adds a lead adds with it what it leads to. Only rules and chains are another matter,
+ * since the generation of those is taken once per base chain: they go in ahead (Transaction.ahead).
  */
 import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import { maps, sets } from './names.js';

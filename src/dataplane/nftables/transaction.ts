@@ -23,7 +23,34 @@ export class Transaction {
   /** Map, key, what it held: three entries each. A cold start changes hundreds of thousands, too many for closures. */
   private readonly before: unknown[] = [];
 
-  constructor(readonly batch: Batch) {}
+  /** Takes effect whatever becomes of the rest, once what goes ahead is in the kernel. */
+  private readonly lasting: (() => void)[] = [];
+  private isPrepared = false;
+
+  /** @param preparation see ahead; absent: there is nothing before this transaction */
+  constructor(
+    readonly batch: Batch,
+    readonly preparation?: Batch,
+  ) {}
+
+  /**
+   * For chains and sets that elements of this transaction lead to: a transaction before it. A packet goes by the rules that
+   * there were when it entered its base chain (nft_do_chain), but finds elements that come meanwhile: a chain that
+   * comes with them has no rules for it yet.
+   */
+  get ahead(): Batch {
+    return this.preparation ?? this.batch;
+  }
+
+  /** What goes ahead is in the kernel. */
+  prepared(): void {
+    this.isPrepared = true;
+  }
+
+  /** Changes our own memory back when all but what went ahead has failed. */
+  lasts(change: () => void): void {
+    this.lasting.push(change);
+  }
 
   add(element: Element): void {
     this.addRaw(element.set, element.key, element.value, element.comment);
@@ -110,5 +137,7 @@ export class Transaction {
     }
     this.before.length = 0;
     while (this.undoSteps.length > 0) this.undoSteps.pop()?.();
+    if (this.isPrepared) for (const change of this.lasting) change();
+    this.lasting.length = 0;
   }
 }

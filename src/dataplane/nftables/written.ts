@@ -435,14 +435,15 @@ export class Written {
   acquireClass(tx: Transaction, of: ServiceClass): void {
     const name = className(of);
     if (!this.classUse.has(name)) {
-      tx.batch.addChain(name);
-      for (const rule of classRules(this.options, of)) tx.batch.addRule(name, rule.expressions);
-      tx.batch.addElement(
+      tx.ahead.addChain(name);
+      for (const rule of classRules(this.options, of)) tx.ahead.addRule(name, rule.expressions);
+      tx.ahead.addElement(
         classMap(of.kind),
         Buffer.from(hostUint32(this.numbers.idOf(of)), 'latin1'),
         goTo(name),
       );
       tx.note(this.classUse, name, 0);
+      tx.lasts(() => this.classUse.set(name, 0));
     }
     this.useClass(tx, name, 1);
   }
@@ -463,16 +464,17 @@ export class Written {
   ensureSourceRangeSet(tx: Transaction, set: string): void {
     const length = sourceRangePrefix(set);
     if (length === undefined || this.sourceRangeLengths.has(length)) return;
-    tx.batch.addSet(sourceRangeSetDefinition(this.options.family, length));
+    tx.ahead.addSet(sourceRangeSetDefinition(this.options.family, length));
     this.sourceRangeLengths.add(length);
     tx.onFailure(() => this.sourceRangeLengths.delete(length));
+    tx.lasts(() => this.sourceRangeLengths.add(length));
     this.writeSourceRangeRules(tx);
   }
 
   private writeSourceRangeRules(tx: Transaction): void {
-    tx.batch.flushChain(chains.sourceRanges);
+    tx.ahead.flushChain(chains.sourceRanges);
     for (const rule of sourceRangeRules(this.options.family, this.sourceRangeLengths)) {
-      tx.batch.addRule(chains.sourceRanges, rule.expressions);
+      tx.ahead.addRule(chains.sourceRanges, rule.expressions);
     }
   }
 }

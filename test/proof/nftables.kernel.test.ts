@@ -1,0 +1,190 @@
+/**
+ * Mode nftables: no packet in flight suffers from a change, shown without luck. Random changes go through the model and the
+ * dataplane into the kernel of a namespace of its own; around every transaction the table is read, and packets walk through it
+ * in each mix of the state before and the state after that the kernel can show (walks.ts).
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { describe, test } from 'node:test';
+import { NftablesFamily } from '../../src/dataplane/nftables/family.js';
+import { Batch, NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { NETLINK_NETFILTER, NetlinkSocket } from '../../src/netlink/socket.js';
+import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { Random } from '../../src/netlink/testing/random.js';
+import type { Dataplane, DataplaneOptions } from '../../src/dataplane/dataplane.js';
+import { parseRuleset, type Table } from '../soak/ruleset.js';
+import type { Family } from '../soak/objects.js';
+import type { Expectation } from '../soak/expectation.js';
+import { drain } from './drain.js';
+import { ClusterModel } from './cluster-model.js';
+import { expectationOf, problemsOf, restProblemOf, type Transition } from './walks.js';
+import { podRange, ProofWorld, serviceRange } from './world.js';
+
+const skip = enterNetworkNamespace();
+
+/** Deletions that wait do so for at least this long: longer than any packet is on its way. */
+const leastWaitMs = 50;
+
+function readTable(family: Family): Table {
+  const nft = family === 'IPv4' ? 'ip' : 'ip6';
+  const { stdout, stderr, status } = spawnSync('nft', ['-j', 'list', 'table', nft, 'kube-proxy'], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  assert.equal(status, 0, stderr);
+  const table = parseRuleset(stdout, new Set([`${nft} kube-proxy`])).tables.get(`${nft} kube-proxy`);
+  assert.ok(table !== undefined, 'the table is not there');
+  return table;
+}
+
+/** Reads the table after every transaction. */
+class WatchedConnection extends NftablesConnection {
+  /** performance.now() of the first transaction since last taken. */
+  firstAt: number | undefined;
+  /** Since last taken. */
+  private transitions: Transition[] = [];
+  private last: Table | undefined;
+
+  static of(family: Family): WatchedConnection {
+    const connection = new WatchedConnection(NetlinkSocket.open(NETLINK_NETFILTER));
+    connection.family = family;
+    return connection;
+  }
+
+  private family: Family = 'IPv4';
+
+  override commit(batch: Batch): void {
+    super.commit(batch);
+    if (batch.isEmpty) return;
+    this.firstAt ??= performance.now();
+    const after = readTable(this.family);
+    if (this.last !== undefined) this.transitions.push({ before: this.last, after });
+    this.last = after;
+  }
+
+  take(): readonly Transition[] {
+    const taken = this.transitions;
+    this.transitions = [];
+    this.firstAt = undefined;
+    return taken;
+  }
+
+  get table(): Table {
+    assert.ok(this.last !== undefined);
+    return this.last;
+  }
+}
+
+/** Transactions that hold one or two service ports, as if each were as large as a transaction may be. */
+function withSmallTransactions(): () => void {
+  const real = Object.getOwnPropertyDescriptor(Batch.prototype, 'byteLength');
+  assert.ok(real !== undefined);
+  Object.defineProperty(Batch.prototype, 'byteLength', {
+    ...real,
+    get(this: Batch): number {
+      return (real.get?.call(this) as number) * 1024;
+    },
+  });
+  return () => {
+    Object.defineProperty(Batch.prototype, 'byteLength', real);
+  };
+}
+
+function optionsOf(family: Family): DataplaneOptions {
+  const [ip = '', length] = podRange(family).split('/');
+  return {
+    family,
+    masqueradeMark: 0x4000,
+    masqueradeAll: false,
+    detector: { kind: 'cidr', cidr: { ip, prefixLength: Number(length) } },
+    nodePortAddresses: 'all',
+  };
+}
+
+interface Run {
+  readonly family: Family;
+  readonly seed: number;
+  readonly steps: number;
+}
+
+async function prove({ family, seed, steps }: Run): Promise<{ transactions: number; walks: number }> {
+  const random = new Random(seed);
+  const world = new ProofWorld(random, family);
+  const cluster = new ClusterModel(family);
+  const connection = WatchedConnection.of(family);
+  const dataplane: Dataplane = new NftablesFamily(connection, optionsOf(family));
+  const count = { walks: 0 };
+  let transactions = 0;
+  try {
+    const [ip = '', length] = serviceRange(family).split('/');
+    dataplane.setServiceCIDRs([{ ip, prefixLength: Number(length) }]);
+    await dataplane.adopt(cluster.follow(world.snapshot()).upserted);
+    connection.take();
+    let before = expectationOf(world.snapshot(), family);
+    /** States of which something may still wait to be deleted. */
+    let recent: Expectation[] = [];
+    for (let step = 0; step < steps; step++) {
+      const words = world.step();
+      const objects = world.snapshot();
+      const after = expectationOf(objects, family);
+      const fail = (what: string): void => {
+        assert.fail(`seed ${seed}, step ${step}: ${words.join('; ')}\n${what}`);
+      };
+      /** Walks through every transaction since the last time. */
+      const walkAll = (states: readonly Expectation[]): void => {
+        for (const transition of connection.take()) {
+          transactions++;
+          for (const problem of problemsOf(transition, states, recent, family, count)) fail(problem);
+        }
+        if (dataplane.deferredDueAt !== undefined) return;
+        recent = [];
+        const problem = restProblemOf(connection.table, after, family);
+        if (problem !== undefined) fail(problem);
+      };
+      const waited = dataplane.deferredDueAt !== undefined;
+      const report = await dataplane.apply(cluster.follow(objects));
+      assert.deepEqual(report.failures, []);
+      if (!waited && dataplane.deferredDueAt !== undefined)
+        assert.ok(dataplane.deferredDueAt - (connection.firstAt ?? 0) > leastWaitMs, 'due too soon');
+      walkAll([before, after]);
+      // What waits may do so while the next change comes.
+      if (random.below(3) > 0) {
+        await drain(dataplane);
+        walkAll([after]);
+      }
+      if (random.below(10) === 0) {
+        dataplane.maintain();
+        walkAll([after]);
+      }
+      recent.push(before);
+      before = after;
+    }
+  } finally {
+    dataplane.close();
+    spawnSync('nft', ['delete', 'table', family === 'IPv4' ? 'ip' : 'ip6', 'kube-proxy']);
+  }
+  return { transactions, walks: count.walks };
+}
+
+describe('packets in flight, mode nftables', { skip }, () => {
+  for (const run of [
+    { family: 'IPv4', seed: 1, steps: 60 },
+    { family: 'IPv4', seed: 2, steps: 60 },
+    { family: 'IPv6', seed: 3, steps: 40 },
+  ] as const) {
+    test(`${run.family}, seed ${run.seed}: every mix of before and after`, async (t) => {
+      const { transactions, walks } = await prove(run);
+      t.diagnostic(`${transactions} transactions, ${walks} walks`);
+    });
+  }
+
+  test('IPv4, seed 4: the same in many small transactions', async (t) => {
+    const restore = withSmallTransactions();
+    try {
+      const { transactions, walks } = await prove({ family: 'IPv4', seed: 4, steps: 40 });
+      t.diagnostic(`${transactions} transactions, ${walks} walks`);
+    } finally {
+      restore();
+    }
+  });
+});
