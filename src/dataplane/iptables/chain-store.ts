@@ -2,6 +2,7 @@
  * The chains of one table as they are wanted and as they are in the kernel; their difference is what is written next.
  * Rules are kept as the lines of one text per chain.
  */
+import { Turn } from '../turn.js';
 import { sameRules, type SavedTable } from './saved.js';
 
 export interface ChainChange {
@@ -43,7 +44,7 @@ export class ChainStore {
     const before = this.wanted.get(name);
     const text = rules.join('\n');
     if (before === text) return;
-    this.wantedRules += rules.length - lines(before).length;
+    this.wantedRules += rules.length - countLines(before);
     // A text that the kernel has already need not be kept twice.
     const held = this.kernel.get(name);
     this.wanted.set(name, held === text ? held : text);
@@ -51,7 +52,7 @@ export class ChainStore {
   }
 
   delete(name: string): void {
-    this.wantedRules -= lines(this.wanted.get(name)).length;
+    this.wantedRules -= countLines(this.wanted.get(name));
     this.wanted.delete(name);
     this.dirty.add(name);
   }
@@ -64,7 +65,7 @@ export class ChainStore {
       const [wanted, kernel] = [this.wanted.get(name), this.kernel.get(name)];
       if (wanted === kernel) continue;
       if (wanted === undefined) deleted.push(name);
-      else written.push({ name, rules: lines(wanted) });
+      else written.push(new WrittenChain(name, wanted));
     }
     return { written, deleted };
   }
@@ -84,8 +85,8 @@ export class ChainStore {
   /** How many rules the kernel holds in these chains. */
   kernelRules({ written, deleted }: TableChange): number {
     let count = 0;
-    for (const { name } of written) count += lines(this.kernel.get(name)).length;
-    for (const name of deleted) count += lines(this.kernel.get(name)).length;
+    for (const { name } of written) count += countLines(this.kernel.get(name));
+    for (const name of deleted) count += countLines(this.kernel.get(name));
     return count;
   }
 
@@ -93,10 +94,11 @@ export class ChainStore {
    * Starts over with what the kernel was found to hold, of the wanted chains and of those that `isOurs`. Chains in the
    * kernel that nobody wants are to be deleted.
    */
-  compare(found: SavedTable, isOurs: (name: string) => boolean): void {
+  async compare(found: SavedTable, isOurs: (name: string) => boolean, turn = new Turn()): Promise<void> {
     this.kernel.clear();
     this.dirty.clear();
     for (const [name, text] of this.wanted) {
+      if (turn.isOver) await turn.next();
       const rules = found.get(name);
       if (rules !== undefined && sameRules(rules, lines(text))) {
         this.kernel.set(name, text);
@@ -106,11 +108,31 @@ export class ChainStore {
       this.dirty.add(name);
     }
     for (const [name, rules] of found) {
+      if (turn.isOver) await turn.next();
       if (this.wanted.has(name) || !isOurs(name)) continue;
       this.kernel.set(name, rules.join('\n'));
       this.dirty.add(name);
     }
   }
+}
+
+/** The lines of a chain that is written; they are taken apart when they are needed. */
+class WrittenChain implements ChainChange {
+  constructor(
+    readonly name: string,
+    private readonly text: string,
+  ) {}
+
+  get rules(): readonly string[] {
+    return lines(this.text);
+  }
+}
+
+function countLines(text: string | undefined): number {
+  if (text === undefined || text === '') return 0;
+  let count = 1;
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) count++;
+  return count;
 }
 
 function lines(text: string | undefined): readonly string[] {

@@ -126,9 +126,10 @@ class Lab {
     return this.writer.writeChanges(this.rules, nothingWritten());
   }
 
-  compare(ports: readonly ServicePort[]): Promise<void> {
+  async compare(ports: readonly ServicePort[]): Promise<void> {
     for (const port of ports) this.rules.change(port.key, port);
-    return this.writer.compareAndWrite(this.rules, new Saved(this.tool.save()), nothingWritten());
+    const saved = await Saved.read(this.tool.save());
+    await this.writer.compareAndWrite(this.rules, saved, nothingWritten());
   }
 
   deleteDeferred(): Promise<void> {

@@ -2,7 +2,6 @@
  * iptables mode for one family: keeps tables nat and filter as the model wants them, by way of iptables-restore.
  * docs/iptables.md shows the layout; rule-set.ts is what is wanted, writer.ts brings it into the kernel.
  */
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { errorText, type Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import {
@@ -11,6 +10,7 @@ import {
   type Dataplane,
   type ProgrammingFailure,
 } from '../dataplane.js';
+import { Turn } from '../turn.js';
 import { AbilityTrials } from './abilities.js';
 import { findCulprits } from './culprits.js';
 import { IptablesError } from './errors.js';
@@ -45,8 +45,8 @@ export interface RuleStatistics {
 /** As long as a packet may take from table nat to table filter. */
 const packetMs = 100;
 
-/** Service ports between two turns of the event loop. */
-const portsPerTurn = 500;
+/** Service ports whose rules are put together at a time: all at once would take long. */
+const portsPerPart = 50;
 
 /** What is open once the tool is. */
 interface Workshop {
@@ -96,14 +96,11 @@ export class IptablesFamily implements Dataplane {
     return this.exclusively(async (written, failures) => {
       this.adopted = false;
       const workshop = await this.open();
-      const saved = new Saved(await workshop.tool.save());
+      const saved = await Saved.read(await workshop.tool.save());
       this.abilities ??= await this.findAbilities(workshop, saved);
       const ports = await this.possible([...wanted], failures);
       const rules = new RuleSet(this.options, this.abilities);
-      for (const [at, port] of ports.entries()) {
-        if (at % portsPerTurn === portsPerTurn - 1) await nextTurn();
-        rules.change(port.key, port);
-      }
+      await changeInTurns(rules, ports);
       const steps = ports.map((port) => ({ port, before: undefined }));
       this.enterSettings(rules);
       await this.writeOrIsolate(rules, steps, written, failures, () =>
@@ -122,8 +119,7 @@ export class IptablesFamily implements Dataplane {
       const { writer } = await this.open();
       const ports = await this.possible(changes.upserted, failures);
       const steps = ports.map((port) => ({ port, before: rules.get(port.key) }));
-      for (const key of changes.removed) rules.change(key, undefined);
-      for (const port of ports) rules.change(port.key, port);
+      await changeInTurns(rules, ports, changes.removed);
       this.enterSettings(rules);
       // Until it is known what has gone in.
       this.adopted = false;
@@ -310,7 +306,9 @@ export class IptablesFamily implements Dataplane {
   ): Promise<readonly ServicePort[]> {
     const { trials } = await this.open();
     const possible: ServicePort[] = [];
+    const turn = new Turn();
     for (const port of ports) {
+      if (turn.isOver) await turn.next();
       const error = await trials.lacking(port);
       if (error === undefined) possible.push(port);
       else failures.push(failureOf(port, error));
@@ -345,8 +343,32 @@ export class IptablesFamily implements Dataplane {
         rules.change(port.key, before.get(port.key));
         failures.push(failureOf(port, reason));
       }
-      await writer.compareAndWrite(rules, new Saved(await tool.save()), written);
+      await writer.compareAndWrite(rules, await Saved.read(await tool.save()), written);
     }
+  }
+}
+
+/** Nothing is written meanwhile: nobody sees a part of it. */
+async function changeInTurns(
+  rules: RuleSet,
+  ports: readonly ServicePort[],
+  removed: readonly string[] = [],
+): Promise<void> {
+  const turn = new Turn();
+  let at = 0;
+  const end = async (): Promise<void> => {
+    if (++at % portsPerPart !== 0) return;
+    rules.renderNat();
+    rules.renderFilter();
+    if (turn.isOver) await turn.next();
+  };
+  for (const key of removed) {
+    rules.change(key, undefined);
+    await end();
+  }
+  for (const port of ports) {
+    rules.change(port.key, port);
+    await end();
   }
 }
 

@@ -1,8 +1,11 @@
 /** What iptables-save prints, and whether a rule in it is one of ours. */
+import { Turn } from '../turn.js';
 import type { TableName } from './names.js';
 
 /** Rules by chain, as text without chain, in the order in which packets meet them. */
 export type SavedTable = ReadonlyMap<string, readonly string[]>;
+
+const linesPerPart = 500;
 
 const nothing: SavedTable = new Map();
 
@@ -10,10 +13,20 @@ export class Saved {
   private readonly tables = new Map<string, Map<string, string[]>>();
 
   /** @param text the output of iptables-save, of one table or several */
-  constructor(text: string) {
+  static async read(text: string, turn = new Turn()): Promise<Saved> {
+    const saved = new Saved();
+    const parts = saved.parts(text);
+    while (parts.next().done !== true) if (turn.isOver) await turn.next();
+    return saved;
+  }
+
+  /** Reads the lines, some at a time. */
+  private *parts(text: string): Generator<undefined> {
     let table = new Map<string, string[]>();
     let from = 0;
+    let lines = 0;
     while (from < text.length) {
+      if (++lines % linesPerPart === 0) yield;
       let to = text.indexOf('\n', from);
       if (to < 0) to = text.length;
       const line = text.slice(from, to);

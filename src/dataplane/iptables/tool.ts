@@ -5,6 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
+import { Readable } from 'node:stream';
 import type { IPFamily } from '../../model/types.js';
 import { IptablesError } from './errors.js';
 import { kindInUse, type ToolKind } from './kind.js';
@@ -247,6 +248,12 @@ function brief(text: string): string {
     .slice(0, maxErrorText);
 }
 
+const chunkLength = 1 << 16;
+
+function* chunksOf(text: string): Generator<string> {
+  for (let from = 0; from < text.length; from += chunkLength) yield text.slice(from, from + chunkLength);
+}
+
 function run(
   name: string,
   args: readonly string[],
@@ -267,9 +274,10 @@ function run(
       timedOut = true;
       child.kill('SIGKILL');
     }, timeoutMs);
-    const output = { stdout: new Array<Buffer>(), stderr: new Array<Buffer>() };
-    child.stdout.on('data', (chunk: Buffer) => output.stdout.push(chunk));
-    child.stderr.on('data', (chunk: Buffer) => output.stderr.push(chunk));
+    const output = { stdout: new Array<string>(), stderr: new Array<string>() };
+    // All of a long text at once would hold the event loop, here as below.
+    for (const name of ['stdout', 'stderr'] as const)
+      child[name].setEncoding('utf8').on('data', (chunk: string) => output[name].push(chunk));
     child.on('error', (error: NodeJS.ErrnoException) => {
       clearTimeout(timer);
       reject(
@@ -295,12 +303,12 @@ function run(
       }
       resolve({
         status,
-        stdout: Buffer.concat(output.stdout).toString(),
-        stderr: Buffer.concat(output.stderr).toString(),
+        stdout: output.stdout.join(''),
+        stderr: output.stderr.join(''),
       });
     });
     // A program that ends before it has read everything says why on standard error.
     child.stdin.on('error', () => undefined);
-    child.stdin.end(input);
+    Readable.from(chunksOf(input)).pipe(child.stdin);
   });
 }

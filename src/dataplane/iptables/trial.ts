@@ -14,7 +14,7 @@ export async function refusalOf(tool: IptablesTool, trial: TrialRules): Promise<
   let refused: IptablesError | undefined;
   try {
     await tool.restore(
-      restoreInput(
+      await restoreInput(
         trial.map(([table, rules]) => ({ table, written: [{ name: chains.probe, rules }], deleted: [] })),
       ),
     );
@@ -22,6 +22,8 @@ export async function refusalOf(tool: IptablesTool, trial: TrialRules): Promise<
     if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED')) throw error;
     refused = error;
   }
-  await tool.restore(restoreInput(trial.map(([table]) => ({ table, written: [], deleted: [chains.probe] }))));
+  await tool.restore(
+    await restoreInput(trial.map(([table]) => ({ table, written: [], deleted: [chains.probe] }))),
+  );
   return refused;
 }

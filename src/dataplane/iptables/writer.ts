@@ -1,6 +1,7 @@
 /** Brings differences between what is wanted and what the kernel holds into the kernel, in an order that no packet notices. */
 import { performance } from 'node:perf_hooks';
 import type { Logger } from '../../log/logger.js';
+import { Turn } from '../turn.js';
 import { isEmpty, type ChainChange } from './chain-store.js';
 import { IptablesError } from './errors.js';
 import { jumps, loopbackGuard, type IptablesOptions, type Jump } from './layout.js';
@@ -71,6 +72,7 @@ export class RuleWriter {
    * @throws IptablesError
    */
   async compareAndWrite(rules: RuleSet, saved: Saved, written: Written): Promise<void> {
+    const turn = new Turn();
     rules.releaseAtOnce();
     rules.keepFormerRefusals(saved.table('filter'));
     rules.renderNat();
@@ -79,7 +81,7 @@ export class RuleWriter {
     const plan: Section[] = [];
     for (const table of ['mangle', 'filter', 'nat'] as const) {
       const store = rules.store(table);
-      store.compare(saved.table(table), isOwnVolatileChain);
+      await store.compare(saved.table(table), isOwnVolatileChain, turn);
       const difference = store.difference();
       const inserted = missing.filter((jump) => jump.table === table);
       const guard = table === 'filter' ? this.guard(saved) : undefined;
@@ -126,11 +128,15 @@ export class RuleWriter {
 
   private async run(plan: readonly Section[], written: Written): Promise<void> {
     if (plan.length === 0) return;
-    for (const sections of this.tool.kind === 'legacy' ? [plan] : inParts(plan)) {
-      await this.tool.restore(restoreInput(sections));
+    const turn = new Turn();
+    for (const sections of this.tool.kind === 'legacy' ? [plan] : await inParts(plan, turn)) {
+      await this.tool.restore(await restoreInput(sections, turn));
       for (const { table, written: changes, inserted = [], appended = [] } of sections) {
         written.transactions++;
-        for (const { rules } of [...changes, ...appended]) written.rulesWritten[table] += rules.length;
+        for (const { rules } of [...changes, ...appended]) {
+          written.rulesWritten[table] += rules.length;
+          if (turn.isOver) await turn.next();
+        }
         written.rulesWritten[table] += inserted.length;
       }
     }
@@ -157,13 +163,13 @@ export function hasRule(found: readonly string[], rule: string): boolean {
 }
 
 /** Runs of bounded size. Within a table chains come before those that lead to them, and what is deleted comes last. */
-function inParts(plan: readonly Section[]): Section[][] {
+async function inParts(plan: readonly Section[], turn: Turn): Promise<Section[][]> {
   const chainCount = plan.reduce((sum, { written, deleted }) => sum + written.length + deleted.length, 0);
   if (chainCount <= chainsPerRun) return [[...plan]];
   const runs: Section[][] = [];
   for (const section of plan) {
     const { table, deleted, inserted = [], appended = [] } = section;
-    for (const written of slices(childrenFirst(section.written)))
+    for (const written of slices(await childrenFirst(section.written, turn)))
       runs.push([{ table, written, deleted: [] }]);
     if (inserted.length + appended.length > 0)
       runs.push([{ table, written: [], deleted: [], inserted, appended }]);
