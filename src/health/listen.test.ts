@@ -89,21 +89,26 @@ afterEach(() => {
 
 function keep(port: number, options: Partial<KeptServerOptions> = {}) {
   const failures: string[] = [];
+  const told: string[] = [];
   const server = new KeptServer({
     address: { host: '127.0.0.1', port },
     handler: (_, response) => response.end(),
     hardFail: false,
     retryMs: 10,
-    onRetry: (error) => failures.push(error.message),
+    onRetry: (error, again) => {
+      failures.push(error.message);
+      told.push(again ? 'again' : 'first');
+    },
+    onRecovered: () => told.push('recovered'),
     ...options,
   });
   kept.push(server);
-  return { server, failures };
+  return { server, failures, told };
 }
 
 test('a kept server tries again until the port is free', async () => {
   const first = await listen({ host: '127.0.0.1', port: 0 }, () => undefined);
-  const { server, failures } = keep(portOf(first));
+  const { server, failures, told } = keep(portOf(first));
   await server.start();
   while (failures.length < 3) await sleep(2);
   assert.match(failures[2] ?? '', /the port is taken/);
@@ -111,6 +116,13 @@ test('a kept server tries again until the port is free', async () => {
   first.close();
   while (server.port !== port) await sleep(2);
   assert.equal(await answers('127.0.0.1', port), true);
+  assert.deepEqual(
+    told.slice(0, 3),
+    ['first', 'again', 'again'],
+    'the first one is an error, the others are not',
+  );
+  assert.equal(told.at(-1), 'recovered');
+  assert.equal(told.filter((word) => word === 'recovered').length, 1);
 });
 
 test('a kept server that is closed while it tries gives up', async () => {

@@ -78,7 +78,10 @@ export interface KeptServerOptions {
   readonly hardFail: boolean;
   /** Milliseconds between two tries. */
   readonly retryMs: number;
-  readonly onRetry: (error: BindError) => void;
+  /** @param again it had failed before, and was told then */
+  readonly onRetry: (error: BindError, again: boolean) => void;
+  /** Listens after all. */
+  readonly onRecovered?: () => void;
 }
 
 /** Keeps a server up until it is closed. Once it listens, nothing but close() makes it stop. */
@@ -94,7 +97,7 @@ export class KeptServer {
       this.take(await listen(this.options.address, this.options.handler));
     } catch (error) {
       if (this.options.hardFail || !(error instanceof BindError)) throw error;
-      this.options.onRetry(error);
+      this.options.onRetry(error, false);
       void this.keepTrying();
     }
   }
@@ -114,17 +117,18 @@ export class KeptServer {
   }
 
   private async keepTrying(): Promise<void> {
-    const { address, handler, retryMs, onRetry } = this.options;
+    const { address, handler, retryMs, onRetry, onRecovered } = this.options;
     const { signal } = this.abort;
     for (;;) {
       await sleep(retryMs, undefined, { signal, ref: false }).catch(() => undefined);
       if (signal.aborted) return;
       try {
         this.take(await listen(address, handler));
+        if (!signal.aborted) onRecovered?.();
         return;
       } catch (error) {
         if (!(error instanceof BindError)) throw error;
-        onRetry(error);
+        onRetry(error, true);
       }
     }
   }

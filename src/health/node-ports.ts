@@ -24,6 +24,8 @@ export interface NodePortHealthOptions {
   readonly proxyHealthy: () => boolean;
   /** A listener could not be opened; told once until it can. */
   readonly onFailure: (check: HealthCheckPort, error: unknown) => void;
+  /** One that had been told opens after all. */
+  readonly onRecovered?: (check: HealthCheckPort) => void;
   /** Milliseconds until a failed one is tried again. */
   readonly retryMs: number;
 }
@@ -145,6 +147,8 @@ export class NodePortHealth {
     }
     entry.opening = false;
     if (failure !== undefined && !entry.reported) this.options.onFailure(entry.check, failure);
+    else if (failure === undefined && entry.reported && !entry.closed)
+      this.options.onRecovered?.(entry.check);
     entry.reported = failure !== undefined;
   }
 

@@ -11,7 +11,8 @@ import { ApiClient } from './http/client.js';
 
 async function begin(t: TestContext, pacing?: EventPacing) {
   const server = await ApiServer.start();
-  const log = createLogger({ format: 'text', verbosity: 0, write: () => undefined });
+  const lines: string[] = [];
+  const log = createLogger({ format: 'text', verbosity: 0, write: (line) => lines.push(line) });
   const client = new ApiClient(await loadCredentials({ master: server.url }, log), { userAgent: 'test' });
   const recorder = new EventRecorder(client, 'alder', log, pacing);
   t.after(async () => {
@@ -24,7 +25,7 @@ async function begin(t: TestContext, pacing?: EventPacing) {
     assert.equal(server.events.length, count);
     return server.events;
   };
-  return { server, recorder, arrived };
+  return { server, recorder, arrived, lines };
 }
 
 const about = (name: string, more: Partial<ClusterEvent> = {}): ClusterEvent => ({
@@ -108,6 +109,15 @@ test('the name of an event is one, whatever its object is called', async (t) => 
     assert.match(nameOf(event), expected);
     assert.equal((event['regarding'] as Json)['name'], name);
   }
+});
+
+test('events that the API server forbids: one warning, whatever their number', async (t) => {
+  const { server, recorder, lines } = await begin(t);
+  server.failNext({ status: 403, count: 3 });
+  for (let i = 0; i < 3; i++) await recorder.deliver(about(`s${i}`));
+  assert.equal(server.events.length, 0);
+  assert.equal(lines.length, 1, lines.join(''));
+  assert.match(lines[0] ?? '', /^W.*"Failed to send events: forbidden, further ones are lost" .*hint=/);
 });
 
 test('a note has at most 1024 bytes, and no half character', async (t) => {

@@ -40,12 +40,15 @@ const usualPacing: EventPacing = { burst: 25, refillMs: 2_000 };
 const maxWaiting = 256;
 const maxNoteBytes = 1024;
 
+class ForbiddenError extends Error {}
+
 export class EventRecorder {
   #tokens: number;
   #refilledAt = Date.now();
   /** By what they are about: of two about the same the later one says how things are. */
   readonly #waiting = new Map<string, ClusterEvent>();
   #timer: NodeJS.Timeout | undefined;
+  #forbidden = false;
   readonly #abort = new AbortController();
 
   constructor(
@@ -70,7 +73,7 @@ export class EventRecorder {
         this.#deliverNext();
       }, this.pacing.refillMs).unref();
     } else {
-      this.log.debug(4, 'An event could not be sent', { reason: event.reason, why: 'there are too many' });
+      this.log.debug(4, 'Failed to send event', { reason: event.reason, err: 'too many events' });
     }
   }
 
@@ -99,8 +102,22 @@ export class EventRecorder {
     try {
       await this.#send(event);
     } catch (error) {
-      this.log.debug(4, 'An event could not be sent', { reason: event.reason, why: errorText(error) });
+      this.#failed(event, error);
     }
+  }
+
+  /** The first time that the API server forbids events is told: nobody would look for them elsewhere. */
+  #failed({ reason }: ClusterEvent, error: unknown): void {
+    if (error instanceof ForbiddenError && !this.#forbidden) {
+      this.#forbidden = true;
+      this.log.warn('Failed to send events: forbidden, further ones are lost', {
+        reason,
+        err: errorText(error),
+        hint: 'allow create on events of API group events.k8s.io, as ClusterRole system:node-proxier does',
+      });
+      return;
+    }
+    this.log.debug(4, 'Failed to send event', { reason, err: errorText(error) });
   }
 
   close(): void {
@@ -157,6 +174,8 @@ export class EventRecorder {
     // Read to the end, so that the connection can be used again.
     let answer = '';
     for await (const chunk of response.body) answer += chunk.toString();
+    if (response.status === 403)
+      throw new ForbiddenError(`the API server answered 403: ${answer.slice(0, 200)}`);
     if (response.status >= 300)
       throw new Error(`the API server answered ${response.status}: ${answer.slice(0, 200)}`);
   }

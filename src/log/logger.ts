@@ -13,7 +13,10 @@ export interface Logger {
   info(message: string, fields?: LogFields): void;
   warn(message: string, fields?: LogFields): void;
   error(message: string, error?: unknown, fields?: LogFields): void;
-  /** Printed only when the verbosity (`--v`, `--vmodule`) is at least `level`. */
+  /**
+   * Printed only when the verbosity (`--v`, `--vmodule`) is at least `level`. A field that is a function is called when the line
+   * is printed: for values that cost something.
+   */
   debug(level: number, message: string, fields?: LogFields): void;
   /** A logger whose lines name another part of the program. */
   named(room: string): Logger;
@@ -68,7 +71,17 @@ export function createLogger(options: LogOptions): RootLogger {
     ): void => {
       const caller = callerOf(logged);
       const time = now();
-      const entry = { severity, time, caller, logger: room, message, plain, error, level, fields };
+      const entry = {
+        severity,
+        time,
+        caller,
+        logger: room,
+        message,
+        plain,
+        error,
+        level,
+        fields: known(fields),
+      };
       output.write(severity, settings.format === 'json' ? jsonLine(entry) : textLine(entry));
     };
     const enabled = (logged: (...args: never[]) => void, level: number): boolean =>
@@ -110,6 +123,15 @@ export function createLogger(options: LogOptions): RootLogger {
       output.flush();
     },
   };
+}
+
+/** @returns the fields with a value for each function */
+function known(fields: LogFields): LogFields {
+  const values = Object.entries(fields);
+  if (!values.some(([, value]) => typeof value === 'function')) return fields;
+  return Object.fromEntries(
+    values.map(([name, value]) => [name, typeof value === 'function' ? (value as () => unknown)() : value]),
+  );
 }
 
 /** A logger that says nothing, for tests and libraries used on their own. */

@@ -159,6 +159,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       name: 'kubeproxy_network_programming_duration_seconds',
       help: "Time from the change of an endpoint, as its EndpointSlice tells, to the kernel's acknowledgement",
       labels,
+      zero,
       buckets: programmingBuckets,
     }),
     noLocalEndpoints: catalogue.gauge({

@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { changesOf, clusterIP, newModel } from '../model/fixtures.js';
+import { changesOf, clusterIP, newModel, port } from '../model/fixtures.js';
 import type { FamilyChanges, IPFamily } from '../model/types.js';
 import { FamilyWarnings } from './family-warnings.js';
 
-/** One new service port. */
+/** One new service port, told as one of the family. */
 function added(family: IPFamily): FamilyChanges {
   const model = newModel();
-  model.setService('ns/s', clusterIP(family === 'IPv4' ? '10.0.0.1' : 'fd00::1'));
-  return changesOf(model.takeChanges(), family);
+  model.setService('ns/s', clusterIP('172.30.0.9', { ports: [port()] }));
+  const changes = changesOf(model.takeChanges());
+  assert.equal(changes.upserted.length, 1);
+  return { ...changes, family };
 }
 
 const ipv4Only = { primaryFamily: 'IPv4', IPv4: '192.0.2.1', IPv6: '::1', warnings: [] } as const;

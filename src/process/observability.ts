@@ -192,8 +192,14 @@ export class Observability {
       handler,
       hardFail: config.bindAddressHardFail,
       retryMs: bindRetryMs,
-      onRetry: (error) => {
-        log.error(`The ${name} server is not up; trying again every ${bindRetryMs / 1000} s`, error);
+      onRetry: (error, again) => {
+        const message = `Failed to start ${name} server, retrying`;
+        const retry = { retrySeconds: bindRetryMs / 1000 };
+        if (again) log.debug(2, message, { ...retry, err: errorText(error) });
+        else log.error(message, error, retry);
+      },
+      onRecovered: () => {
+        log.info(`Started ${name} server after all`);
       },
     });
     this.servers.push(server);

@@ -166,6 +166,9 @@ export class Running {
           onFailure: (check, error) => {
             this.healthCheckFailed(check, error);
           },
+          onRecovered: ({ service, port }) => {
+            log.info('Started healthcheck after all', { service, port });
+          },
         }),
       );
       this.reconcilers.set(

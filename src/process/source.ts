@@ -265,6 +265,6 @@ export async function tellLastWords(config: Config, log: Logger, event: ClusterE
     client.close();
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
-    log.debug(4, 'An event could not be sent', { reason: event.reason, why: error.message });
+    log.debug(4, 'Failed to send event', { reason: event.reason, err: error.message });
   }
 }

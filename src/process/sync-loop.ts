@@ -16,6 +16,7 @@ import type { Logger } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
 import type { ServiceModel } from '../model/model.js';
 import type { FamilyChanges, IPFamily, ModelChanges, ServicePort } from '../model/types.js';
+import { ChangeList, namedAtMost } from './change-list.js';
 import { LocalPolicyGaps } from './local-policy.js';
 
 export interface SyncLoopOptions {
@@ -70,6 +71,7 @@ interface FamilyRun {
   /** When the changes happened that the kernel does not have yet (ModelChanges.triggerTimes). */
   triggers: number[];
   readonly localPolicyGaps: LocalPolicyGaps;
+  readonly changes: ChangeList;
   /** What failed is left alone until then (performance.now()); undefined: nothing has failed. */
   retryAt: number | undefined;
   retryMs: number;
@@ -114,6 +116,7 @@ export class SyncLoop {
       verifying: false,
       triggers: [],
       localPolicyGaps: new LocalPolicyGaps(),
+      changes: new ChangeList(),
       retryAt: undefined,
       retryMs: firstRetryMs,
     }));
@@ -437,7 +440,8 @@ export class SyncLoop {
       if (damagedSince === undefined) this.silentDifference(family, report);
     }
     this.updated(run);
-    log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Kernel follows a change', {
+    const changed = adopted ? run.changes.replace(ports) : run.changes.update(ports, removed);
+    log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Sync complete', {
       family,
       servicePorts: ports.length,
       removed: removed.length,
@@ -446,7 +450,14 @@ export class SyncLoop {
       deleted: report.elementsDeleted,
       kernelMs: round(report.kernelMs),
       totalMs: round(performance.now() - start),
+      ...(changed === undefined ? {} : { changed: () => changed.list(namedAtMost) }),
+      ...(changed !== undefined && changed.count > namedAtMost
+        ? { notNamed: changed.count - namedAtMost }
+        : {}),
     });
+    if (changed !== undefined && changed.count > namedAtMost) {
+      log.debug(4, 'All service ports of this sync', { family, changed: () => changed.list() });
+    }
     const accepted = run.failed.size === 0 ? ports : ports.filter(({ key }) => !run.failed.has(key));
     this.options.afterSync(
       family,

@@ -27,13 +27,10 @@ export async function setOOMScore(
     } catch (error) {
       const retry = error instanceof SettingError && error.code !== 'ERR_SETTING_MISSING';
       if (!retry || attempt === attempts) {
-        log.info(
-          'The OOM score stays as it is; the container needs the capability SYS_RESOURCE to lower it',
-          {
-            wanted: score,
-            problem: error,
-          },
-        );
+        log.info('OOM score not set: needs the capability SYS_RESOURCE', {
+          wanted: score,
+          problem: error,
+        });
         return false;
       }
     }

@@ -60,6 +60,14 @@ const refusals: readonly {
       /: \/sys is mounted read-only here: .*'echo 1 > \/sys\/module\/nf_conntrack\/parameters\/hashsize'$/,
   },
   {
+    name: 'the OOM score without CAP_SYS_RESOURCE',
+    path: '/proc/self/oom_score_adj',
+    errno: 'EACCES',
+    code: 'ERR_SETTING_NOT_PERMITTED',
+    // A command with `self` would make the operator's shell unkillable.
+    message: /: not permitted: the container needs the capability SYS_RESOURCE$/,
+  },
+  {
     name: 'a setting of the host',
     path: forward,
     errno: 'EACCES',

@@ -95,7 +95,10 @@ function explain(
   wanted: string,
   cause: unknown,
 ): [code: SettingErrorCode, hint: string] {
-  const onHost = `set it on the host with '${hostCommand(path, wanted)}'`;
+  // In a shell of the operator's, `self` would be the shell.
+  const target = path.replace(/^\/proc\/self\//, `/proc/${process.pid}/`);
+  const onHost = `set it on the host with '${hostCommand(target, wanted)}'`;
+  const aboutUs = target !== path;
   switch (systemCode(cause)) {
     case 'ENOENT':
       return ['ERR_SETTING_MISSING', 'this kernel, or this network namespace, has no such setting'];
@@ -114,7 +117,9 @@ function explain(
       }
       return [
         'ERR_SETTING_NOT_PERMITTED',
-        `not permitted: run as root in a privileged container, or ${onHost}`,
+        aboutUs
+          ? 'not permitted: the container needs the capability SYS_RESOURCE'
+          : `not permitted: run as root in a privileged container, or ${onHost}`,
       ];
     default:
       return [

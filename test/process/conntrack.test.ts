@@ -285,7 +285,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
     flows.news();
     const before = ids();
     assert.equal(before.size, 8);
-    await followed('Kernel follows a change".* family="FAMILY"', () => {
+    await followed('Sync complete".* family="FAMILY"', () => {
       endpoints({ A: { ready: false, serving: true, terminating: true }, B: ready });
     });
     await sleep(patiently(300));
@@ -337,7 +337,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
   });
 
   test('a connection attempt to a dead endpoint is continued with one that lives', async () => {
-    await followed('Kernel follows a change".* family="FAMILY"', () => {
+    await followed('Sync complete".* family="FAMILY"', () => {
       endpoints({ D: ready });
     });
     const attempts = open(...four('tcp').map((flow) => `attempt-${flow}`));

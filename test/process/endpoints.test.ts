@@ -499,10 +499,10 @@ ${extra}`;
     assert.match(await page('/statusz'), /\nPaths: \/configz \/flagz \/healthz \/metrics \/proxyMode\n/);
     const profile = JSON.parse(await page('/debug/pprof/profile?seconds=0.1')) as { nodes: unknown[] };
     assert.ok(profile.nodes.length > 1);
-    assert.equal(proxy.output.includes('Kernel follows a change'), false);
+    assert.equal(proxy.output.includes('Sync complete'), false);
     await page('/debug/flags/v', { method: 'PUT', body: '2' });
     server?.store.put(slice('IPv4', ['10.61.1.34']));
-    await proxy.waitFor('Kernel follows a change');
+    await proxy.waitFor('Sync complete');
   });
 
   test('it starts over in place: the servers stay up, and nobody is told to go away', async () => {
