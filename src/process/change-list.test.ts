@@ -31,9 +31,9 @@ test('service port, address, endpoints, what was added and removed', () => {
 });
 
 test('the first twenty by name', () => {
-  const { count, list } = new ChangeList().update([...ports(30, 'L1')].reverse(), []);
-  assert.equal(count, 30);
-  assert.equal(list(20).length, 20);
-  assert.match(list(20)[0] ?? '', /^default\/web-00 /);
-  assert.equal(list().length, 30);
+  const changes = new ChangeList().update([...ports(30, 'L1')].reverse(), []);
+  assert.equal(changes.count, 30);
+  assert.equal(changes.list(20).length, 20);
+  assert.match(changes.list(20)[0] ?? '', /^default\/web-00 /);
+  assert.equal(changes.list().length, 30);
 });
