@@ -123,8 +123,9 @@ export class KeptServer {
       await sleep(retryMs, undefined, { signal, ref: false }).catch(() => undefined);
       if (signal.aborted) return;
       try {
-        this.take(await listen(address, handler));
-        if (!signal.aborted) onRecovered?.();
+        const server = await listen(address, handler);
+        this.take(server);
+        if (server.listening) onRecovered?.();
         return;
       } catch (error) {
         if (!(error instanceof BindError)) throw error;

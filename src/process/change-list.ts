@@ -18,7 +18,7 @@ export class ChangeList {
   private known = new Map<string, ServicePort>();
 
   /** After everything was compared. */
-  replace(ports: readonly ServicePort[]): undefined {
+  replace(ports: readonly ServicePort[]): void {
     this.known = new Map(ports.map((port) => [port.key, port]));
   }
 

@@ -440,7 +440,8 @@ export class SyncLoop {
       if (damagedSince === undefined) this.silentDifference(family, report);
     }
     this.updated(run);
-    const changed = adopted ? run.changes.replace(ports) : run.changes.update(ports, removed);
+    if (adopted) run.changes.replace(ports);
+    const changed = adopted ? undefined : run.changes.update(ports, removed);
     log.debug(adopted ? 0 : 2, adopted ? 'Kernel state compared and completed' : 'Sync complete', {
       family,
       servicePorts: ports.length,
