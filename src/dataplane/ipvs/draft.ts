@@ -2,8 +2,8 @@
 import type { AddressPlan } from './footprint.js';
 
 /** Virtual servers in one transaction; between two, the event loop has its turn. Some 10 ms with the kernel's time. */
-export const serversPerDraft = 400;
-const endpointsPerDraft = 2_000;
+export const serversPerDraft = 200;
+const endpointsPerDraft = 1_000;
 
 export class Draft {
   /** By virtual server that may change: what stood for its address before. */

@@ -6,9 +6,11 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import {
   sameExpressions,
   sameSetDefinition,
+  type OnElement,
   type Expression,
   type NftablesConnection,
 } from '../../netlink/nftables/index.js';
+import { NetlinkError } from '../../netlink/index.js';
 import type { DataplaneOptions } from '../dataplane.js';
 import { ElementTable } from '../nft/element-table.js';
 import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
@@ -126,24 +128,24 @@ export class KernelFilter extends KernelSets {
       let table = new ElementTable();
       let delivered = 0;
       const intervals: IntervalElement[] = [];
-      connection.listElements(
-        family,
-        tableName,
-        set,
-        (key, value, info) => {
-          delivered++;
-          if (set === sets.serviceCIDRs)
-            intervals.push({ key: key.toString('latin1'), end: info.intervalEnd });
-          else table.set(key, Buffer.isBuffer(value) ? value : noValue, info.comment);
-        },
-        {
-          onRestart: () => {
-            delivered = 0;
-            intervals.length = 0;
-            table = new ElementTable();
-          },
-        },
-      );
+      const onElement: OnElement = (key, value, info) => {
+        delivered++;
+        if (set === sets.serviceCIDRs) intervals.push({ key: key.toString('latin1'), end: info.intervalEnd });
+        else table.set(key, Buffer.isBuffer(value) ? value : noValue, info.comment);
+      };
+      const onRestart = (): void => {
+        delivered = 0;
+        intervals.length = 0;
+        table = new ElementTable();
+      };
+      try {
+        await connection.listElementsAsync(family, tableName, set, onElement, { onRestart });
+      } catch (error) {
+        if (!(error instanceof NetlinkError && error.code === 'EINTR')) throw error;
+        // Others change their tables all the time: not while this is listed in one go.
+        onRestart();
+        connection.listElements(family, tableName, set, onElement, { onRestart });
+      }
       this.elements.set(set, table);
       if (set === sets.serviceCIDRs) this.intervals = intervals;
       if (set === sets.serviceCIDRs || table.size === delivered || attempt === dumpAttempts) return;

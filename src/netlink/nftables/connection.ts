@@ -278,23 +278,21 @@ export class NftablesConnection {
     onElement: OnElement,
     options: { readonly onRestart?: () => void } = {},
   ): void {
-    this.netlink.dump(
-      request(
-        NFT_MSG.GETSETELEM,
-        addressFamily(family),
-        `list elements of set "${set}"`,
-        (w) => {
-          encodeElementSet(w, table, set);
-        },
-        ELEMENT_NAMES,
-      ),
-      (message) => {
-        const attributes = message.attributes(NFGENMSG);
-        decodeElements(attributes, onElement);
-        attributes.finish();
-      },
-      options.onRestart,
-    );
+    this.netlink.dump(listRequest(family, table, set), elementsTo(onElement), options.onRestart);
+  }
+
+  /**
+   * The same, but each datagram is a turn of the event loop. A change by anybody makes it start over, and it takes longer, so it
+   * fails with EINTR where listElements() may not. The connection is not to be used until the promise is settled.
+   */
+  async listElementsAsync(
+    family: Family,
+    table: string,
+    set: string,
+    onElement: OnElement,
+    options: { readonly onRestart?: () => void } = {},
+  ): Promise<void> {
+    await this.netlink.dumpAsync(listRequest(family, table, set), elementsTo(onElement), options);
   }
 
   /**
@@ -387,6 +385,26 @@ export class NftablesConnection {
     );
     return values;
   }
+}
+
+function listRequest(family: Family, table: string, set: string): Request {
+  return request(
+    NFT_MSG.GETSETELEM,
+    addressFamily(family),
+    `list elements of set "${set}"`,
+    (w) => {
+      encodeElementSet(w, table, set);
+    },
+    ELEMENT_NAMES,
+  );
+}
+
+function elementsTo(onElement: OnElement): (message: MessageReader) => void {
+  return (message) => {
+    const attributes = message.attributes(NFGENMSG);
+    decodeElements(attributes, onElement);
+    attributes.finish();
+  };
 }
 
 interface Decoded<T> {
