@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Endpoint } from '../../model/types.js';
-import { assignSlots } from './slots.js';
+import { Random } from '../../netlink/testing/random.js';
+import { assignFew, assignSlots } from './slots.js';
 
 const endpoints = (names: string): Endpoint[] =>
   Array.from(names).map((name) => ({
@@ -61,5 +62,45 @@ test('an endpoint that comes to this node, or whose node becomes known, keeps it
     const assigned = assignSlots(current, [moved, b, c]);
     assert.equal(text(assigned), 'cab');
     assert.equal(assigned[1], moved);
+    assert.deepEqual(assignFew([c, a, b], [a, b, c], [moved, b, c]), [c, moved, b]);
   }
+});
+
+test('a small change of a list: the same as without knowing the list before', () => {
+  const pool = endpoints('abcdefghijklmnopqrstuvwxyz');
+  const random = new Random(3);
+  const some = (): Endpoint[] => pool.filter(() => random.below(3) > 0);
+  for (let round = 0; round < 300; round++) {
+    const before = some();
+    const current = assignSlots(some(), before);
+    const wanted = some();
+    const few = assignFew(current, before, wanted);
+    assert.ok(few !== undefined, `round ${round}`);
+    const slow = assignSlots(current, wanted);
+    assert.deepEqual(
+      [...few].sort((a, b) => pool.indexOf(a) - pool.indexOf(b)),
+      wanted,
+      `round ${round}: each endpoint once`,
+    );
+    for (const [slot, endpoint] of slow.entries()) {
+      // Who has a slot keeps it; who is new in one may be new in another.
+      if (current[slot] === endpoint) assert.equal(few[slot], endpoint, `round ${round}: slot ${slot}`);
+    }
+  }
+});
+
+test('a change is not small when other objects stand in the slots, or hundreds come and go', () => {
+  const before = endpoints('abc');
+  const wanted = before.slice(1);
+  assert.equal(assignFew(endpoints('abc'), before, wanted), undefined);
+  assert.deepEqual(assignFew(before, before, wanted), [before[2], before[1]]);
+  const many = Array.from({ length: 600 }, (_, i): Endpoint => ({
+    ip: `10.0.${i >> 8}.${i & 255}`,
+    port: 80,
+    local: false,
+    nodeUnknown: false,
+  }));
+  assert.equal(assignFew(many, many, many.slice(0, 300)), undefined);
+  assert.equal(assignFew(many, many, many.slice(1, -1))?.length, 598);
+  assert.equal(assignFew(many, many, many.slice(1))?.length, 599);
 });

@@ -71,6 +71,106 @@ export function assignSlots(current: readonly Endpoint[], wanted: readonly Endpo
   return sameOrder(current, assigned) ? current : assigned;
 }
 
+/** What two lists differ in. */
+export interface Difference {
+  readonly gone: readonly Endpoint[];
+  readonly come: readonly Endpoint[];
+}
+
+/** So many endpoints that came or went in a row are seen as such. */
+const longestRun = 64;
+
+/**
+ * Compares by identity, both lists in one walk: the model keeps the order of the list and the objects of endpoints that stay.
+ * @returns undefined when there are more than `limit` differences
+ */
+export function differenceOf(
+  before: readonly Endpoint[],
+  next: readonly Endpoint[],
+  limit: number,
+): Difference | undefined {
+  if (Math.abs(before.length - next.length) > limit) return undefined;
+  const [gone, come]: [Endpoint[], Endpoint[]] = [[], []];
+  let [i, j] = [0, 0];
+  while (i < before.length || j < next.length) {
+    const [old, now] = [before[i], next[j]];
+    if (old === now) {
+      i++;
+      j++;
+      continue;
+    }
+    let [went, came] = [old === undefined ? 0 : 1, now === undefined ? 0 : 1];
+    for (let run = 1; old !== undefined && now !== undefined && run <= longestRun; run++) {
+      if (before[i + run] === now) [went, came] = [run, 0];
+      else if (next[j + run] === old) [went, came] = [0, run];
+      else continue;
+      break;
+    }
+    gone.push(...before.slice(i, i + went));
+    come.push(...next.slice(j, j + came));
+    i += went;
+    j += came;
+    if (gone.length + come.length > limit) return undefined;
+  }
+  // What came to another place is no difference.
+  const [left, arrived] = [new Set(gone), new Set(come)];
+  return {
+    gone: gone.filter((endpoint) => !arrived.has(endpoint)),
+    come: come.filter((endpoint) => !left.has(endpoint)),
+  };
+}
+
+/** Endpoints that came and went. */
+const fewChanges = 256;
+
+/**
+ * The same as assignSlots() for a small change of a long list: without a set of all endpoints.
+ * @param before the list that stands in the slots `current`
+ * @returns undefined when the change is too large, or other objects stand in the slots
+ */
+export function assignFew(
+  current: readonly Endpoint[],
+  before: readonly Endpoint[],
+  wanted: readonly Endpoint[],
+): readonly Endpoint[] | undefined {
+  if (current.length !== before.length) return undefined;
+  const difference = differenceOf(before, wanted, fewChanges);
+  if (difference === undefined) return undefined;
+  const gone = new Set(difference.gone);
+  const holes: number[] = [];
+  for (let slot = 0; slot < current.length && holes.length < gone.size; slot++) {
+    const holder = current[slot];
+    if (holder !== undefined && gone.has(holder)) holes.push(slot);
+  }
+  if (holes.length < gone.size) return undefined;
+  const slots = current.slice(0, wanted.length);
+  // One that is only known anew, say because it is on another node, keeps its slot.
+  const come = new Map(difference.come.map((endpoint) => [endpointKey(endpoint), endpoint]));
+  const empty: number[] = [];
+  for (const hole of holes) {
+    const holder = current[hole];
+    const key = holder === undefined ? '' : endpointKey(holder);
+    const again = come.get(key);
+    if (again !== undefined && hole < wanted.length) {
+      slots[hole] = again;
+      come.delete(key);
+    } else if (hole < wanted.length) {
+      empty.push(hole);
+    }
+  }
+  const homeless = [
+    ...current.slice(wanted.length).filter((endpoint) => !gone.has(endpoint)),
+    ...come.values(),
+  ].values();
+  for (const hole of empty) {
+    const next = homeless.next().value;
+    if (next === undefined) return undefined;
+    slots[hole] = next;
+  }
+  slots.push(...homeless);
+  return slots.length === wanted.length ? slots : undefined;
+}
+
 function isBeginning(current: readonly Endpoint[], wanted: readonly Endpoint[]): boolean {
   return current.length < wanted.length && sameOrder(current, wanted.slice(0, current.length));
 }

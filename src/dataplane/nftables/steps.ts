@@ -1,6 +1,7 @@
 /** Changes as steps that may end up in different transactions, each of which leaves a table that serves. Pure. */
 import type { Endpoint, FamilyChanges, ServicePort, VirtualAddress } from '../../model/types.js';
 import type { GuardedAddress, ServicePortState } from './footprint.js';
+import { differenceOf } from './slots.js';
 import { addressKey } from './touched.js';
 
 /** One service port and what becomes of it. */
@@ -215,7 +216,8 @@ function stayingFirst(
   next: readonly Endpoint[],
   step: number,
 ): { readonly stages: number; readonly at: (stage: number) => readonly Endpoint[] } {
-  if (next.length <= step) return { stages: 0, at: () => next };
+  if (next.length <= step || differenceOf(before ?? [], next, step) !== undefined)
+    return { stages: 0, at: () => next };
   const { stay, come } = divide(before ?? [], next, step);
   const stages = Math.max(0, Math.ceil(come.length / step) - 1);
   return {

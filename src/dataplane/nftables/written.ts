@@ -34,7 +34,7 @@ import { DeferredDeletions, holdsValue } from './deferred.js';
 import { slotElement } from './element-bytes.js';
 import { isLed } from './leads.js';
 import { chains, maps, sets } from './names.js';
-import { assignSlots, endpointKey } from './slots.js';
+import { assignFew, assignSlots, endpointKey } from './slots.js';
 import type { Step } from './steps.js';
 import { addressKey, elementId } from './touched.js';
 import type { Transaction } from './transaction.js';
@@ -193,8 +193,8 @@ export class Written {
   }
 
   nextState(tx: Transaction, before: ServicePortState | undefined, port: ServicePort): ServicePortState {
-    const clusterSlots = assignSlots(before?.clusterSlots ?? [], port.clusterEndpoints);
-    const localSlots = assignSlots(before?.localSlots ?? [], port.localEndpoints);
+    const clusterSlots = slotsFor(before?.clusterSlots, before?.port.clusterEndpoints, port.clusterEndpoints);
+    const localSlots = slotsFor(before?.localSlots, before?.port.localEndpoints, port.localEndpoints);
     if (port.affinitySeconds === 0) return { port, clusterSlots, localSlots, affinity: undefined };
     let service = before?.affinity?.service;
     if (service === undefined) {
@@ -507,6 +507,15 @@ function mayOutlive(
       ? nodePortKey(protocol, endpoint.port) === key
       : serviceKey(endpoint.ip, protocol, endpoint.port) === key;
   return !state.clusterSlots.some(isAtAddress) && !state.localSlots.some(isAtAddress);
+}
+
+function slotsFor(
+  current: readonly Endpoint[] = [],
+  before: readonly Endpoint[] = [],
+  wanted: readonly Endpoint[],
+): readonly Endpoint[] {
+  if (before === wanted) return assignSlots(current, wanted);
+  return assignFew(current, before, wanted) ?? assignSlots(current, wanted);
 }
 
 function isAffinitySlots(set: string): boolean {
