@@ -363,6 +363,8 @@ export class NftablesFamily implements Dataplane {
     this.adopted = this.baseWritten = this.partial = false;
     const found = await readTable(this.connection, this.options, this.table, { dumpLimit });
     if (found === 'foreign' && this.isSmall(ports) && this.replaceTable(ports, tally)) {
+      // One that an earlier process, killed while it took a large table down, has left beside what remains of that.
+      await this.removeInterim(tally);
       this.adopted = this.baseWritten = true;
       this.countElements();
       return;
@@ -401,11 +403,15 @@ export class NftablesFamily implements Dataplane {
       unknownChains.filter((name) => !this.written.classUse.has(name)),
       tally,
     );
-    if (this.table !== interimTableName)
-      tally.transactions += await removeTable(this.connection, this.nft, interimTableName);
+    await this.removeInterim(tally);
     this.adopted = true;
     this.partial = false;
     this.countElements();
+  }
+
+  private async removeInterim(tally: Tally): Promise<void> {
+    if (this.table !== interimTableName)
+      tally.transactions += await removeTable(this.connection, this.nft, interimTableName);
   }
 
   /** Whether a foreign table and what comes in its place fit into one transaction. */
