@@ -9,7 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { errorText, type Logger } from '../log/logger.js';
-import type { IPFamily, Protocol, ServicePort } from '../model/types.js';
+import type { IPFamily, Protocol, ReleasedAddress, ServicePort } from '../model/types.js';
 import { ConntrackConnection, type Flow, type FlowIdentity } from '../netlink/conntrack/index.js';
 import { Judge } from './judge.js';
 import { destination, Lane, type Work } from './lane.js';
@@ -50,16 +50,6 @@ export interface ConntrackReconcilerOptions {
     /** They take no more than this part of the time. Default 1/2000: one that takes 0.5 s comes every quarter of an hour. */
     readonly share: number;
   };
-}
-
-/** An address that the kernel led to endpoints, although it is no service port's. */
-export interface ReleasedAddress {
-  readonly protocol: Protocol;
-  /** '' for a node port. */
-  readonly ip: string;
-  readonly port: number;
-  /** 'ip:port', '[ip]:port' */
-  readonly endpoints: readonly string[];
 }
 
 const defaultRetireAfterMs = 3_000;
@@ -108,9 +98,7 @@ export class ConntrackReconciler {
     this.schedule();
   }
 
-  /**
-   * What the rules of an earlier process still led somewhere. Call it after changed() has named all service ports.
-   */
+  /** What the kernel's rules led somewhere until now. Call it after changed() has named all service ports. */
   released(addresses: Iterable<ReleasedAddress>): void {
     for (const { protocol, ip, port, endpoints } of addresses)
       this.lanes[protocol].retire([destination(ip, port)], [endpoints]);

@@ -5,7 +5,14 @@
  * kernel agree. Pacing, retries, metrics and health belong to the caller. What it could not program it names, and
  * everything else goes on.
  */
-import type { Cidr, FamilyChanges, IPFamily, LocalDetector, ServicePort } from '../model/types.js';
+import type {
+  Cidr,
+  FamilyChanges,
+  IPFamily,
+  LocalDetector,
+  ReleasedAddress,
+  ServicePort,
+} from '../model/types.js';
 
 /** Settings that hold for the life of the process. */
 export interface DataplaneOptions {
@@ -63,6 +70,11 @@ export interface ApplyReport {
   /** Milliseconds spent in the kernel, acknowledgements included. */
   readonly kernelMs: number;
   readonly failures: readonly ProgrammingFailure[];
+  /**
+   * Of adopt(): UDP and SCTP addresses that the kernel still led somewhere, and that no service port has. Their flows outlive
+   * the rules. Absent: none.
+   */
+  readonly released?: readonly ReleasedAddress[];
 }
 
 export interface CheckReport extends ApplyReport {

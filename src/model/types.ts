@@ -82,6 +82,16 @@ export interface ServicePort {
   readonly servingEndpoints: readonly string[];
 }
 
+/** An address that the kernel led to endpoints, although it is no service port's now. */
+export interface ReleasedAddress {
+  readonly protocol: Protocol;
+  /** Canonical text; '' for a node port on all addresses that serve them. */
+  readonly ip: string;
+  readonly port: number;
+  /** 'ip:port' ('[ip]:port' for IPv6) of the endpoints. */
+  readonly endpoints: readonly string[];
+}
+
 /** The health check node port of one Service in one family (service-model.md 8.1). */
 export interface HealthCheckPort {
   /** 'namespace/name'. */

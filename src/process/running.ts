@@ -206,6 +206,9 @@ export class Running {
       onRefusals: (family, refused) => {
         refusedServices.update(family, refused);
       },
+      onReleased: (family, released) => {
+        this.reconcilers.get(family)?.released(released);
+      },
       afterSync: (family, ports, removed, repaired) => {
         const reconciler = this.reconcilers.get(family);
         reconciler?.removed(removed);

@@ -15,7 +15,7 @@ import { longestName, printable } from '../kube/printable.js';
 import type { Logger } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
 import type { ServiceModel } from '../model/model.js';
-import type { FamilyChanges, IPFamily, ModelChanges, ServicePort } from '../model/types.js';
+import type { FamilyChanges, IPFamily, ModelChanges, ReleasedAddress, ServicePort } from '../model/types.js';
 import { ChangeList, namedAtMost } from './change-list.js';
 import { LocalPolicyGaps } from './local-policy.js';
 
@@ -39,6 +39,8 @@ export interface SyncLoopOptions {
     removed: readonly string[],
     repaired: boolean,
   ) => void;
+  /** Called after afterSync with what the kernel led somewhere that is no service port's. */
+  readonly onReleased?: (family: IPFamily, released: readonly ReleasedAddress[]) => void;
   /** Called once per sync with what the model said beside the service ports. */
   readonly onChanges: (changes: ModelChanges) => void;
   /** Puts service ports in the order in which they are to be programmed when everything is compared. */
@@ -466,6 +468,8 @@ export class SyncLoop {
       removed.filter((key) => !run.gone.has(key)),
       adopted && report.elementsAdded > 0,
     );
+    if (report.released !== undefined && report.released.length > 0)
+      this.options.onReleased?.(family, report.released);
     return run.failed.size === 0;
   }
 

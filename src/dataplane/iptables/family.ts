@@ -3,7 +3,7 @@
  * docs/iptables.md shows the layout; rule-set.ts is what is wanted, writer.ts brings it into the kernel.
  */
 import { errorText, type Logger } from '../../log/logger.js';
-import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
+import type { FamilyChanges, IPFamily, ReleasedAddress, ServicePort } from '../../model/types.js';
 import {
   TableDamagedError,
   type ApplyReport,
@@ -16,6 +16,7 @@ import { findCulprits } from './culprits.js';
 import { IptablesError } from './errors.js';
 import { jumps, type Abilities, type IptablesOptions } from './layout.js';
 import { counters, type TableName } from './names.js';
+import { releasedAddresses } from './released.js';
 import { RuleSet } from './rule-set.js';
 import { Saved } from './saved.js';
 import { IptablesTool, type ToolOptions } from './tool.js';
@@ -93,22 +94,26 @@ export class IptablesFamily implements Dataplane {
   }
 
   adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+    const released: ReleasedAddress[] = [];
     return this.exclusively(async (written, failures) => {
       this.adopted = false;
       const workshop = await this.open();
       const saved = await Saved.read(await workshop.tool.save());
       this.abilities ??= await this.findAbilities(workshop, saved);
-      const ports = await this.possible([...wanted], failures);
+      const all = [...wanted];
+      const ports = await this.possible(all, failures);
       const rules = new RuleSet(this.options, this.abilities);
       await changeInTurns(rules, ports);
       const steps = ports.map((port) => ({ port, before: undefined }));
+      released.push(...releasedAddresses(saved, all));
+      for (const address of released) rules.released.add(address);
       this.enterSettings(rules);
       await this.writeOrIsolate(rules, steps, written, failures, () =>
         workshop.writer.compareAndWrite(rules, saved, written),
       );
       this.rules = rules;
       this.adopted = true;
-    });
+    }).then((report) => ({ ...report, released }));
   }
 
   apply(changes: FamilyChanges): Promise<ApplyReport> {
@@ -168,6 +173,7 @@ export class IptablesFamily implements Dataplane {
   }
 
   maintain(): ApplyReport {
+    if (this.rules?.released.isOver === true) this.scheduleWrite();
     if (this.adopted && this.tool?.kind === 'legacy') {
       this.inBackground('look for the canary', async ({ tool }) => {
         if (!(await tool.hasCanary())) this.damaged();

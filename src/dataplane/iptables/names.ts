@@ -84,6 +84,9 @@ export function endpointChain(
   return prefixes.endpoint + shortHash(port.name + protocolWord(port.protocol) + endpointText(endpoint));
 }
 
+/** See released.ts. No packet comes here. */
+export const releasedChain = prefixes.endpoint + shortHash('released addresses');
+
 /** Part of a long list of endpoints. */
 export function endpointGroupChain(
   port: Pick<ServicePort, 'name' | 'protocol'>,

@@ -24,8 +24,9 @@ import {
   type IptablesOptions,
   type PortRange,
 } from './layout.js';
-import { chainPrefixes, chains, type TableName } from './names.js';
+import { chainPrefixes, chains, releasedChain, type TableName } from './names.js';
 import { formerRefusals, meetsTranslated } from './refusals.js';
+import { RecentlyReleased } from './released.js';
 import type { SavedTable } from './saved.js';
 import { ChainTree, type KeySpace } from './tree.js';
 
@@ -64,6 +65,7 @@ export class RuleSet {
   private readonly hairpinUse = new Map<string, number>();
   private readonly ports = new Map<string, ServicePort>();
   private readonly context: FootprintContext;
+  readonly released: RecentlyReleased;
   /** Entries of table filter that stay while packets may be under way that met table nat as it was. */
   private leaving: LeavingEntry[] = [];
   /** Entries of table filter that go as soon as table nat is written. */
@@ -75,6 +77,7 @@ export class RuleSet {
   ) {
     const { family } = options;
     this.context = options;
+    this.released = new RecentlyReleased(family);
     const byAddress = (label: string): KeySpace => new AddressKeys(family, label);
     this.trees = {
       services: new ChainTree(byAddress(chainPrefixes.cluster)),
@@ -117,6 +120,7 @@ export class RuleSet {
     this.changeChains(old, now);
     this.changeEntries(key, next, old, now);
     if (!this.abilities.bpf) this.changeHairpins(old, now);
+    if (before !== undefined) this.released.change(before, next);
   }
 
   setNodePortAddresses(addresses: readonly string[]): void {
@@ -140,6 +144,9 @@ export class RuleSet {
     const services = this.flush(trees.services, nat);
     const nodePorts = this.flush(trees.nodePorts, nat);
     const hairpins = this.flush(this.hairpins, nat);
+    const released = this.released.rules();
+    if (released.length > 0) nat.set(releasedChain, released);
+    else if (nat.has(releasedChain)) nat.delete(releasedChain);
     nat.set(chains.nodePorts, nodePorts);
     nat.set(chains.services, [
       ...services,

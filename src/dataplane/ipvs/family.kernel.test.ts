@@ -190,6 +190,7 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
       elementsDeleted: 0,
       kernelMs: 0,
       failures: [],
+      released: [],
     },
   );
   assert.equal(lab.nft.commits, commits);

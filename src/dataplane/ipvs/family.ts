@@ -912,6 +912,8 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
         if (isOurMark(key.fwmark) && this.marks.claim(key.fwmark)) marks.push(key.fwmark);
       } else if (this.bound.has(key.address) || kernel.had(sets.serviceIPs, id) || isFormer(key)) {
         unwanted.push(id);
+        const released = this.servers.released(key);
+        if (released !== undefined) tally.released.push(released);
       }
     }
     for (const mark of marks) {

@@ -1,5 +1,6 @@
 /** What one call of the dataplane wrote, as it adds up. */
 import { performance } from 'node:perf_hooks';
+import type { ReleasedAddress } from '../../model/types.js';
 import type { ApplyReport, ProgrammingFailure } from '../dataplane.js';
 
 export class Tally implements ApplyReport {
@@ -9,6 +10,7 @@ export class Tally implements ApplyReport {
   elementsDeleted = 0;
   kernelMs = 0;
   readonly failures: ProgrammingFailure[] = [];
+  readonly released: ReleasedAddress[] = [];
 
   /** Runs what waits for the kernel. */
   timed<T>(work: () => T): T {

@@ -1,5 +1,7 @@
 /** The virtual servers that IPVS holds for us: what we know of them, and how they become what is wanted. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { formatIpPort } from '../../model/addresses.js';
+import type { ReleasedAddress } from '../../model/types.js';
 import { NetlinkError } from '../../netlink/index.js';
 import {
   describeKey,
@@ -107,6 +109,19 @@ export class VirtualServers {
     const unread = this.unread.get(id);
     if (unread !== undefined) this.takeOver(id, unread);
     this.unread.delete(id);
+  }
+
+  /** What conntrack has to know of one that nobody wants: its flows outlive it. Of UDP and SCTP, which know no end. */
+  released(key: VirtualServerKey): ReleasedAddress | undefined {
+    const protocol = protocolOf(key);
+    if ('fwmark' in key || protocol === undefined || protocol === 'TCP') return undefined;
+    const endpoints = this.kernel.listDestinations(key).map((server) => destinationOf(server.key));
+    return {
+      protocol,
+      ip: key.address,
+      port: key.port,
+      endpoints: endpoints.map(({ ip, port }) => formatIpPort(ip, port)),
+    };
   }
 
   /** All others are nobody's business from now on. */

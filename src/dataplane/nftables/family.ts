@@ -27,6 +27,7 @@ import { isLed } from './leads.js';
 import { baseObjects, classRules } from './layout.js';
 import { interimTableName, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
+import { releasedAddresses } from './released.js';
 import { extentOf, stepsOf } from './steps.js';
 import { Tally } from './tally.js';
 import type { TouchedElements } from '../nft/watch.js';
@@ -398,6 +399,7 @@ export class NftablesFamily implements Dataplane {
       await nextTurn();
     }
     this.written.affinityNumbers.reserve([]);
+    tally.released.push(...releasedAddresses(kernel, this.nft === 'ip' ? 4 : 16));
     await this.removeLeftovers(kernel, tally);
     this.removeChains(
       unknownChains.filter((name) => !this.written.classUse.has(name)),

@@ -179,6 +179,47 @@ export class KernelTable extends KernelSets {
     return left;
   }
 
+  /**
+   * Slots that nobody took, by slot map.
+   * @param isWanted of which keys; latin1
+   */
+  leftSlots(set: string, isWanted: (key: string) => boolean): Map<string, string> {
+    const found = new Map<string, string>();
+    if (this.inParts.has(set)) {
+      const keys = [...this.leftoversInParts(set)].filter(isWanted).map((key) => Buffer.from(key, 'latin1'));
+      if (keys.length === 0) return found;
+      this.readElements(set, keys, (key, value) => {
+        found.set(key.toString('latin1'), value.toString('latin1'));
+      });
+      return found;
+    }
+    const elements = this.elements.get(set);
+    if (elements === undefined) return found;
+    for (const record of elements.rest()) {
+      const key = elements.key(record).toString('latin1');
+      if (isWanted(key)) found.set(key, elements.value(record).toString('latin1'));
+    }
+    return found;
+  }
+
+  /**
+   * Addresses with affinity that nobody took, and the endpoints to which they led.
+   * @param isWanted of which keys; latin1
+   */
+  *leftAffinity(
+    set: string,
+    isWanted: (key: string) => boolean,
+  ): Iterable<readonly [key: string, targets: Iterable<string>]> {
+    const elements = this.elements.get(set);
+    if (elements === undefined) return;
+    for (const record of elements.rest()) {
+      const key = elements.key(record).toString('latin1');
+      if (!isWanted(key)) continue;
+      const service = hostUint32At(elements.value(record)) >>> 16;
+      yield [key, this.affinityEndpoints.get(service)?.keys() ?? []];
+    }
+  }
+
   /** Keys of one set that nobody took. */
   *leftoversOf(set: string): Iterable<string> {
     const elements = this.elements.get(set);

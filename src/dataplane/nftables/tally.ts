@@ -1,4 +1,5 @@
 /** What one call of the dataplane wrote, as it adds up. */
+import type { ReleasedAddress } from '../../model/types.js';
 import type { ApplyReport, ProgrammingFailure } from '../dataplane.js';
 
 export class Tally implements ApplyReport {
@@ -7,6 +8,7 @@ export class Tally implements ApplyReport {
   elementsDeleted = 0;
   kernelMs = 0;
   readonly failures: ProgrammingFailure[] = [];
+  readonly released: ReleasedAddress[] = [];
 
   /** Failures excepted. */
   add(other: ApplyReport): void {
@@ -14,5 +16,6 @@ export class Tally implements ApplyReport {
     this.elementsAdded += other.elementsAdded;
     this.elementsDeleted += other.elementsDeleted;
     this.kernelMs += other.kernelMs;
+    this.released.push(...(other.released ?? []));
   }
 }
