@@ -105,7 +105,7 @@ export class IptablesFamily implements Dataplane {
       const rules = new RuleSet(this.options, this.abilities);
       await changeInTurns(rules, ports);
       const steps = ports.map((port) => ({ port, before: undefined }));
-      released.push(...releasedAddresses(saved, all));
+      released.push(...(await releasedAddresses(saved, all)));
       for (const address of released) rules.released.add(address);
       this.enterSettings(rules);
       await this.writeOrIsolate(rules, steps, written, failures, () =>

@@ -84,12 +84,12 @@ const cases: readonly (readonly [string, string, readonly ServicePort[], readonl
   ["upstream's", upstream, [], [{ protocol: 'UDP', ip: 'fd77::10', port: 53, endpoints: ['[fd61::1]:53'] }]],
 ];
 for (const [what, text, wanted, expected] of cases) {
-  test(`released addresses: ${what}`, () => {
-    assert.deepEqual(releasedAddresses(new Saved(text), wanted), expected);
+  test(`released addresses: ${what}`, async () => {
+    assert.deepEqual(await releasedAddresses(await Saved.read(text), wanted), expected);
   });
 }
 
-test('what has gone lately is found in the note that is left of it, the newest first', () => {
+test('what has gone lately is found in the note that is left of it, the newest first', async () => {
   const recent = new RecentlyReleased('IPv4');
   for (let n = 0; n < 2_000; n++)
     recent.change(port(`10.97.${n >> 8}.${n & 255}`, 53), n % 2 === 0 ? undefined : port('10.96.0.1', 53));
@@ -97,7 +97,7 @@ test('what has gone lately is found in the note that is left of it, the newest f
   const rules = recent.rules();
   assert.equal(rules.length, 1_000);
   const text = `*nat\n:KUBE-SEP-NOTE - [0:0]\n${rules.map((rule) => `-A KUBE-SEP-NOTE ${rule}`).join('\n')}\nCOMMIT\n`;
-  const found = releasedAddresses(new Saved(text), []);
+  const found = await releasedAddresses(await Saved.read(text), []);
   assert.equal(found.length, 500);
   assert.deepEqual(found[0], { protocol: 'UDP', ip: '10.97.7.207', port: 53, endpoints: both });
 });

@@ -7,6 +7,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import type { IPFamily, Protocol, ReleasedAddress, ServicePort } from '../../model/types.js';
+import { Turn } from '../turn.js';
 import { chains } from './names.js';
 import { toAddress, words } from './rule-text.js';
 import type { Saved } from './saved.js';
@@ -64,7 +65,11 @@ interface Lead {
   readonly port: number;
 }
 
-export function releasedAddresses(saved: Saved, wanted: Iterable<ServicePort>): ReleasedAddress[] {
+export async function releasedAddresses(
+  saved: Saved,
+  wanted: Iterable<ServicePort>,
+  turn = new Turn(),
+): Promise<ReleasedAddress[]> {
   const nat = saved.table('nat');
   const owned = new Set<string>();
   for (const { protocol, addresses } of wanted) {
@@ -73,6 +78,7 @@ export function releasedAddresses(saved: Saved, wanted: Iterable<ServicePort>): 
   }
   const found = new Map<string, { readonly lead: Lead; readonly endpoints: Set<string> }>();
   for (const [chain, rules] of nat) {
+    if (turn.isOver) await turn.next();
     if (!chain.startsWith(own)) continue;
     for (const rule of rules) {
       const lead = leadOf(rule);
