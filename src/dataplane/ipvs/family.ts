@@ -261,11 +261,13 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   /**
    * Looks whether IPVS and the service interface are as we left them.
+   * @returns milliseconds in which nothing else was done
    * @throws TableDamagedError
    */
-  async check({ addresses, signal }: CheckOptions): Promise<void> {
-    if (this.adopted) await this.servers.verify(this.side.observer, signal);
+  async check({ addresses, signal }: CheckOptions): Promise<number> {
+    const busyMs = this.adopted ? await this.servers.verify(this.side.observer, signal) : 0;
     if (this.isAdopted() && addresses) this.verifyAddresses();
+    return busyMs;
   }
 
   /** It may be compared anew while something else is waited for. */

@@ -26,7 +26,7 @@ import {
   type ServerState,
 } from './server-state.js';
 import { missingScheduler } from './schedulers.js';
-import type { Tally } from './tally.js';
+import { Tally } from './tally.js';
 
 export class SchedulerMissingError extends Error {
   readonly code = 'ERR_IPVS_SCHEDULER_MISSING';
@@ -199,30 +199,42 @@ export class VirtualServers {
    * IPVS tells nobody when it is changed, so we ask now and then: all virtual servers, and the endpoints of some of them, in
    * turn. In small pieces, between which our own changes are made.
    * @param observer lists them
+   * @returns milliseconds in which nothing else was done
    * @throws TableDamagedError
    */
-  async verify(observer: IpvsKernel, signal?: AbortSignal): Promise<void> {
+  async verify(observer: IpvsKernel, signal?: AbortSignal): Promise<number> {
+    const tally = new Tally();
     const missing = new Set(this.states.keys());
     const suspects: string[] = [];
-    await observer.listServicesAsync((server) => {
+    const compare = (server: VirtualServer): void => {
       if (server.key.family !== this.options.family) return;
       const id = serverId(server.key);
       missing.delete(id);
       const state = this.states.get(id);
       if (state !== undefined && !isAsLeft(server, state)) suspects.push(id);
+    };
+    await observer.listServicesAsync((server) => {
+      tally.timed(() => {
+        compare(server);
+      });
     }, signal);
     // What we changed meanwhile may have been passed over.
     let at = 0;
     for (const id of [...suspects, ...missing]) {
       if (++at % piece === 0) await nextTurn();
-      this.verifyServer(id);
+      tally.timed(() => {
+        this.verifyServer(id);
+      });
     }
     for (const state of this.toVerify.next(endpointChecks)) {
-      this.verifyEndpoints(state);
+      tally.timed(() => {
+        this.verifyEndpoints(state);
+      });
       if (++at % piece !== 0) continue;
       await nextTurn();
       signal?.throwIfAborted();
     }
+    return tally.kernelMs;
   }
 
   /** @throws TableDamagedError */

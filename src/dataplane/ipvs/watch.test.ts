@@ -9,7 +9,7 @@ function lab() {
   mock.timers.enable({ apis: ['setTimeout'] });
   const told: string[] = [];
   const putOff: number[] = [];
-  const state = { damage: '', checks: 0, withAddresses: 0, wait: Promise.resolve() };
+  const state = { damage: '', checks: 0, withAddresses: 0, busyMs: 0, wait: Promise.resolve() };
   let handlers: AddressHandlers | undefined;
   const watch = new IpvsWatch({
     families: [
@@ -21,6 +21,7 @@ function lab() {
           if (addresses) state.withAddresses++;
           await state.wait;
           if (state.damage !== '') throw new TableDamagedError(state.damage);
+          return state.busyMs;
         },
       },
     ],
@@ -99,6 +100,24 @@ test('two programs that fight are damped, until there is peace', async () => {
   const { checks } = state;
   await tick(5_000);
   assert.equal(state.checks, checks + 1);
+  await end();
+});
+
+test('looking takes a small share of the time, whatever else goes on meanwhile', async () => {
+  const { state, end, tick } = lab();
+  state.busyMs = 100;
+  let go: () => void = () => undefined;
+  state.wait = new Promise((resolve) => {
+    go = resolve;
+  });
+  await tick(5_000);
+  await tick(2_000);
+  go();
+  await settle();
+  await tick(9_999);
+  assert.equal(state.checks, 1);
+  await tick(1);
+  assert.equal(state.checks, 2);
   await end();
 });
 

@@ -2,7 +2,6 @@
  * Notices what other programs do to virtual servers and to the addresses of kube-ipvs0. The kernel tells of addresses; of
  * IPVS it tells nothing, so that is looked at every few seconds. (Our tables have their own watch, nft/watch.ts.)
  */
-import { performance } from 'node:perf_hooks';
 import type { Logger } from '../../log/logger.js';
 import type { IPFamily } from '../../model/types.js';
 import { subscribeAddresses, type AddressHandlers } from '../../netlink/rtnetlink/index.js';
@@ -34,8 +33,12 @@ export interface CheckedFamily {
   readonly family: IPFamily;
   /** Whether it put this address on kube-ipvs0. @param ip canonical text */
   hasBound(ip: string): boolean;
-  /** Takes its time: no turn of the event loop is long. @throws TableDamagedError when the kernel does not hold what it should */
-  check(options: CheckOptions): Promise<void>;
+  /**
+   * Takes its time: no turn of the event loop is long.
+   * @returns milliseconds in which nothing else was done
+   * @throws TableDamagedError when the kernel does not hold what it should
+   */
+  check(options: CheckOptions): Promise<number>;
 }
 
 interface Ending {
@@ -114,15 +117,17 @@ export class IpvsWatch {
   }
 
   private async check(): Promise<void> {
-    const start = performance.now();
+    let busyMs = 0;
     const addresses = this.isAddressesDue || this.addressesUntold || ++this.looks % addressesEvery === 0;
     this.isAddressesDue = this.isAgainDue = false;
     const damaged: CheckedFamily[] = [];
-    for (const family of this.options.families)
-      if (await this.isDamaged(family, addresses)) damaged.push(family);
-    const tookMs = performance.now() - start;
+    for (const family of this.options.families) {
+      const ms = await this.look(family, addresses);
+      if (ms === undefined) damaged.push(family);
+      else busyMs += ms;
+    }
     this.damagesInARow = damaged.length === 0 ? 0 : this.damagesInARow + 1;
-    const pauseMs = Math.min(Math.max(periodMs, tookMs / shareOfTime), maxPauseMs);
+    const pauseMs = Math.min(Math.max(periodMs, busyMs / shareOfTime), maxPauseMs);
     const fights = Math.max(0, this.damagesInARow - fightAt + 1);
     const dampedMs = Math.min(pauseMs * 2 ** fights, maxPauseMs);
     if (fights > 0) this.options.onPutOff?.(somebody, dampedMs);
@@ -133,24 +138,24 @@ export class IpvsWatch {
     return this.isAgainDue && this.damagesInARow < fightAt ? addressDelayMs : dampedMs;
   }
 
-  private async isDamaged(family: CheckedFamily, addresses: boolean): Promise<boolean> {
+  /** @returns milliseconds in which nothing else was done; undefined: there is damage */
+  private async look(family: CheckedFamily, addresses: boolean): Promise<number | undefined> {
     const { log, onForeignChange } = this.options;
     const { signal } = this.stop;
     try {
-      await family.check({ addresses, signal });
-      return false;
+      return await family.check({ addresses, signal });
     } catch (error) {
-      if (signal.aborted) return false;
+      if (signal.aborted) return 0;
       if (!(error instanceof TableDamagedError)) {
         log.error('Looking at IPVS failed', error, { family: family.family });
-        return false;
+        return 0;
       }
       log.warn('Another program changed what is ours in IPVS; it is compared and completed', {
         family: family.family,
         what: error.message,
       });
       onForeignChange(family.family);
-      return true;
+      return undefined;
     }
   }
 }
