@@ -385,7 +385,7 @@ export class NftablesFamily implements Dataplane {
 
     let current: Transaction | undefined;
     for (const part of kernel.parts(ports)) {
-      kernel.readSlots(part);
+      await kernel.readSlots(part);
       await this.committer.inTransactions(part, tally, (each, port) => {
         if (each !== current) {
           current = each;

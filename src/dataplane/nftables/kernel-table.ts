@@ -6,6 +6,7 @@
  * an address says which of them it draws from, and how many slots it has there. So they are read slot by slot, for
  * some service ports at a time (readSlots).
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { sameExpressions, type Expression } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
@@ -269,15 +270,28 @@ export class KernelTable extends KernelSets {
     }
   }
 
-  /** Reads the slots of these service ports' addresses in place of those of the ports before. */
-  readSlots(ports: readonly ServicePort[]): void {
+  /**
+   * Reads the slots of these service ports' addresses in place of those of the ports before. A single service port may have very many:
+   * then in several turns of the event loop.
+   */
+  async readSlots(ports: readonly ServicePort[]): Promise<void> {
     for (const set of this.inParts.keys()) {
       this.endPart(set);
       const table = new ElementTable();
       this.elements.set(set, table);
-      this.readElements(set, this.slotKeys(set, ports), (key, value) => {
+      const keys = this.slotKeys(set, ports);
+      const onElement = (key: Buffer, value: Buffer): void => {
         table.set(key, value);
-      });
+      };
+      for (let read = partSlots; read === partSlots;) {
+        read = 0;
+        this.readElements(
+          set,
+          some(keys, partSlots, () => read++),
+          onElement,
+        );
+        if (read === partSlots) await nextTurn();
+      }
     }
   }
 
@@ -403,6 +417,16 @@ export class KernelTable extends KernelSets {
       return { service, endpoints };
     }
     return undefined;
+  }
+}
+
+/** The next items, and no more of them: the others can be had later. */
+function* some<T>(items: Iterator<T>, most: number, onItem: () => void): Generator<T, void, undefined> {
+  for (let taken = 0; taken < most; taken++) {
+    const next = items.next();
+    if (next.done === true) return;
+    onItem();
+    yield next.value;
   }
 }
 
