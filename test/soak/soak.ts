@@ -50,17 +50,20 @@ const tooLong = new Set([
 const troubleNames = Object.keys(catalogue).filter((name) => !tooLong.has(name));
 /** What takes milliseconds in the catalogue of faults takes so many times as long. */
 const troubleScale = 10;
+/** So long another program is busy. */
+const neighbourMs = 1500;
 /** Repairs soon after one another are put off by the program, more and more. */
 const restBetweenAttacksMs = 1500;
 
 /** What a step does, and in how many of a hundred. */
 const kinds = [
-  { kind: 'changes', share: 45 },
+  { kind: 'changes', share: 41 },
   { kind: 'attack', share: 25 },
   { kind: 'kill', share: 9 },
   { kind: 'trouble', share: 10 },
   { kind: 'configuration', share: 4 },
   { kind: 'burst', share: 7 },
+  { kind: 'neighbour', share: 4 },
 ] as const;
 type Kind = (typeof kinds)[number]['kind'];
 
@@ -217,7 +220,8 @@ export class Soak {
         return { ...usual, what, count: counted('a few changes') };
       }
       case 'burst': {
-        const what = await this.change(30 + random.below(90));
+        const moves = random.below(2) === 0 ? [...this.world.passOn()] : [];
+        const what = await this.change(30 + random.below(90), moves);
         return {
           ...usual,
           what: `burst of ${this.changed.size} Services: ${what.slice(0, 200)}`,
@@ -230,6 +234,14 @@ export class Soak {
         return await this.trouble();
       case 'kill':
         return await this.kill();
+      case 'neighbour': {
+        const [what] = await Promise.all([this.changeSlowly(), this.neighbour()]);
+        return {
+          ...usual,
+          what: `another program is busy with its own table; ${what}`,
+          count: () => undefined,
+        };
+      }
       case 'configuration': {
         const choice = nodePortChoices[random.below(nodePortChoices.length)] ?? {
           cidrs: ['primary'],
@@ -254,8 +266,8 @@ export class Soak {
   }
 
   /** @returns what was changed, in words */
-  private async change(count: number): Promise<string> {
-    const changes: Change[] = [];
+  private async change(count: number, before: readonly Change[] = []): Promise<string> {
+    const changes: Change[] = [...before];
     for (let i = 0; i < count; i++) changes.push(...this.world.change());
     await this.write(changes);
     return changes
@@ -265,6 +277,27 @@ export class Soak {
           : `no ${change.remove.kind} ${change.remove.key}`,
       )
       .join(', ');
+  }
+
+  private async changeSlowly(): Promise<string> {
+    const what: string[] = [];
+    for (let i = 0; i < 8; i++) {
+      what.push(await this.change(1));
+      await sleep(neighbourMs / 8);
+    }
+    return what.join(', ');
+  }
+
+  /** Another program changes a table of its own again and again, and takes it away. */
+  private async neighbour(): Promise<void> {
+    const end = performance.now() + neighbourMs;
+    await this.lab.alder.nft('add table inet neighbour\nadd set inet neighbour busy { type ipv4_addr; }\n');
+    for (let i = 0; performance.now() < end; i++) {
+      await this.lab.alder.nft(
+        `add element inet neighbour busy { 192.0.2.${i % 250} }\nflush set inet neighbour busy`,
+      );
+    }
+    await this.lab.alder.nft('delete table inet neighbour');
   }
 
   private async write(changes: readonly Change[]): Promise<void> {

@@ -105,10 +105,27 @@ export class World implements Cluster {
     }
     const dice = this.random.below(100);
     if (dice < 8) yield* this.removeService(key);
+    else if (dice < 12) yield* this.moveEndpoints(key);
+    else if (dice < 16) yield* this.empty(key);
     else if (dice < 28) yield this.put(this.service(index, service));
     else if (dice < 60) yield this.put(this.slice(index));
     else if (dice < 90) yield* this.nudge(key, index);
     else yield* this.removeSlice(key);
+  }
+
+  /** Services with an external IP pass it on to the next: addresses that move in one large change. */
+  *passOn(): Generator<Change> {
+    const owners = [...this.services.values()].filter(
+      ({ metadata, spec }) => metadata.namespace !== 'stay' && (spec.externalIPs ?? []).length > 0,
+    );
+    for (const [i, owner] of owners.entries()) {
+      const next = owners[(i + 1) % owners.length]?.spec.externalIPs ?? [];
+      // Only addresses of families that it has.
+      const externalIPs = next.filter((ip) =>
+        owner.spec.ipFamilies.includes(ip.includes(':') ? 'IPv6' : 'IPv4'),
+      );
+      yield this.put({ ...owner, spec: { ...owner.spec, externalIPs } });
+    }
   }
 
   private pick<T>(values: readonly T[]): T {
@@ -203,6 +220,23 @@ export class World implements Cluster {
     else if (this.chance(30)) endpoints.splice(at, 1);
     else endpoints[at] = { ...old, conditions: fresh.conditions };
     yield this.put({ ...slice, endpoints: distinct(endpoints) });
+  }
+
+  /** Endpoints keep their addresses and are on other nodes, this one among them. */
+  private *moveEndpoints(key: string): Generator<Change> {
+    for (const slice of [...this.slices.values()].filter((one) => ownerOf(one) === key)) {
+      const endpoints = slice.endpoints.map((endpoint) =>
+        this.chance(60) ? { ...endpoint, nodeName: this.pick(['alder', 'birch', 'cedar']) } : endpoint,
+      );
+      yield this.put({ ...slice, endpoints });
+    }
+  }
+
+  /** All endpoints go, and at times come back at once. */
+  private *empty(key: string): Generator<Change> {
+    const slices = [...this.slices.values()].filter((slice) => ownerOf(slice) === key);
+    for (const slice of slices) yield this.put({ ...slice, endpoints: [] });
+    if (this.chance(60)) for (const slice of slices) yield this.put(slice);
   }
 
   private service(index: number, before: Service | undefined): Service {
