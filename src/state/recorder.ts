@@ -55,10 +55,17 @@ export class Recorder {
   put<K extends ResourceKind>(kind: K, key: string, object: ObjectOf[K] | undefined): void {
     const map: Map<string, ObjectOf[K] | undefined> = this.pending[kind];
     const before = map.size;
-    map.set(key, object);
+    // What is being written now may hold it.
+    if (object === undefined && this.running === undefined && !this.isRecorded(kind, key)) map.delete(key);
+    else map.set(key, object);
     this.pendingCount += map.size - before;
     if (this.complete) this.schedule(this.options.intervalMs);
     else if (this.pendingCount >= crowd) this.schedule(0);
+  }
+
+  /** Objects that wait to be written. */
+  get waiting(): number {
+    return this.pendingCount;
   }
 
   /** From now on there is a state worth keeping. */
@@ -107,6 +114,7 @@ export class Recorder {
       this.failures = 0;
     } catch (error) {
       this.failures++;
+      this.forgetUnrecorded();
       if (this.failures === 1) {
         this.options.log.warn(
           'The state file can not be written; trying again. Nothing else depends on it until a start without API server',
@@ -187,6 +195,21 @@ export class Recorder {
       }
     }
     await journal.flush();
+  }
+
+  private isRecorded(kind: ResourceKind, key: string): boolean {
+    return this.journal?.index[kind].has(key) === true;
+  }
+
+  /** Objects that came and went while nothing could be written leave nothing behind. */
+  private forgetUnrecorded(): void {
+    for (const kind of kinds) {
+      for (const [key, object] of this.pending[kind]) {
+        if (object !== undefined || this.isRecorded(kind, key)) continue;
+        this.pending[kind].delete(key);
+        this.pendingCount--;
+      }
+    }
   }
 
   /** After a failure: what was not taken over waits again, unless something newer does. */
