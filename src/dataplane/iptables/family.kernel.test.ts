@@ -184,6 +184,35 @@ for (const kind of kinds) {
       assert.match(save('nat'), /svc-18 /);
     });
 
+    test('clients that affinity remembers go with the endpoint, the Service, and a shorter timeout', async () => {
+      const lists = (): string[] =>
+        save('nat')
+          .split('\n')
+          .flatMap((line) => /--update --seconds (\d+) .*--name (\S+)/.exec(line)?.slice(1).join(' ') ?? []);
+      const family = make();
+      const port = (number: number, endpoints: readonly Endpoint[], affinitySeconds: number): ServicePort =>
+        servicePort(number, endpoints, { affinitySeconds });
+      const [one, two, other] = [endpoint(1), endpoint(2), endpoint(3)];
+      await family.adopt([port(1, [one, two], 10_800)]);
+      const before = lists();
+      assert.equal(before.length, 2);
+      await family.apply({ family: 'IPv4', upserted: [port(1, [one, two], 2)], removed: [] });
+      assert.deepEqual(
+        lists(),
+        before.map((line) => line.replace('10800', '2')),
+      );
+      // The kernel forgets a list together with the last rule that names it.
+      await family.apply({ family: 'IPv4', upserted: [port(1, [other], 2)], removed: [] });
+      assert.ok(lists().every((line) => !before.some((was) => was.endsWith(line.split(' ')[1] ?? ''))));
+      const known = lists();
+      await family.apply({
+        family: 'IPv4',
+        upserted: [port(2, [other], 2)],
+        removed: ['ns/svc-1/TCP'],
+      });
+      assert.notDeepEqual(lists(), known);
+    });
+
     test('a process that starts over deletes former refusals when what they refused is served', async () => {
       await make().adopt([servicePort(1, three), servicePort(2, [])]);
       const family = make();

@@ -303,6 +303,25 @@ test(
   },
 );
 
+test(
+  'an endpoint that keeps its address and moves to this node gets its hairpin element, and loses it',
+  { skip },
+  async (context) => {
+    const lab = new Lab({}, context);
+    const elsewhere = { ...L1, local: false };
+    const hairpins = (): number => lab.elements().filter((line) => line.startsWith('hairpin')).length;
+    await lab.family.adopt([servicePort({ clusterEndpoints: [elsewhere] })]);
+    assert.equal(hairpins(), 0);
+    await lab.apply([servicePort({ clusterEndpoints: [{ ...elsewhere, nodeUnknown: true }] })]);
+    assert.equal(hairpins(), 1);
+    await lab.apply([servicePort({ clusterEndpoints: [L1] })]);
+    assert.equal(hairpins(), 1);
+    await lab.apply([servicePort({ clusterEndpoints: [elsewhere] })]);
+    await lab.family.deleteDeferred(Infinity);
+    assert.equal(hairpins(), 0);
+  },
+);
+
 test('endpoints and Services that go keep their connections', { skip }, async (context) => {
   const lab = new Lab({}, context);
   await lab.family.adopt([servicePort()]);

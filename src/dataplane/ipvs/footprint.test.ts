@@ -190,3 +190,12 @@ test('a comment is not longer than the kernel takes', () => {
   assert.ok(plan);
   assert.equal(elementsOf(plan)[0]?.comment?.length, 128);
 });
+
+test('an endpoint that keeps its address and moves to this node may meet itself', () => {
+  const elsewhere = footprint({ clusterEndpoints: [{ ...L1, local: false }] });
+  const unknown = footprint({ clusterEndpoints: [{ ...L1, local: false, nodeUnknown: true }] });
+  const here = footprint({ clusterEndpoints: [L1] });
+  assert.equal(elsewhere.hairpins.size, 0);
+  assert.equal(unknown.hairpins.size, 1);
+  assert.deepEqual(here.hairpins, unknown.hairpins);
+});
