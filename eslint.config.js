@@ -60,6 +60,30 @@ const backendBoundaries = backends.map((backend) => ({
   },
 }));
 
+/** What such a callback throws has no caller: it would end the process. */
+const unguarded = 'wrap the callback in guarded() of src/callbacks, or an exception in it ends the process';
+const guardedCallbacks = {
+  files: ['process', 'config', 'manifests', 'health', 'metrics'].map((room) => `src/${room}/**/*.ts`),
+  ignores: ['**/*.test.ts', '**/testing/**'],
+  rules: {
+    'no-restricted-syntax': [
+      'error',
+      {
+        selector:
+          'CallExpression[callee.name=/^set(Timeout|Interval|Immediate)$/][arguments.0.type=/Function/]',
+        message: unguarded,
+      },
+      {
+        // What does nothing can't fail.
+        selector:
+          'CallExpression[callee.property.name=/^(on|once|addListener)$/][arguments.1.type=/Function/]:not([arguments.1.body.name="undefined"])',
+        message: unguarded,
+      },
+      { selector: 'CallExpression[callee.name="watch"][arguments.2.type=/Function/]', message: unguarded },
+    ],
+  },
+};
+
 export default tseslint.config(
   { ignores: ['dist/**', 'node_modules/**'] },
   js.configs.recommended,
@@ -90,6 +114,7 @@ export default tseslint.config(
     },
   },
   { files: ['**/*.js', 'bin/*'], languageOptions: { globals: { process: 'readonly', console: 'readonly' } } },
+  guardedCallbacks,
   ...boundaries,
   ...backendBoundaries,
 );

@@ -9,6 +9,7 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, readlinkSync, statSync, watch, type FSWatcher } from 'node:fs';
 import { dirname, isAbsolute, join, resolve, sep } from 'node:path';
+import { guarded } from '../callbacks/guarded.js';
 import { compareConfigs, type ConfigChanges } from './compare.js';
 import type { Config } from './config.js';
 import { ConfigError } from './errors.js';
@@ -56,10 +57,11 @@ export class ConfigFileWatcher {
 
   /** Watches until `close`, and looks at once: the file may have changed since `current` was read. */
   start(): void {
-    this.polling = setInterval(() => {
+    const look = guarded('look at the configuration file', () => {
       this.check();
-    }, this.options.pollMs ?? 10_000).unref();
-    this.check();
+    });
+    this.polling = setInterval(look, this.options.pollMs ?? 10_000).unref();
+    look();
   }
 
   close(): void {
@@ -121,10 +123,14 @@ export class ConfigFileWatcher {
     if (identity === undefined) return;
     let watcher: FSWatcher;
     try {
-      watcher = watch(folder, { persistent: false }, (_event, name) => {
-        // A folder that goes away itself comes with its own name.
-        if (name === null || watched.names.has(name) || folder.endsWith(sep + name)) this.settle();
-      });
+      watcher = watch(
+        folder,
+        { persistent: false },
+        guarded('follow the configuration file', (_event: string, name: string | null) => {
+          // A folder that goes away itself comes with its own name.
+          if (name === null || watched.names.has(name) || folder.endsWith(sep + name)) this.settle();
+        }),
+      );
     } catch {
       // Gone this moment, or the host has no notifications to spare: the slow look remains.
       return;
@@ -139,9 +145,12 @@ export class ConfigFileWatcher {
 
   private settle(): void {
     clearTimeout(this.settling);
-    this.settling = setTimeout(() => {
-      this.check();
-    }, this.options.settleMs ?? 200).unref();
+    this.settling = setTimeout(
+      guarded('look at the configuration file', () => {
+        this.check();
+      }),
+      this.options.settleMs ?? 200,
+    ).unref();
   }
 }
 
@@ -154,8 +163,13 @@ const fail =
   };
 
 function identityOf(folder: string): string | undefined {
-  const stats = statSync(folder, { throwIfNoEntry: false });
-  return stats === undefined ? undefined : `${stats.dev}:${stats.ino}`;
+  try {
+    const stats = statSync(folder, { throwIfNoEntry: false });
+    return stats === undefined ? undefined : `${stats.dev}:${stats.ino}`;
+  } catch {
+    // Not readable (EACCES), or symlinks in a circle (ELOOP): the slow look remains.
+    return undefined;
+  }
 }
 
 /** As many as the kernel follows in one path. */
@@ -190,11 +204,21 @@ export function foldersOf(path: string): ReadonlyMap<string, ReadonlySet<string>
     }
     note(folder, name);
     if (++links > MOST_LINKS) break;
-    const target = readlinkSync(here);
+    const target = readlink(here);
+    if (target === undefined) break;
     if (isAbsolute(target)) folder = sep;
     names.unshift(...target.split(sep).filter((part) => part !== ''));
   }
   return found;
+}
+
+function readlink(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    // Replaced by something else this moment.
+    return undefined;
+  }
 }
 
 function lstat(path: string): ReturnType<typeof lstatSync> | undefined {

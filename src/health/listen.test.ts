@@ -188,3 +188,17 @@ test('an idle connection outlives the pauses of probes; an answer under way is f
   assert.equal(await answer, 'late');
   agent.destroy();
 });
+
+test('a closed server ends connections that say nothing, or half a request', async () => {
+  const server = await listen({ host: '127.0.0.1', port: 0 }, (_request, response) => response.end());
+  const { port } = server.address() as AddressInfo;
+  const closed = ['', 'GET / HTTP/1.1\r\nHost:'].map(async (sent) => {
+    const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+    await once(socket, 'connect');
+    socket.write(sent);
+    await once(socket.resume(), 'close');
+  });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  closeServer(server, 100);
+  await Promise.all(closed);
+});

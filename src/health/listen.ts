@@ -2,8 +2,10 @@
  * HTTP servers as upstream's bind rules have them (observability.md section 1): the wildcard address of either family
  * means both, a port that is taken is tried again for ever, or ends the process if the operator wants it so.
  */
+import { readFileSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { guarded } from '../callbacks/guarded.js';
 
 export interface ListenAddress {
   /** An IP address. */
@@ -27,6 +29,27 @@ export function printAddress({ host, port }: ListenAddress): string {
  */
 const keepAliveMs = 10 * 60_000;
 
+/** Connections that one server keeps at most: probes and scrapers need a handful. */
+const mostConnections = 128;
+
+/**
+ * Further connections are closed at once, so that clients can't take the descriptors that the kernel's sockets and files need: a
+ * server gets a quarter of what the process may open.
+ */
+function maxConnections(): number {
+  let allowed = Infinity;
+  try {
+    const limits = readFileSync('/proc/self/limits', 'utf8');
+    allowed = Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Infinity);
+  } catch {
+    // Without /proc there is nothing to be adapted to.
+  }
+  return Math.min(mostConnections, Math.max(1, Math.floor(allowed / 4)));
+}
+
+/** So long a server that ends waits for answers under way; then it closes every connection. */
+const closeGraceMs = 5_000;
+
 /** @throws BindError */
 export async function listen(address: ListenAddress, handler: RequestListener): Promise<Server> {
   // Both wildcards mean "both families" unless asked otherwise; without IPv6 in the kernel only 0.0.0.0 works.
@@ -48,7 +71,11 @@ export async function listen(address: ListenAddress, handler: RequestListener): 
         });
       });
       // Connections that could not be accepted (no descriptors left): the next one may.
-      server.on('error', () => undefined);
+      server.on(
+        'error',
+        guarded('accept a connection', () => undefined),
+      );
+      server.maxConnections = maxConnections();
       return server;
     } catch (error) {
       failure = error;
@@ -65,9 +92,22 @@ export async function listen(address: ListenAddress, handler: RequestListener): 
   throw new BindError(`cannot listen on ${printAddress(address)}: ${reason}`, { cause: failure });
 }
 
-/** Ends it without waiting for those who keep their connections open; answers under way are finished. */
-export function closeServer(server: Server): void {
-  server.close();
+/**
+ * Ends it without waiting for those who keep their connections open; answers under way are finished. Connections that have sent
+ * nothing, or half a request, count as neither idle nor answered: they end after a grace.
+ */
+export function closeServer(server: Server, graceMs = closeGraceMs): void {
+  const timer = setTimeout(
+    guarded('close connections', () => {
+      server.closeAllConnections();
+    }),
+    graceMs,
+  ).unref();
+  server.close(
+    guarded('close a server', () => {
+      clearTimeout(timer);
+    }),
+  );
   server.closeIdleConnections();
 }
 

@@ -3,6 +3,7 @@
  * Local, family and address, that tells a load balancer whether this node has endpoints for it.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { guarded } from '../callbacks/guarded.js';
 import type { HealthCheckPort, IPFamily } from '../model/types.js';
 import { closeServer, listen } from './listen.js';
 
@@ -94,7 +95,10 @@ export class NodePortHealth {
     await Promise.all(this.incomplete().map((entry) => this.open(entry)));
     clearTimeout(this.retry);
     if (this.incomplete().length === 0) return;
-    this.retry = setTimeout(() => void this.openAll(), this.options.retryMs).unref();
+    this.retry = setTimeout(
+      guarded('open health check node ports', () => this.openAll()),
+      this.options.retryMs,
+    ).unref();
   }
 
   close(): void {
@@ -107,10 +111,12 @@ export class NodePortHealth {
   private openSoon(): void {
     if (!this.started || this.openingSoon) return;
     this.openingSoon = true;
-    setImmediate(() => {
-      this.openingSoon = false;
-      if (this.started) void this.openAll();
-    });
+    setImmediate(
+      guarded('open health check node ports', async () => {
+        this.openingSoon = false;
+        if (this.started) await this.openAll();
+      }),
+    );
   }
 
   private hostsOf(addresses: 'all' | readonly string[]): readonly string[] {

@@ -5,7 +5,9 @@
  */
 import { Session } from 'node:inspector';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Readable } from 'node:stream';
 import { getHeapSnapshot } from 'node:v8';
+import { guarded } from '../callbacks/guarded.js';
 import { html, plain, type Answer, type Question, type Route } from './routes.js';
 
 const base = '/debug/pprof/';
@@ -23,6 +25,8 @@ interface Profile {
   readonly what: string;
   /** Of the file that a browser saves. */
   readonly file: string;
+  /** Contains whatever is in memory, credentials for the API server included: only for clients on this machine. */
+  readonly secret?: true;
   readonly take: (question: Question) => Promise<Answer['body']>;
 }
 
@@ -70,9 +74,10 @@ const profiles: readonly Profile[] = [
   },
   {
     name: 'heapsnapshot',
-    what: 'Every object on the heap (V8 heap snapshot, .heapsnapshot). The process stands still while it is taken, seconds for a large heap, and needs as much memory again',
+    what: 'Every object on the heap (V8 heap snapshot, .heapsnapshot). The process stands still while it is taken, seconds for a large heap, and needs as much memory again. It contains the credentials for the API server: only clients on a loopback address get it',
     file: 'kube-proxy.heapsnapshot',
-    take: () => Promise.resolve(getHeapSnapshot()),
+    secret: true,
+    take: () => snapshot(),
   },
 ];
 
@@ -80,6 +85,7 @@ const profiles: readonly Profile[] = [
 let recording = false;
 
 class BusyError extends Error {}
+const busyMessage = 'another profile is being taken; try again when it is finished';
 
 export function profilingRoutes(): Route[] {
   return [
@@ -120,7 +126,13 @@ function unknown(): Answer {
   return { status: 404, headers: plain, body: 'Unknown profile\n' };
 }
 
-async function download({ file, take }: Profile, question: Question): Promise<Answer> {
+async function download({ name, file, take, secret }: Profile, question: Question): Promise<Answer> {
+  if (secret === true && !isLoopback(question.peer))
+    return {
+      status: 403,
+      headers: plain,
+      body: `${name} contains credentials: it is given to clients on a loopback address only\n`,
+    };
   const seconds = question.query.get('seconds');
   if (Number(seconds) > maxSeconds)
     return { status: 400, headers: plain, body: `seconds: ${seconds ?? ''}: at most ${maxSeconds}\n` };
@@ -184,9 +196,28 @@ class Recorder {
   }
 }
 
+/** An address as the socket has it; IPv4 over an IPv6 socket is ::ffff:127.0.0.1. */
+function isLoopback(address: string | undefined): boolean {
+  return address !== undefined && (address === '::1' || /^(::ffff:)?127\./.test(address));
+}
+
+/** One at a time, until it has been read or its reader has gone. @throws BusyError */
+function snapshot(): Promise<Readable> {
+  if (recording) return Promise.reject(new BusyError(busyMessage));
+  recording = true;
+  const content = getHeapSnapshot();
+  content.once(
+    'close',
+    guarded('end a heap snapshot', () => {
+      recording = false;
+    }),
+  );
+  return Promise.resolve(content);
+}
+
 /** @throws BusyError */
 async function recorded<T>(record: (recorder: Recorder) => Promise<T>): Promise<T> {
-  if (recording) throw new BusyError('another profile is being taken; try again when it is finished');
+  if (recording) throw new BusyError(busyMessage);
   recording = true;
   const recorder = new Recorder();
   try {

@@ -15,6 +15,8 @@ export interface Question {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;
+  /** Address of the client; undefined: it has gone. */
+  readonly peer: string | undefined;
   /** The body, if it is not longer than `maxBytes`. @throws Error */
   readonly read: (maxBytes: number) => Promise<string>;
   /** The client has gone. */
@@ -67,6 +69,7 @@ function ask(request: IncomingMessage, response: ServerResponse): Question {
     path,
     query: new URLSearchParams(query),
     headers: request.headers,
+    peer: request.socket.remoteAddress,
     read: (maxBytes) => readBody(request, maxBytes),
     signal: gone.signal,
   };

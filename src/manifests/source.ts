@@ -2,6 +2,7 @@
 import { realpathSync, statSync, watch, type FSWatcher } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { guarded } from '../callbacks/guarded.js';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
 import type { Logger } from '../log/logger.js';
 import { fileSignature, ManifestFiles, manifestFiles } from './documents.js';
@@ -70,9 +71,7 @@ export class ManifestSource {
     for (const kind of kinds) this.#sink.synced(kind);
     this.#sink.flush();
     this.#watch();
-    this.#poll = setInterval(() => {
-      this.#check();
-    }, this.#options.pollMs);
+    this.#poll = setInterval(this.#checkGuarded, this.#options.pollMs);
     this.#poll.unref();
   }
 
@@ -83,6 +82,11 @@ export class ManifestSource {
     for (const watcher of this.#watchers) watcher.close();
     this.#watchers = [];
   }
+
+  /** A file that can't be read this moment (EACCES, ELOOP, EMFILE) is looked at again with the next poll. */
+  readonly #checkGuarded = guarded('look at the manifests', () => {
+    this.#check();
+  });
 
   /** Watch the folder, not the files: a file that is replaced takes its watch with it. */
   #watch(): void {
@@ -102,9 +106,13 @@ export class ManifestSource {
     }
     for (const folder of folders) {
       try {
-        const watcher = watch(folder, { persistent: false }, () => {
-          this.#soon(this.#options.debounceMs);
-        });
+        const watcher = watch(
+          folder,
+          { persistent: false },
+          guarded('follow the manifests', () => {
+            this.#soon(this.#options.debounceMs);
+          }),
+        );
         watcher.on('error', () => {
           watcher.close();
         });
@@ -120,10 +128,13 @@ export class ManifestSource {
 
   #soon(ms: number): void {
     if (this.#stopped || this.#pending !== undefined) return;
-    this.#pending = setTimeout(() => {
-      this.#pending = undefined;
-      this.#check();
-    }, ms);
+    this.#pending = setTimeout(
+      guarded('look at the manifests', () => {
+        this.#pending = undefined;
+        this.#checkGuarded();
+      }),
+      ms,
+    );
   }
 
   /** Which files there are and when they last changed. */

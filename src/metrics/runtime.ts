@@ -1,19 +1,29 @@
 /** What goes on inside Node: event loop, heap, garbage collection. Under the names that dashboards for Node expect. */
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
+import { eventLoopMetrics } from './event-loop.js';
 
-/** Milliseconds between two looks at the event loop's delay. */
-const loopPrecisionMs = 20;
+/** It would tick for ever, at this period in milliseconds: event-loop.ts stands in its place. */
+const neverMs = 2 ** 31 - 1;
+
+/** They start observers, of which a process needs one each, however often its registry is made anew. */
+let metrics: readonly Metric[] | undefined;
 
 /**
- * Once per process: it starts observers. The counts of handles and requests are left out (gauges with names of
- * counters), and so is process_*, which is ours (process.ts).
+ * The counts of handles and requests are left out (gauges with names of counters), and so is process_*, which is ours
+ * (process.ts).
  */
 export function addRuntimeMetrics(registry: Registry): void {
+  metrics ??= runtimeMetrics();
+  for (const metric of metrics) registry.registerMetric(metric);
+}
+
+function runtimeMetrics(): readonly Metric[] {
   const all = new Registry();
-  collectDefaultMetrics({ register: all, eventLoopMonitoringPrecision: loopPrecisionMs });
-  for (const { name } of all.getMetricsAsArray()) {
-    if (!/^nodejs_(eventloop|heap|external|version|gc)_/.test(name)) continue;
-    const metric = all.getSingleMetric(name);
-    if (metric !== undefined) registry.registerMetric(metric);
-  }
+  collectDefaultMetrics({ register: all, eventLoopMonitoringPrecision: neverMs });
+  const others = all
+    .getMetricsAsArray()
+    .filter(({ name }) => /^nodejs_(heap|external|version|gc)_/.test(name))
+    .map(({ name }) => all.getSingleMetric(name))
+    .filter((metric) => metric !== undefined);
+  return [...eventLoopMetrics(), ...others];
 }

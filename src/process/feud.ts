@@ -2,6 +2,7 @@
  * Two programs that undo each other's work: another one keeps changing our rules, and we keep putting them back, more and more
  * slowly. That is told once, to whoever can end it: as an event on the Node, a metric and an error in the log.
  */
+import { guarded } from '../callbacks/guarded.js';
 import type { ClusterEvent } from '../kube/events.js';
 import type { Logger } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
@@ -39,9 +40,9 @@ export class Feud {
     if (!isFeud && pauseMs < feudPauseMs) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(
-      () => {
+      guarded('end a contention', () => {
         this.end();
-      },
+      }),
       (this.options.quietMs ?? quietMs) + 2 * pauseMs,
     ).unref();
     if (!isFeud) this.begin(by);

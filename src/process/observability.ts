@@ -3,6 +3,7 @@
  * start, before the API server has been reached, and stay up while the proxy starts over in place.
  */
 import type { RequestListener } from 'node:http';
+import { guarded } from '../callbacks/guarded.js';
 import type { Config, HostPort } from '../config/config.js';
 import { actingGates, featureGates, type ActingGate } from '../config/feature-gates.js';
 import { ConntrackPressure } from '../conntrack/pressure.js';
@@ -113,9 +114,12 @@ export class Observability {
       read: () => this.conntrack.read(),
       log: log.named('conntrack'),
     });
-    this.pressure = setInterval(() => {
-      pressure.check();
-    }, pressureCheckMs).unref();
+    this.pressure = setInterval(
+      guarded('check the connection tracking table', () => {
+        pressure.check();
+      }),
+      pressureCheckMs,
+    ).unref();
     this.health = new Health(2 * config.syncPeriodMs);
     this.metrics = createMetrics({
       modes: [mode.mode],

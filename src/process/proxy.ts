@@ -2,6 +2,7 @@
  * The composition root: the one place that knows all rooms. Wires source → model → dataplanes, and tells health and
  * metrics.
  */
+import { guarded } from '../callbacks/guarded.js';
 import type { Config } from '../config/config.js';
 import { nodeStateOf } from '../health/health.js';
 import type { ClusterEvent } from '../kube/events.js';
@@ -156,19 +157,26 @@ export class Proxy {
       needs: wantsPodCIDRs ? 'pod CIDRs' : 'addresses',
       seconds: waitMs / 1000,
     });
-    this.nodeTimer = setTimeout(() => {
-      if (wantsPodCIDRs && (state.ownNode?.podCIDRs.length ?? 0) === 0) {
-        this.fail(
-          new FatalError(
-            exitCodes.failure,
-            `node ${JSON.stringify(config.nodeName)} got no pod CIDRs within ${waitMs / 1000} s: let the cluster allocate them (kube-controller-manager --allocate-node-cidrs) or use another --detect-local-mode`,
-          ),
-        );
-        return;
-      }
-      this.log.warn('The Node object has no addresses; going on without', { node: config.nodeName });
-      this.begin();
-    }, waitMs);
+    this.nodeTimer = setTimeout(
+      guarded(
+        'go on without the Node object',
+        () => {
+          if (wantsPodCIDRs && (state.ownNode?.podCIDRs.length ?? 0) === 0) {
+            this.fail(
+              new FatalError(
+                exitCodes.failure,
+                `node ${JSON.stringify(config.nodeName)} got no pod CIDRs within ${waitMs / 1000} s: let the cluster allocate them (kube-controller-manager --allocate-node-cidrs) or use another --detect-local-mode`,
+              ),
+            );
+            return;
+          }
+          this.log.warn('The Node object has no addresses; going on without', { node: config.nodeName });
+          this.begin();
+        },
+        this.fail,
+      ),
+      waitMs,
+    );
   }
 
   private begin(): void {

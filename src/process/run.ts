@@ -2,6 +2,7 @@
  * The life of the process: what has to be true before anything starts, signals, a changed configuration. The proxy
  * itself (proxy.ts) may be started over in place; the rules in the kernel stay through all of it.
  */
+import { guarded, reportCallbackFailures } from '../callbacks/guarded.js';
 import { compareConfigs } from '../config/compare.js';
 import type { Config } from '../config/config.js';
 import { readCounter } from '../dataplane/iptables/counters.js';
@@ -66,6 +67,9 @@ class Process {
   }
 
   async run(): Promise<number> {
+    reportCallbackFailures((what, error) => {
+      this.log.error(`Failed to ${what}`, error);
+    });
     const onEnd = (signal: NodeJS.Signals): void => {
       // A second one means it.
       if (this.ending) process.exit(exitCodes.failure);
@@ -73,9 +77,9 @@ class Process {
       this.log.info('Ending; the rules stay in force', { signal });
       this.proxy?.end();
     };
-    const onHangUp = (): void => {
+    const onHangUp = guarded('take over the configuration', () => {
       this.takeConfiguration('SIGHUP', () => this.reload());
-    };
+    });
     process.on('SIGTERM', onEnd).on('SIGINT', onEnd).on('SIGHUP', onHangUp);
     const watcher = this.watchFile();
     try {

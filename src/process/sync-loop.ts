@@ -10,6 +10,7 @@ import {
   type CheckReport,
   type Dataplane,
 } from '../dataplane/dataplane.js';
+import { guarded } from '../callbacks/guarded.js';
 import type { Health } from '../health/health.js';
 import { longestName, printable } from '../kube/printable.js';
 import type { Logger } from '../log/logger.js';
@@ -238,9 +239,9 @@ export class SyncLoop {
     }
     this.timerDue = due;
     this.timer = setTimeout(
-      () => {
+      guarded('start a sync', () => {
         this.start();
-      },
+      }),
       Math.max(0, due - now),
     );
   }
