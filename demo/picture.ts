@@ -50,7 +50,8 @@ export function draw(
   });
   const failed = shareOf(recent.failed);
   const noAnswer = 'no answer'.padEnd(26);
-  const rate = `${count(Math.round((asked / recentMs) * 1000))} requests/s`;
+  // Nothing asked is no outage: the client of a busy machine was not given the processor.
+  const rate = asked === 0 ? '– requests/s' : `${count(Math.round((asked / recentMs) * 1000))} requests/s`;
   return {
     lines: [
       '',

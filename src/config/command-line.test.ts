@@ -93,6 +93,13 @@ test('deprecated flags are told once, still work, and are not in --help', () => 
   assert.ok(!helpText().includes('--healthz-port'));
 });
 
+test('a command names its own help', () => {
+  assert.deepEqual(parseCommandLine(['--bogus', '-v=1', 'foo'], 'kube-proxy ipvs').problems, [
+    'unknown flag: --bogus (kube-proxy ipvs --help lists the flags)',
+    '"kube-proxy ipvs" takes no arguments, only flags, but got "foo"',
+  ]);
+});
+
 test('flags that v1.37 has removed are accepted with a warning, and are not among those that --config replaces', () => {
   const args = ['--boot-id-file=/b', '--machine-id-file', '/m'];
   const { deprecations, problems } = parseCommandLine(args);

@@ -18,8 +18,11 @@ export interface CommandLine {
   readonly deprecations: readonly string[];
 }
 
-/** Reads what can be read, and tells everything else in `problems`. */
-export function parseCommandLine(args: readonly string[]): CommandLine {
+/**
+ * Reads what can be read, and tells everything else in `problems`.
+ * @param command as it is called: its help is the one to read
+ */
+export function parseCommandLine(args: readonly string[], command = 'kube-proxy'): CommandLine {
   const given = new Map<string, unknown>();
   const problems = new Set<string>();
   const deprecations = new Set<string>();
@@ -50,7 +53,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     const flag = flags.get(name);
     if (flag === undefined) {
       const meant = closest(name, flags.keys());
-      const advice = meant === undefined ? 'kube-proxy --help lists the flags' : `did you mean --${meant}?`;
+      const advice = meant === undefined ? `${command} --help lists the flags` : `did you mean --${meant}?`;
       problems.add(`unknown flag: --${name} (${advice})`);
       // What follows is most likely its value.
       if (equals < 0 && rest[0]?.startsWith('-') === false) rest.shift();
@@ -90,7 +93,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   const words = positional.filter((word) => word !== '');
   if (words.length > 0) {
     const list = words.map((word) => JSON.stringify(word)).join(' ');
-    problems.add(`"kube-proxy" takes no arguments, only flags, but got ${list}`);
+    problems.add(`"${command}" takes no arguments, only flags, but got ${list}`);
   }
   for (const [name, value] of given) {
     const flag = flags.get(name);

@@ -88,7 +88,7 @@ export const controlFlags = {
   help: flag(bool, { default: false, short: 'h', help: 'Show this help.' }),
   'init-only': flag(bool, {
     default: false,
-    help: 'Do what needs full root privileges, then exit. Afterwards kube-proxy can run with only the capability NET_ADMIN.',
+    help: 'Do what needs full root privileges, then exit. Afterwards kube-proxy can run with only the capability NET_ADMIN (mode iptables with the legacy tools: and NET_RAW).',
   }),
   'machine-id-file': flag(text, {
     default: '/etc/machine-id,/var/lib/dbus/machine-id',

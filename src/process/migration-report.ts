@@ -29,7 +29,7 @@ export function migrationReport(args: readonly string[]): Promise<number> {
     process.stdout.write(commandHelp('migration-report', about, flags));
     return Promise.resolve(exitCodes.ok);
   }
-  const target = targetOf(loadConfig(parseCommandLine(rest)));
+  const target = targetOf(loadConfig(parseCommandLine(rest, 'kube-proxy migration-report')));
   const ipvs = IpvsConnection.openIfLoaded();
   if (ipvs === undefined) {
     process.stderr.write('kube-proxy: IPVS is not in use here: nothing moves\n');

@@ -40,7 +40,7 @@ export async function showIpvs(args: readonly string[]): Promise<number> {
     process.stdout.write(commandHelp('ipvs', about, flags));
     return exitCodes.ok;
   }
-  const config = loadConfig(parseCommandLine(rest));
+  const config = loadConfig(parseCommandLine(rest, 'kube-proxy ipvs'));
   const ipvs = IpvsConnection.openIfLoaded();
   if (ipvs === undefined) {
     process.stderr.write('kube-proxy: IPVS is not in use: its module ip_vs is not loaded\n');
