@@ -22,6 +22,15 @@ import type { Transport } from './socket.js';
 /** How often a dump that was interrupted by a change is started again before EINTR is thrown. */
 const DUMP_ATTEMPTS = 8;
 
+export interface DumpOptions {
+  /** See NetlinkConnection.dump(). */
+  readonly onRestart?: () => void;
+  /** Ends it before the next datagram; then the connection can only be closed. */
+  readonly signal?: AbortSignal;
+  /** Changes during the dump do not matter: it goes on, and some entries may be missing or come twice. */
+  readonly inconsistent?: boolean;
+}
+
 export interface Request {
   /** nlmsg_type. */
   readonly type: number;
@@ -176,18 +185,17 @@ export class NetlinkConnection {
   /**
    * Like dump(), but the kernel's work is done on libuv's thread pool, and each datagram is a turn of the event loop.
    * The connection is not to be used until the promise is settled.
-   * @param options.signal ends it before the next datagram; then the connection can only be closed
    */
   async dumpAsync(
     request: Request,
     onMessage: (message: MessageReader) => void,
-    options: { readonly onRestart?: () => void; readonly signal?: AbortSignal } = {},
+    options: DumpOptions = {},
   ): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       const sequence = this.prepare(request, NLM_F_DUMP);
       // The kernel writes the first part of its answer while it takes the request.
       await this.transport.sendAsync(this.writer.buffer, this.writer.length);
-      const answer = new DumpAnswer(request.operation, sequence, onMessage);
+      const answer = new DumpAnswer(request.operation, sequence, onMessage, options.inconsistent);
       do options.signal?.throwIfAborted();
       while (!answer.take(await this.transport.receiveAsync()));
       if (this.consistent(request, answer)) return;
@@ -271,6 +279,7 @@ class DumpAnswer {
     private readonly operation: string,
     private readonly sequence: number,
     private readonly onMessage: (message: MessageReader) => void,
+    private readonly inconsistent = false,
   ) {}
 
   /** @returns whether this was the last datagram */
@@ -278,7 +287,7 @@ class DumpAnswer {
     const messages = new MessageReader(datagram, this.operation);
     while (messages.next()) {
       if (messages.sequence !== this.sequence) continue;
-      if ((messages.flags & NLM_F_DUMP_INTR) !== 0) this.consistent = false;
+      if ((messages.flags & NLM_F_DUMP_INTR) !== 0 && !this.inconsistent) this.consistent = false;
       if (messages.type === NLMSG_ERROR || messages.type === NLMSG_DONE) {
         this.end = messages.acknowledgement();
         return true;

@@ -4,7 +4,8 @@
  * `affinity` remembers `client . major:0 → major:minor`.
  *
  * An endpoint keeps its number while it lives. A remembered number that leads to no endpoint makes the rules choose
- * anew; one that was given to a later endpoint leads there, which is as good.
+ * anew. So a number that became free is retired: nobody gets it before what remembers it is deleted
+ * (affinity-sweep.ts), or a later endpoint would inherit all clients of an earlier one.
  */
 import type { Endpoint } from '../../model/types.js';
 import { firstAffinityServiceMajor } from './classes.js';
@@ -13,8 +14,13 @@ import { endpointKey } from './slots.js';
 const lastMajor = 0xffff;
 const lastMinor = 0xffff;
 
+/** Numbers that became free, and since when (performance.now()), the first one first. */
+export type RetiredNumbers = Map<number, number>;
+
 /** Hands out numbers of service ports; a released one is reused as late as possible. */
 export class AffinityServiceNumbers {
+  /** Clients may still be remembered under these. */
+  readonly retired: RetiredNumbers = new Map();
   private readonly used = new Set<number>();
   /** Found in the kernel, and likely to be claimed. */
   private reserved: ReadonlySet<number> = new Set();
@@ -25,14 +31,22 @@ export class AffinityServiceNumbers {
     if (this.used.size >= size) {
       throw new RangeError(`more than ${size} service ports with session affinity ClientIP in one family`);
     }
-    // Reserved ones only when nothing else is left.
-    for (let i = 0; i < size && (this.used.has(this.next) || this.reserved.has(this.next)); i++)
-      this.advance();
+    // Retired and reserved ones only when nothing else is left.
+    for (let i = 0; i < size && !this.isFree(this.next); i++) this.advance();
+    if (!this.isFree(this.next)) {
+      const oldest = this.retired.keys().next().value;
+      if (oldest !== undefined) this.next = oldest;
+    }
     while (this.used.has(this.next)) this.advance();
     const number = this.next;
     this.used.add(number);
+    this.retired.delete(number);
     this.advance();
     return number;
+  }
+
+  private isFree(number: number): boolean {
+    return !this.used.has(number) && !this.reserved.has(number) && !this.retired.has(number);
   }
 
   /**
@@ -47,11 +61,20 @@ export class AffinityServiceNumbers {
   claim(number: number): boolean {
     if (number < firstAffinityServiceMajor || number > lastMajor || this.used.has(number)) return false;
     this.used.add(number);
+    this.retired.delete(number);
     return true;
   }
 
-  release(number: number): void {
+  /** @param now performance.now() */
+  release(number: number, now: number): void {
     this.used.delete(number);
+    this.retired.set(number, now);
+  }
+
+  /** Nobody knows which numbers are remembered: a random one is likely not to be. */
+  startAnywhere(): void {
+    this.next =
+      firstAffinityServiceMajor + Math.floor(Math.random() * (lastMajor - firstAffinityServiceMajor + 1));
   }
 
   private advance(): void {
@@ -59,34 +82,123 @@ export class AffinityServiceNumbers {
   }
 }
 
+const noneRetired: ReadonlyMap<number, unknown> = new Map();
+
+/** Identity of a service port with affinity in the kernel, and of its endpoints. */
+export interface AffinityNumbers {
+  /** Major number, `firstAffinityServiceMajor`..0xffff. */
+  readonly service: number;
+  /** endpointKey → minor number, 1..65535: stable for as long as the endpoint lives. */
+  readonly endpoints: ReadonlyMap<string, number>;
+  /** The number that an endpoint got last: the next one gets the next, so that numbers are reused late. */
+  readonly last: number;
+}
+
 /**
  * Numbers for the endpoints of one service port.
- * @param known numbers in force, by endpointKey.
+ * @param known numbers in force
+ * @param retired numbers that are given away only when no others are left, the first one first
+ * @param freed gets the numbers of endpoints that are gone
  * @returns `known` itself when no endpoint came or went.
  */
 export function numberEndpoints(
-  known: ReadonlyMap<string, number>,
+  known: AffinityNumbers,
   endpoints: readonly Endpoint[],
-): ReadonlyMap<string, number> {
+  retired: ReadonlyMap<number, unknown> = noneRetired,
+  freed: number[] = [],
+): AffinityNumbers {
   const keys = new Set(endpoints.map(endpointKey));
-  if (keys.size === known.size && [...keys].every((key) => known.has(key))) return known;
+  if (keys.size === known.endpoints.size && [...keys].every((key) => known.endpoints.has(key))) return known;
 
   const numbers = new Map<string, number>();
   const taken = new Set<number>();
-  let last = 0;
-  for (const [key, number] of known) {
-    last = Math.max(last, number);
-    if (!keys.has(key)) continue;
+  for (const [key, number] of known.endpoints) {
+    if (keys.has(key)) {
+      numbers.set(key, number);
+      taken.add(number);
+    } else {
+      freed.push(number);
+    }
+  }
+  const leaving = new Set(freed);
+  let { last } = known;
+  /** Numbers that were looked at: after one round only retired ones are left. */
+  let looked = 0;
+  const takeNext = (): number | undefined => {
+    while (looked < lastMinor) {
+      last = last >= lastMinor ? 1 : last + 1;
+      looked++;
+      if (!taken.has(last) && !leaving.has(last) && !retired.has(last)) return last;
+    }
+    for (const late of [retired.keys(), leaving])
+      for (const number of late) if (!taken.has(number)) return number;
+    return undefined;
+  };
+  for (const key of keys) {
+    if (numbers.has(key)) continue;
+    const number = takeNext();
+    if (number === undefined) break;
     numbers.set(key, number);
     taken.add(number);
   }
-  for (const key of keys) {
-    if (numbers.has(key)) continue;
-    if (taken.size >= lastMinor) break;
-    do last = last >= lastMinor ? 1 : last + 1;
-    while (taken.has(last));
-    numbers.set(key, last);
-    taken.add(last);
+  return { service: known.service, endpoints: numbers, last };
+}
+
+/** The next endpoint gets a random number: nobody knows which ones are remembered. */
+export function startAnywhere(affinity: AffinityNumbers): AffinityNumbers {
+  return { ...affinity, last: Math.floor(Math.random() * lastMinor) };
+}
+
+/** What became of affinity since clients that are remembered were last looked at. */
+export class AffinityChanges {
+  /** By number of the service port: numbers of endpoints that are gone. */
+  readonly endpoints = new Map<number, RetiredNumbers>();
+  /** By number of the service port whose timeout was lowered: the former timeout, and when that was. */
+  readonly lowered = new Map<number, { readonly formerMs: number; readonly at: number }>();
+
+  clear(): void {
+    this.endpoints.clear();
+    this.lowered.clear();
   }
-  return numbers;
+
+  /** @returns how to take it back */
+  retire(service: number, numbers: readonly number[], now: number): () => void {
+    let retired = this.endpoints.get(service);
+    if (retired === undefined) this.endpoints.set(service, (retired = new Map()));
+    for (const number of numbers) {
+      retired.delete(number);
+      retired.set(number, now);
+    }
+    return () => {
+      for (const number of numbers) retired.delete(number);
+    };
+  }
+
+  /** @returns how to take it back */
+  lower(service: number, formerMs: number, now: number): () => void {
+    const before = this.lowered.get(service);
+    this.lowered.set(service, { formerMs: Math.max(formerMs, before?.formerMs ?? 0), at: now });
+    return () => {
+      if (before === undefined) this.lowered.delete(service);
+      else this.lowered.set(service, before);
+    };
+  }
+
+  /** What was changed up to then holds for all clients that are remembered. */
+  settle(until: number): void {
+    for (const [service, retired] of this.endpoints) {
+      forgetUntil(retired, until);
+      if (retired.size === 0) this.endpoints.delete(service);
+    }
+    for (const [service, { at }] of this.lowered) if (at <= until) this.lowered.delete(service);
+  }
+
+  get isEmpty(): boolean {
+    return this.endpoints.size === 0 && this.lowered.size === 0;
+  }
+}
+
+/** Frees the numbers that were retired up to then. */
+export function forgetUntil(retired: RetiredNumbers, until: number): void {
+  for (const [number, at] of retired) if (at <= until) retired.delete(number);
 }

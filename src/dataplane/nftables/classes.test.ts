@@ -151,11 +151,43 @@ describe('learning from the kernel', () => {
 
   test('a node without a free number says so', () => {
     const numbers = new ClassNumbers();
-    for (let major = 0x1000; major < 0x8000; major++)
-      numbers.learn(((major << 16) | 1) >>> 0, { kind: 'cluster', endpoints: 1, affinitySeconds: major });
+    for (let major = 0x1000; major < 0x8000; major++) {
+      const of = { kind: 'cluster', endpoints: 1, affinitySeconds: major } as const;
+      numbers.learn(((major << 16) | 1) >>> 0, of);
+      numbers.chainAdded(of);
+    }
     assert.throws(
       () => numbers.idOf({ kind: 'cluster', endpoints: 1, affinitySeconds: 1 }),
       /more than 28672 pairs of a kind of address and a session affinity timeout/,
     );
+  });
+
+  test('a number is given back with the last chain, and reused as late as possible', () => {
+    const numbers = new ClassNumbers();
+    const of = (affinitySeconds: number, endpoints = 1) =>
+      ({ kind: 'cluster', endpoints, affinitySeconds }) as const;
+    for (let seconds = 1; seconds <= 86_400; seconds++) {
+      numbers.idOf(of(seconds));
+      numbers.chainAdded(of(seconds));
+      numbers.chainAdded(of(seconds, 2));
+      if (seconds < 3) continue;
+      numbers.chainDeleted(of(seconds));
+      assert.equal(numbers.idOf(of(seconds)) + 1, numbers.idOf(of(seconds, 2)), 'one chain is left');
+      numbers.chainDeleted(of(seconds, 2));
+    }
+    assert.equal(numbers.idOf(of(1)) >>> 16, 0x1000);
+    assert.equal(numbers.idOf(of(2)) >>> 16, 0x1001);
+    const id = numbers.idOf(of(3));
+    assert.notEqual(id >>> 16, 0x1002, 'reused late');
+    numbers.chainAdded(of(3));
+    const undo = numbers.chainDeleted(of(3));
+    undo();
+    assert.equal(numbers.idOf(of(3)), id, 'a transaction that failed');
+  });
+
+  test('numbers of which no chain came are given back when they are needed', () => {
+    const numbers = new ClassNumbers();
+    for (let seconds = 1; seconds <= 86_400; seconds++)
+      numbers.idOf({ kind: 'cluster', endpoints: 1, affinitySeconds: seconds });
   });
 });

@@ -99,15 +99,19 @@ export function classWithoutAffinity(id: number): ServiceClass | undefined {
 
 /**
  * Numbers for classes. Without affinity the number follows from the class; a (kind, timeout) pair takes the next
- * free major, which a later process learns from the kernel again (`learn`).
+ * free major, which a later process learns from the kernel again (`learn`). It is given back with the last chain, and
+ * reused as late as possible.
  */
 export class ClassNumbers {
   private readonly affinityMajors = new Map<string, number>();
   private readonly usedMajors = new Set<number>();
+  /** By (kind, timeout) pair: how many chains of classes there are. */
+  private readonly chains = new Map<string, number>();
+  private next = firstAffinityMajor;
 
   idOf(of: ServiceClass): number {
     if (of.affinitySeconds === 0) return classId(1 + kinds.indexOf(of.kind), of.endpoints);
-    const pair = `${of.kind} ${of.affinitySeconds}`;
+    const pair = pairOf(of);
     let major = this.affinityMajors.get(pair);
     if (major === undefined) {
       major = this.freeMajor();
@@ -120,7 +124,7 @@ export class ClassNumbers {
   learn(id: number, of: ServiceClass): boolean {
     const major = id >>> 16;
     if (of.affinitySeconds > 0 && major >= firstAffinityMajor && major < firstAffinityServiceMajor) {
-      const pair = `${of.kind} ${of.affinitySeconds}`;
+      const pair = pairOf(of);
       if (!this.affinityMajors.has(pair)) {
         if (this.usedMajors.has(major)) return false;
         this.take(pair, major);
@@ -134,11 +138,59 @@ export class ClassNumbers {
     this.usedMajors.add(major);
   }
 
+  /** @returns how to take it back */
+  chainAdded(of: ServiceClass): () => void {
+    if (of.affinitySeconds === 0) return () => undefined;
+    const pair = pairOf(of);
+    this.count(pair, 1);
+    return () => {
+      this.count(pair, -1);
+    };
+  }
+
+  /** @returns how to take it back */
+  chainDeleted(of: ServiceClass): () => void {
+    if (of.affinitySeconds === 0) return () => undefined;
+    const pair = pairOf(of);
+    const major = this.affinityMajors.get(pair);
+    this.count(pair, -1);
+    return () => {
+      if (major !== undefined) this.take(pair, major);
+      this.count(pair, 1);
+    };
+  }
+
+  private count(pair: string, by: 1 | -1): void {
+    const chains = (this.chains.get(pair) ?? 0) + by;
+    if (chains > 0) {
+      this.chains.set(pair, chains);
+      return;
+    }
+    this.chains.delete(pair);
+    this.giveBack(pair);
+  }
+
+  private giveBack(pair: string): void {
+    const major = this.affinityMajors.get(pair);
+    this.affinityMajors.delete(pair);
+    if (major !== undefined) this.usedMajors.delete(major);
+  }
+
   private freeMajor(): number {
-    for (let major = firstAffinityMajor; major < firstAffinityServiceMajor; major++) {
+    const limit = firstAffinityServiceMajor - firstAffinityMajor;
+    if (this.usedMajors.size >= limit) {
+      // Asked for, but no chain came of it.
+      for (const pair of [...this.affinityMajors.keys()]) if (!this.chains.has(pair)) this.giveBack(pair);
+    }
+    for (let i = 0; i < limit; i++) {
+      const major = this.next;
+      this.next = major + 1 < firstAffinityServiceMajor ? major + 1 : firstAffinityMajor;
       if (!this.usedMajors.has(major)) return major;
     }
-    const limit = firstAffinityServiceMajor - firstAffinityMajor;
     throw new RangeError(`more than ${limit} pairs of a kind of address and a session affinity timeout`);
   }
+}
+
+function pairOf({ kind, affinitySeconds }: ServiceClass): string {
+  return `${kind} ${affinitySeconds}`;
 }

@@ -2,9 +2,10 @@
  * nftables mode for one family: keeps the table `kube-proxy` as the model wants it.
  * The layout is in layout.ts, what a service port puts into it in footprint.ts.
  */
+import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkError, removeTable } from '../../netlink/index.js';
-import { goTo, type NftablesConnection } from '../../netlink/nftables/index.js';
+import { goTo, NftablesConnection } from '../../netlink/nftables/index.js';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import {
   TableDamagedError,
@@ -14,6 +15,8 @@ import {
   type DataplaneOptions,
 } from '../dataplane.js';
 import { classMap, parseClassName } from './classes.js';
+import { startAnywhere } from './affinity.js';
+import { AffinitySweep, retireRemembered, type AffinitySweepOptions } from './affinity-sweep.js';
 import { footprintOf, type ServicePortState } from './footprint.js';
 import { dump, elementsOf, Expected, isByService, numberedElements, unexpected } from './check.js';
 import { Committer } from './committer.js';
@@ -52,6 +55,8 @@ export class NftablesFamily implements Dataplane {
   private readonly nft: 'ip' | 'ip6';
   private readonly written: Written;
   private readonly committer: Committer;
+  private readonly sweepOptions: AffinitySweepOptions;
+  private readonly sweep: AffinitySweep;
   /** Class chains that nothing led to at the last housekeeping. */
   private idleClasses = new Set<string>();
   private serviceCIDRs: readonly Cidr[] = [];
@@ -82,6 +87,15 @@ export class NftablesFamily implements Dataplane {
         this.assertTable(failure);
       },
     });
+    this.sweepOptions = {
+      connection,
+      open: () => NftablesConnection.open(),
+      family: this.nft,
+      table,
+      committer: this.committer,
+      written: this.written,
+    };
+    this.sweep = new AffinitySweep(this.sweepOptions);
   }
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
@@ -114,7 +128,9 @@ export class NftablesFamily implements Dataplane {
   }
 
   get deferredDueAt(): number | undefined {
-    return this.adopted ? this.written.deferred.dueAt : undefined;
+    if (!this.adopted) return undefined;
+    const due = Math.min(this.written.deferred.dueAt ?? Infinity, this.sweep.dueAt ?? Infinity);
+    return due === Infinity ? undefined : due;
   }
 
   deleteDeferred(now: number): Promise<ApplyReport> {
@@ -128,6 +144,7 @@ export class NftablesFamily implements Dataplane {
       this.assertTable(error);
       throw error;
     }
+    this.sweep.turn(now, tally);
     return Promise.resolve(tally);
   }
 
@@ -158,7 +175,7 @@ export class NftablesFamily implements Dataplane {
     if (!this.adopted) return undefined;
     const wanted = wantedAmong(touched, {
       family: this.family,
-      states: this.written.states.values(),
+      states: this.written.states,
       numbers: this.written.numbers,
       sharedCounts: this.written.sharedCounts,
       nodePortIPs: new Set(this.nodePortAddresses.map(addressBytes)),
@@ -252,6 +269,8 @@ export class NftablesFamily implements Dataplane {
   }
 
   close(): void {
+    this.adopted = false;
+    this.sweep.reset();
     this.connection.close();
   }
 
@@ -362,6 +381,7 @@ export class NftablesFamily implements Dataplane {
   /** @param dumpLimit see ReadOptions */
   private async compare(ports: readonly ServicePort[], tally: Tally, dumpLimit: number): Promise<void> {
     this.adopted = this.baseWritten = this.partial = false;
+    this.sweep.reset();
     const found = await readTable(this.connection, this.options, this.table, { dumpLimit });
     if (found === 'foreign' && this.isSmall(ports) && this.replaceTable(ports, tally)) {
       // One that an earlier process, killed while it took a large table down, has left beside what remains of that.
@@ -382,6 +402,7 @@ export class NftablesFamily implements Dataplane {
     this.written.affinityNumbers.reserve(kernel.affinityServiceNumbers());
     this.committer.commit(tx, tally);
     this.baseWritten = true;
+    if (kernel.exists) await retireRemembered(this.sweepOptions, performance.now());
 
     let current: Transaction | undefined;
     for (const part of kernel.parts(ports)) {
@@ -408,6 +429,7 @@ export class NftablesFamily implements Dataplane {
     await this.removeInterim(tally);
     this.adopted = true;
     this.partial = false;
+    if (kernel.exists) this.sweep.request();
     this.countElements();
   }
 
@@ -534,6 +556,7 @@ export class NftablesFamily implements Dataplane {
         for (const rule of rules) tx.batch.addRule(chain, rule.expressions);
       }
       this.written.classUse.set(chain, 0);
+      this.written.numbers.chainAdded(of);
     }
     const base = baseObjects(this.options, []).chains.map(({ name }) => name);
     const unknown = kernel.unknownChains(new Set([...base, ...this.written.classUse.keys()]));
@@ -578,11 +601,12 @@ export class NftablesFamily implements Dataplane {
     port: ServicePort,
     kernel: KernelTable,
   ): ServicePortState | undefined {
-    const affinity = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
+    const found = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
+    const affinity = found === undefined || this.written.affinityIsKnown ? found : startAnywhere(found);
     if (affinity !== undefined) {
       if (!this.written.affinityNumbers.claim(affinity.service)) return undefined;
       tx.onFailure(() => {
-        this.written.affinityNumbers.release(affinity.service);
+        this.written.affinityNumbers.release(affinity.service, performance.now());
       });
     }
     return {

@@ -73,7 +73,7 @@ function state({ addresses, cluster = '', local = '', affinity = 0 }: Given): Se
     port,
     clusterSlots: port.clusterEndpoints,
     localSlots: port.localEndpoints,
-    affinity: affinity === 0 ? undefined : { service: 0x8005, endpoints },
+    affinity: affinity === 0 ? undefined : { service: 0x8005, endpoints, last: endpoints.size },
   };
 }
 

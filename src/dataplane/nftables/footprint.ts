@@ -4,6 +4,7 @@
  * `ServicePortState`.
  */
 import type { Cidr, Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
+import type { AffinityNumbers } from './affinity.js';
 import {
   externalLocalClass,
   maxEndpoints,
@@ -25,14 +26,6 @@ import { maps, sets } from './names.js';
 import { endpointKey } from './slots.js';
 import { sourceRangeSet } from '../nft/source-range-rules.js';
 import { maskAddress } from '../nft/source-ranges.js';
-
-/** Identity of a service port with affinity in the kernel, and of its endpoints. */
-export interface AffinityNumbers {
-  /** Major number, `firstAffinityServiceMajor`..0xffff. */
-  readonly service: number;
-  /** endpointKey → minor number, 1..65535: stable for as long as the endpoint lives. */
-  readonly endpoints: ReadonlyMap<string, number>;
-}
 
 /** What the dataplane remembers of a service port that is in the kernel. */
 export interface ServicePortState {

@@ -9,10 +9,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { sameExpressions, type Expression } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
+import type { AffinityNumbers } from './affinity.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
-import { slotKey, type AffinityNumbers } from './footprint.js';
+import { slotKey } from './footprint.js';
 import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
 import { KernelSets, noValue } from '../nft/kernel-sets.js';
 import { addressText, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
@@ -409,12 +410,14 @@ export class KernelTable extends KernelSets {
       if (elements === undefined || record < 0) continue;
       const service = hostUint32At(elements.value(record)) >>> 16;
       const endpoints = new Map<string, number>();
+      let last = 0;
       for (const [target, number] of this.affinityEndpoints.get(service) ?? []) {
         const addressBytes = target.length - 4;
         const portNumber = (target.charCodeAt(addressBytes) << 8) | target.charCodeAt(addressBytes + 1);
         endpoints.set(`${addressText(target.slice(0, addressBytes))}:${portNumber}`, number);
+        last = Math.max(last, number);
       }
-      return { service, endpoints };
+      return { service, endpoints, last };
     }
     return undefined;
   }

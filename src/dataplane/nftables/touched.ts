@@ -9,11 +9,12 @@ import { nodePortKey, readHostUint32, serviceKey, targetBytes } from '../nft/key
 import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import type { TouchedElements } from '../nft/watch.js';
 import { maps, sets } from './names.js';
+import type { ServicePortStates } from './states.js';
 
 /** What the dataplane knows about its elements. */
 export interface Known {
   readonly family: IPFamily;
-  readonly states: Iterable<ServicePortState>;
+  readonly states: Pick<ServicePortStates, 'withAddress' | 'withAffinityNumber'>;
   readonly numbers: ClassNumbers;
   /** By set and key: elements that several service ports may want. */
   readonly sharedCounts: Readonly<Record<string, ReadonlyMap<string, number>>>;
@@ -94,15 +95,13 @@ export function wantedAmong(
       return undefined;
     }
   }
-  if (addresses.size === 0 && affinityServices.size === 0) return wanted;
-
-  for (const state of known.states) {
-    const owns =
-      (state.affinity !== undefined && affinityServices.has(state.affinity.service)) ||
-      (addresses.size > 0 &&
-        state.port.addresses.some((address) => addresses.has(addressKey(state.port, address))));
-    if (owns) collect(state, touched, known.numbers, wanted);
+  const owners = new Set<ServicePortState>();
+  for (const address of addresses) for (const state of known.states.withAddress(address)) owners.add(state);
+  for (const number of affinityServices) {
+    const state = known.states.withAffinityNumber(number);
+    if (state !== undefined) owners.add(state);
   }
+  for (const state of owners) collect(state, touched, known.numbers, wanted);
   return wanted;
 }
 

@@ -2,10 +2,11 @@
  * What this process has written into the table, or taken over from an earlier one, as far as it has to remember it; and how that
  * becomes something else. Sends nothing: every change goes into a Transaction, which takes it back should the kernel refuse.
  */
+import { performance } from 'node:perf_hooks';
 import { goTo } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
-import { AffinityServiceNumbers, numberEndpoints } from './affinity.js';
+import { AffinityChanges, AffinityServiceNumbers, numberEndpoints } from './affinity.js';
 import {
   classMap,
   className,
@@ -35,6 +36,7 @@ import { slotElement } from './element-bytes.js';
 import { isLed } from './leads.js';
 import { chains, maps, sets } from './names.js';
 import { assignFew, assignSlots, endpointKey } from './slots.js';
+import { ServicePortStates } from './states.js';
 import type { Step } from './steps.js';
 import { addressKey, elementId } from './touched.js';
 import type { Transaction } from './transaction.js';
@@ -65,7 +67,7 @@ const maxCovered = 8192;
 
 export class Written {
   /** By key of the service port. */
-  readonly states = new Map<string, ServicePortState>();
+  readonly states = new ServicePortStates();
   /** By set and key: how many service ports want the element. */
   readonly sharedCounts: Readonly<Record<string, Map<string, number>>> = {
     [sets.clusterIPs]: new Map(),
@@ -78,6 +80,10 @@ export class Written {
   readonly deferred = new DeferredDeletions();
   numbers = new ClassNumbers();
   affinityNumbers = new AffinityServiceNumbers();
+  /** For the sweep of clients that are remembered (affinity-sweep.ts). */
+  readonly affinityChanges = new AffinityChanges();
+  /** All numbers under which clients were remembered when the table was taken over are retired or claimed. */
+  affinityIsKnown = true;
 
   constructor(private readonly options: DataplaneOptions) {}
 
@@ -89,6 +95,8 @@ export class Written {
     this.sourceRangeLengths.clear();
     this.numbers = new ClassNumbers();
     this.affinityNumbers = new AffinityServiceNumbers();
+    this.affinityChanges.clear();
+    this.affinityIsKnown = true;
   }
 
   /** One step: releases what it claims in the same breath, so that an address is never nobody's. */
@@ -183,11 +191,7 @@ export class Written {
     const old = before === undefined ? emptyFootprint : footprintOf(before, this.numbers);
     const state = next === undefined ? undefined : this.nextState(tx, before, next);
     const now = state === undefined ? emptyFootprint : footprintOf(state, this.numbers);
-    if (before?.affinity !== undefined && state?.affinity?.service !== before.affinity.service) {
-      const number = before.affinity.service;
-      this.affinityNumbers.release(number);
-      tx.onFailure(() => this.affinityNumbers.claim(number));
-    }
+    if (before?.affinity !== undefined) this.noteAffinity(tx, before, before.affinity.service, state);
     this.writeDifference(tx, old, now, state);
     tx.note(this.states, key, state);
   }
@@ -200,15 +204,36 @@ export class Written {
     if (service === undefined) {
       const taken = this.affinityNumbers.take();
       tx.onFailure(() => {
-        this.affinityNumbers.release(taken);
+        this.affinityNumbers.release(taken, performance.now());
       });
       service = taken;
     }
-    const endpoints = numberEndpoints(before?.affinity?.endpoints ?? new Map<string, number>(), [
-      ...clusterSlots,
-      ...localSlots,
-    ]);
-    return { port, clusterSlots, localSlots, affinity: { service, endpoints } };
+    const freed: number[] = [];
+    const affinity = numberEndpoints(
+      before?.affinity ?? { service, endpoints: new Map(), last: 0 },
+      [...clusterSlots, ...localSlots],
+      this.affinityChanges.endpoints.get(service),
+      freed,
+    );
+    if (freed.length > 0) tx.onFailure(this.affinityChanges.retire(service, freed, performance.now()));
+    return { port, clusterSlots, localSlots, affinity };
+  }
+
+  /** What clients that are remembered under this number have to be told. */
+  private noteAffinity(
+    tx: Transaction,
+    before: ServicePortState,
+    service: number,
+    state: ServicePortState | undefined,
+  ): void {
+    const now = performance.now();
+    const former = before.port.affinitySeconds;
+    if (state?.affinity?.service !== service) {
+      this.affinityNumbers.release(service, now);
+      tx.onFailure(() => this.affinityNumbers.claim(service));
+    } else if (state.port.affinitySeconds < former) {
+      tx.onFailure(this.affinityChanges.lower(service, former * 1000, now));
+    }
   }
 
   private writeDifference(
@@ -435,15 +460,21 @@ export class Written {
   acquireClass(tx: Transaction, of: ServiceClass): void {
     const name = className(of);
     if (!this.classUse.has(name)) {
+      const id = this.numbers.idOf(of);
       tx.ahead.addChain(name);
       for (const rule of classRules(this.options, of)) tx.ahead.addRule(name, rule.expressions);
       tx.ahead.addElement(
         classMap(of.kind),
-        Buffer.from(hostUint32(this.numbers.idOf(of)), 'latin1'),
+        Buffer.from(hostUint32(id), 'latin1'),
         goTo(name),
       );
       tx.note(this.classUse, name, 0);
-      tx.lasts(() => this.classUse.set(name, 0));
+      tx.onFailure(this.numbers.chainAdded(of));
+      tx.lasts(() => {
+        this.classUse.set(name, 0);
+        this.numbers.learn(id, of);
+        this.numbers.chainAdded(of);
+      });
     }
     this.useClass(tx, name, 1);
   }
@@ -459,6 +490,7 @@ export class Written {
     tx.batch.flushChain(name);
     tx.batch.deleteChain(name);
     tx.note(this.classUse, name, undefined);
+    tx.onFailure(this.numbers.chainDeleted(of));
   }
 
   ensureSourceRangeSet(tx: Transaction, set: string): void {

@@ -13,7 +13,7 @@ import {
   setSequence,
   type Acknowledgement,
 } from '../message.js';
-import { NetlinkConnection, refusalHint, type Request } from '../connection.js';
+import { type DumpOptions, NetlinkConnection, refusalHint, type Request } from '../connection.js';
 import { type AttributeNames, AttributeWriter } from '../attribute.js';
 import { readHostU32 } from '../endian.js';
 import { NetlinkError } from '../errors.js';
@@ -72,6 +72,7 @@ export function familyOf(addressFamilyNumber: number): Family | undefined {
 
 export class NftablesConnection {
   private readonly netlink: NetlinkConnection;
+  private committed = 0;
 
   constructor(private readonly transport: Transport) {
     this.netlink = new NetlinkConnection(transport);
@@ -93,6 +94,11 @@ export class NftablesConnection {
   /** Names this connection in notifications (Notification.portId). */
   get portId(): number {
     return this.transport.portId;
+  }
+
+  /** Transactions that the kernel took from this connection: each makes its generation one larger. */
+  get transactions(): number {
+    return this.committed;
   }
 
   close(): void {
@@ -121,6 +127,7 @@ export class NftablesConnection {
       writer.length = length;
     }
     this.awaitCommit(batch, first, count);
+    this.committed++;
   }
 
   /**
@@ -290,7 +297,7 @@ export class NftablesConnection {
     table: string,
     set: string,
     onElement: OnElement,
-    options: { readonly onRestart?: () => void } = {},
+    options: DumpOptions = {},
   ): Promise<void> {
     await this.netlink.dumpAsync(listRequest(family, table, set), elementsTo(onElement), options);
   }

@@ -58,6 +58,8 @@ export interface ElementOptions {
   readonly comment?: string;
   /** Lifetime; the set must have `timeout`. */
   readonly timeoutMs?: number;
+  /** What is left of it, when that is less. Only beside `timeoutMs`. */
+  readonly expiresMs?: number;
   /** In an interval set with a single field: this key is the first that is no longer in the range. */
   readonly intervalEnd?: boolean;
   /** In an interval set with several fields: last key of the range, field by field. */
@@ -117,6 +119,7 @@ export function elementSize(
   if (options.keyEnd !== undefined) size += dataSize(options.keyEnd);
   if (options.intervalEnd === true) size += ATTRIBUTE_HEADER + 4;
   if (options.timeoutMs !== undefined) size += ATTRIBUTE_HEADER + 8;
+  if (options.expiresMs !== undefined) size += ATTRIBUTE_HEADER + 8;
   if (options.comment !== undefined) {
     const length = Buffer.byteLength(options.comment);
     if (length > COMMENT_MAX) {
@@ -188,6 +191,10 @@ function optionsAt(buffer: Buffer, offset: number, options: ElementOptions): num
   if (options.timeoutMs !== undefined) {
     at = attributeAt(buffer, at, ATTRIBUTE_HEADER + 8, NFTA_SET_ELEM.TIMEOUT);
     at = buffer.writeBigUInt64BE(BigInt(options.timeoutMs), at);
+  }
+  if (options.expiresMs !== undefined) {
+    at = attributeAt(buffer, at, ATTRIBUTE_HEADER + 8, NFTA_SET_ELEM.EXPIRATION);
+    at = buffer.writeBigUInt64BE(BigInt(options.expiresMs), at);
   }
   if (options.comment !== undefined) {
     // One user data entry: type, length, text, zero.
