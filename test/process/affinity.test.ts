@@ -28,7 +28,7 @@ const kindOf = (kind: string) => {
   return found;
 };
 
-describe('session affinity forgets', { skip }, () => {
+describe('session affinity, and endpoints that move', { skip }, () => {
   const node = new SmallNode();
   const folder = mkdtempSync(join(tmpdir(), 'kpp-affinity-'));
   let server: ApiServer;
@@ -214,5 +214,25 @@ describe('session affinity forgets', { skip }, () => {
     const answers = await ask(ip);
     assert.notDeepEqual(answers, before);
     remove('s');
+  });
+
+  test('an endpoint that comes to this node with its address reaches itself through its Service', async () => {
+    const ip = '172.30.11.9';
+    const pod = (nodeName: string): void => {
+      const endpoints = [{ addresses: [podIP], conditions: { ready: true }, nodeName }];
+      server.store.put(slice('self', [podIP], { endpoints }, { namespace }));
+    };
+    const ask = async (): Promise<string[]> => {
+      const child = node.inNamespace(0, 'ask-each.js', ip, '80', ...Array<string>(8).fill(podIP));
+      await child.end();
+      return JSON.parse(child.output) as string[];
+    };
+    server.store.put(service('self', { clusterIP: ip }, { namespace }));
+    pod('other');
+    await until('it is served', () => count('endpoints') === 1);
+    assert.deepEqual(await ask(), Array(8).fill('silence'));
+    pod('alder');
+    await until('it may reach itself', () => count('hairpin-connections') === 1);
+    assert.deepEqual(await ask(), Array(8).fill('hello'));
   });
 });

@@ -26,7 +26,7 @@ const pauseFactor = 20;
 /** After a failure. */
 const longestPauseMs = 60_000;
 /** Elements that one turn looks at again and deletes: 1 to 3 ms. */
-const turnElements = 500;
+const turnElements = 250;
 /** Pause between two turns, and between two looks whether the reading has ended. */
 const turnPauseMs = 10;
 /** Elements that are noted before they are deleted; then the map is read anew. */

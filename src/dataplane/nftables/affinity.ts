@@ -164,7 +164,7 @@ export class AffinityChanges {
   /** @returns how to take it back */
   retire(service: number, numbers: readonly number[], now: number): () => void {
     let retired = this.endpoints.get(service);
-    if (retired === undefined) this.endpoints.set(service, (retired = new Map()));
+    if (retired === undefined) this.endpoints.set(service, (retired = new Map<number, number>()));
     for (const number of numbers) {
       retired.delete(number);
       retired.set(number, now);
