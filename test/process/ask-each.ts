@@ -15,7 +15,7 @@ function ask(localAddress: string): Promise<string> {
     };
     setTimeout(() => {
       done('silence');
-    }, 2000).unref();
+    }, 4000).unref();
     socket.on('connect', () => socket.write('hello'));
     socket.on('data', (data) => {
       done(data.toString());

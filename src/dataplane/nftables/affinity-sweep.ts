@@ -102,7 +102,7 @@ export class AffinitySweep {
   /** A small part of the work. @param now performance.now() */
   turn(now: number, tally: Tally): void {
     if ((this.dueAt ?? Infinity) > now) return;
-    this.lastTurn = now;
+    this.lastTurn = performance.now();
     if (this.reading !== undefined) return;
     try {
       if (this.noted.length > 0) this.deleteSome(tally);
