@@ -463,11 +463,7 @@ export class Written {
       const id = this.numbers.idOf(of);
       tx.ahead.addChain(name);
       for (const rule of classRules(this.options, of)) tx.ahead.addRule(name, rule.expressions);
-      tx.ahead.addElement(
-        classMap(of.kind),
-        Buffer.from(hostUint32(id), 'latin1'),
-        goTo(name),
-      );
+      tx.ahead.addElement(classMap(of.kind), Buffer.from(hostUint32(id), 'latin1'), goTo(name));
       tx.note(this.classUse, name, 0);
       tx.onFailure(this.numbers.chainAdded(of));
       tx.lasts(() => {
