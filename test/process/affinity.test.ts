@@ -118,10 +118,10 @@ describe('session affinity, and endpoints that move', { skip }, () => {
   };
   /** Runs with a Service of its own and without clients of others. */
   const serve = async (name: string, ip: string, timeoutSeconds: number, pods: readonly string[]) => {
-    const slots = count('affinity-slots');
+    await until('what was there is gone', () => count('affinity-slots') === 0);
     putService(name, ip, timeoutSeconds);
     putEndpoints(name, pods);
-    await until(`${name} is served`, () => count('affinity-slots') === slots + pods.length);
+    await until(`${name} is served`, () => count('affinity-slots') === pods.length);
   };
 
   test('an endpoint that is gone: its clients are not those of the next one', async () => {
