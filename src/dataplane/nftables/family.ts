@@ -116,8 +116,11 @@ export class NftablesFamily implements Dataplane {
 
   async apply(changes: FamilyChanges): Promise<ApplyReport> {
     const tally = new Tally();
+    const steps = stepsOf(changes, this.written.states);
+    // To divide a large change has taken its time already.
+    if (steps.length > changes.upserted.length + changes.removed.length) await nextTurn();
     await this.committer.inTransactions(
-      stepsOf(changes, this.written.states),
+      steps,
       tally,
       (tx, step) => {
         this.written.run(tx, step);
