@@ -224,22 +224,6 @@ test('changes that come close together are taken together, after the period', as
   assert.ok((second?.at ?? 0) - (first?.at ?? 0) >= 59, 'not before the period is over');
 });
 
-test('steady changes are taken together over one and a half periods, the next after a pause at once', async () => {
-  const { v4, put } = begin({ minSyncPeriodMs: 20 });
-  put('a');
-  await until(() => v4.calls.length === 1);
-  const changes = setInterval(put, 1, 'b');
-  await until(() => v4.calls.length === 20);
-  clearInterval(changes);
-  const pauses = v4.calls.slice(1).map(({ at }, i) => at - (v4.calls[i]?.at ?? 0));
-  assert.ok(Math.min(...pauses.slice(0, 5)) < 29, `at first the period alone: ${pauses.join(' ')}`);
-  assert.ok(Math.min(...pauses.slice(10)) >= 29, `then half of it more: ${pauses.join(' ')}`);
-  await sleep(60);
-  const before = v4.calls.length;
-  put('c');
-  assert.equal(v4.calls.length, before + 1);
-});
-
 test('what comes during a sync is taken by the next one', async () => {
   const { v4, put } = begin();
   v4.takesMs = 30;

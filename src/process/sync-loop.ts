@@ -19,6 +19,7 @@ import type { ServiceModel } from '../model/model.js';
 import type { FamilyChanges, IPFamily, ModelChanges, ReleasedAddress, ServicePort } from '../model/types.js';
 import { ChangeList, namedAtMost } from './change-list.js';
 import { LocalPolicyGaps } from './local-policy.js';
+import { Pace } from './pace.js';
 
 export interface SyncLoopOptions {
   readonly model: ServiceModel;
@@ -81,9 +82,6 @@ interface FamilyRun {
 }
 
 const firstRetryMs = 100;
-/** After so many syncs without a pause the changes are steady, and the period grows: a sync costs the same for two of them. */
-const steadyAfter = 8;
-const steadyStretch = 1.5;
 /** Services that the model evaluates in one turn of the event loop at the start: some 5 ms. */
 const servicesPerTurn = 1_000;
 /** Refused service ports of one sync that have a line of the log each: a Service may have thousands of ports. */
@@ -102,13 +100,12 @@ export class SyncLoop {
   private readonly checksUnderWay = new Set<Promise<void>>();
   private requested = false;
   private stopped = false;
-  private lastEnd = -Infinity;
-  /** Syncs in a row that began within two periods of the one before. */
-  private inARow = 0;
+  private readonly pace: Pace;
   /** All that the model had at the start was taken. */
   private started = false;
 
   constructor(private readonly options: SyncLoopOptions) {
+    this.pace = new Pace(options.minSyncPeriodMs);
     this.runs = options.dataplanes.map((dataplane) => ({
       dataplane,
       needsAdoption: true,
@@ -224,7 +221,7 @@ export class SyncLoop {
   private schedule(): void {
     if (this.stopped || this.running !== undefined) return;
     const now = performance.now();
-    const earliest = this.lastEnd + this.periodMs();
+    const { earliest } = this.pace;
     const due = this.requested
       ? earliest
       : Math.min(Math.max(earliest, this.retryAt()), this.deferredDueAt());
@@ -253,10 +250,7 @@ export class SyncLoop {
     const now = performance.now();
     const onlyDeferred = !this.requested && this.retryAt() > now;
     this.requested = false;
-    if (!onlyDeferred) {
-      const paused = now - this.lastEnd > 2 * this.options.minSyncPeriodMs;
-      this.inARow = paused ? 0 : this.inARow + 1;
-    }
+    if (!onlyDeferred) this.pace.began(now);
     this.running = (onlyDeferred ? this.deleteDeferred() : this.sync())
       .catch((error: unknown) => {
         this.failed(error);
@@ -264,15 +258,9 @@ export class SyncLoop {
       .finally(() => {
         this.running = undefined;
         // What changes next does not wait for these.
-        if (!onlyDeferred) this.lastEnd = performance.now();
+        if (!onlyDeferred) this.pace.ended(performance.now());
         this.schedule();
       });
-  }
-
-  /** Milliseconds from the end of a sync to the start of the next one. */
-  private periodMs(): number {
-    const { minSyncPeriodMs } = this.options;
-    return this.inARow < steadyAfter ? minSyncPeriodMs : minSyncPeriodMs * steadyStretch;
   }
 
   private retryAt(): number {

@@ -1,0 +1,22 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Pace } from './pace.js';
+
+test('steady changes have one and a half periods between them, until there is a pause', () => {
+  const pace = new Pace(10);
+  assert.equal(pace.earliest, -Infinity, 'the first at once');
+  let now = 100;
+  const pauses: number[] = [];
+  for (let sync = 0; sync < 12; sync++) {
+    pace.began(now);
+    now += 1;
+    pace.ended(now);
+    pauses.push(pace.earliest - now);
+    now = pace.earliest;
+  }
+  assert.deepEqual(pauses, [10, 10, 10, 10, 10, 10, 10, 10, 15, 15, 15, 15]);
+  now += 25;
+  pace.began(now);
+  pace.ended(now);
+  assert.equal(pace.earliest - now, 10);
+});
