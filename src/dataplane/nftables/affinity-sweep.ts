@@ -101,7 +101,8 @@ export class AffinitySweep {
 
   /** A small part of the work. @param now performance.now() */
   turn(now: number, tally: Tally): void {
-    if ((this.dueAt ?? Infinity) > now) return;
+    const due = this.dueAt;
+    if (due === undefined || due > now) return;
     this.lastTurn = performance.now();
     if (this.reading !== undefined) return;
     try {
