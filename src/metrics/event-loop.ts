@@ -67,10 +67,11 @@ export function eventLoopMetrics(): Gauge[] {
     help: 'Lag of event loop in seconds.',
     registers: [],
     collect: async () => {
-      // Before the first look there is nothing to tell.
-      for (const [i, { of }] of statistics.entries())
-        gauges[i]?.set(histogram.count === 0 ? 0 : of(histogram) / 1e9);
-      histogram.reset();
+      // Without a look since the last reading, that one still holds.
+      if (histogram.count > 0) {
+        for (const [i, { of }] of statistics.entries()) gauges[i]?.set(of(histogram) / 1e9);
+        histogram.reset();
+      }
       const asked = performance.now();
       await new Promise<void>((resolve) => setImmediate(resolve));
       lag.set((performance.now() - asked) / 1000);
