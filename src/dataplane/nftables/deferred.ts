@@ -151,6 +151,15 @@ export class DeferredDeletions {
     }
   }
 
+  /** What waits in a set of endpoints, with the endpoint that it leads to; as of now, so that some may be deferred again meanwhile. */
+  targetsOf(set: string): readonly { readonly key: string; readonly target: Endpoint }[] {
+    const found: { key: string; target: Endpoint }[] = [];
+    for (const [key, { value }] of this.elements.get(set) ?? []) {
+      if (value !== 'unknown' && 'target' in value) found.push({ key, target: value.target });
+    }
+    return found;
+  }
+
   // ---- slots
 
   slotsOf(set: string, prefix: string): DeferredSlots | undefined {

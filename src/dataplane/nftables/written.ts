@@ -28,7 +28,7 @@ import {
   type ServicePortState,
   type SlotBlock,
 } from './footprint.js';
-import { hostUint32, nodePortKey, serviceKey, targetBytes } from '../nft/keys.js';
+import { hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from '../nft/keys.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { classRules } from './layout.js';
 import { DeferredDeletions, holdsValue } from './deferred.js';
@@ -424,6 +424,14 @@ export class Written {
         this.put(tx, { set: now.set, key, value: targetBytes(endpoint), comment: undefined });
     if (old === undefined) return;
     const living = same && gone.length <= maxRedirected ? now.endpoints : [];
+    if (gone.length > 0 && living.length > 0) {
+      // Numbers that wait may have been led to one that goes now.
+      const dead = new Set(gone.map(({ endpoint }) => targetBytes(endpoint)));
+      for (const { key, target } of this.deferred.targetsOf(old.set)) {
+        if (readHostUint32(key) >>> 16 === old.service && dead.has(targetBytes(target)))
+          gone.push({ key, endpoint: target });
+      }
+    }
     for (const [i, { key, endpoint }] of gone.entries()) {
       const other = living.length === 0 ? undefined : living[i % living.length];
       if (other !== undefined) tx.replace(old.set, key, targetBytes(other));
