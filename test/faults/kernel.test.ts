@@ -10,6 +10,7 @@ import type { ModelChanges, ServicePort } from '../../src/model/types.js';
 import { NftablesConnection } from '../../src/netlink/nftables/index.js';
 import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
 import { Random } from '../../src/netlink/testing/random.js';
+import { drain } from '../proof/drain.js';
 import { lasting } from './cluster.js';
 import { runSequence } from './sequence.js';
 import { inMemory } from './settings.js';
@@ -49,6 +50,7 @@ class Kernel {
         : await this.dataplane.adopt(this.ports.values());
       this.adopted = true;
       this.transactions += report.transactions;
+      await drain(this.dataplane);
       this.look();
     });
   }

@@ -17,8 +17,10 @@ import { Child, kubeconfigFor, ownNode, program } from './node.js';
 
 const skip = enterNetworkNamespace();
 const size = { services: 10_000, endpoints: 10, nodes: 100 };
-/** 20 ms on a machine of its own; a third more where two processors are shared with other tests. */
-const longestMs = patiently(27);
+/** 20 ms on a machine of its own; twice that where two processors are shared with other tests. */
+const longestMs = patiently(40);
+/** Where everything is read: a map of 10,000 addresses is still listed in one turn. */
+const longestReadMs = patiently(120);
 const prober = join(dirname(fileURLToPath(import.meta.url)), 'event-loop-prober.js');
 
 type Slice = Record<string, unknown> & { readonly endpoints: readonly unknown[] };
@@ -89,6 +91,7 @@ describe(
       t: TestContext,
       work: () => void | Promise<void>,
       quietAfterMs: number,
+      mostMs = longestMs,
     ): Promise<void> => {
       const from = Date.now();
       await work();
@@ -96,7 +99,7 @@ describe(
       const longest = longestSince(from);
       t.diagnostic(`longest turn ${longest.toFixed(1)} ms of processor, idle ${idle.toFixed(1)} ms`);
       assert.ok(longest > idle, 'something was done');
-      assert.ok(longest <= longestMs, `${longest.toFixed(1)} ms, at most ${longestMs} ms`);
+      assert.ok(longest <= mostMs, `${longest.toFixed(1)} ms, at most ${mostMs} ms`);
     };
 
     const change = (batch: (batch: Batch) => void): void => {
@@ -127,6 +130,7 @@ describe(
           proxy.kill('SIGHUP');
         },
         5000,
+        longestReadMs,
       );
     });
 
@@ -139,6 +143,7 @@ describe(
           });
         },
         5000,
+        longestReadMs,
       );
     });
 
