@@ -390,6 +390,8 @@ export class RowRun {
     const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
     const settling = Date.now() + this.#settling(outcome);
     let mayBeLoad = step.within === undefined && (outcome.kind === 'endpoints' || outcome.kind === 'PASS');
+    // Outside mode nftables what the state before refused goes 100 ms later (docs/iptables.md).
+    let mayLinger = this.#expectations.column !== 'nft';
     for (;;) {
       const observations = await this.#observe(packet, step, outcome);
       const circumstances = this.#circumstances(packet);
@@ -400,6 +402,11 @@ export class RowRun {
       if (problem === undefined) {
         if (step.as !== undefined) this.#remember(step.as, observations);
         return;
+      }
+      if (mayLinger && outcome.kind !== 'endpoints') {
+        mayLinger = false;
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        continue;
       }
       if (mayBeLoad && observations.some(({ result }) => result.kind === 'silent')) {
         // A machine that is busy elsewhere can be silent for a second. Asked once more, and told if that helped.

@@ -151,6 +151,14 @@ export class WatchedFamily implements Dataplane {
     return this.watch.unwatched(this.inner, () => this.inner.apply(changes));
   }
 
+  get deferredDueAt(): number | undefined {
+    return this.inner.deferredDueAt;
+  }
+
+  deleteDeferred(now: number): Promise<ApplyReport> {
+    return this.inner.deleteDeferred(now);
+  }
+
   setServiceCIDRs(): ApplyReport {
     return this.inner.setServiceCIDRs();
   }
