@@ -62,7 +62,7 @@ export const defaultReflectorTimings: ReflectorTimings = {
   longestRetryAfterMs: 120_000,
 };
 
-/** A failure that lasts is logged again after this time. */
+/** A failure that lasts is an error in the log again after this time, without its advice. */
 const remindMs = 60_000;
 
 /** What was learned about the server; shared by the reflectors of all kinds. */
@@ -71,20 +71,24 @@ export class ServerTraits {
   streamingRefusedUntil = -Infinity;
   /** What to ask for, best first; never empty. */
   contentTypes: readonly ContentType[];
-  /** Failures that were logged as errors, and when: all kinds usually fail for the same reason. */
+  /** Failures whose message was logged, and when the last error was: all kinds usually fail for the same reason. */
   readonly #reported = new Map<string, number>();
 
   constructor(contentTypes: readonly ContentType[]) {
     this.contentTypes = contentTypes;
   }
 
-  /** Whether this failure is to be logged as an error; then it counts as told for a while. */
-  isNews(message: string): boolean {
+  /**
+   * How to log a failure: with its message the first time, as a reminder now and then, otherwise as a detail.
+   * @param cause the same for failures with the same cure
+   */
+  report(cause: string): 'first' | 'reminder' | 'detail' {
     const now = performance.now();
-    if (now - (this.#reported.get(message) ?? -Infinity) < remindMs) return false;
+    const at = this.#reported.get(cause);
+    if (at !== undefined && now - at < remindMs) return 'detail';
     if (this.#reported.size > 100) this.#reported.clear();
-    this.#reported.set(message, now);
-    return true;
+    this.#reported.set(cause, now);
+    return at === undefined ? 'first' : 'reminder';
   }
 
   /** Something works again: the next failure is news. */
@@ -377,13 +381,13 @@ export class Reflector<T> {
       this.#timings.longestRetryAfterMs,
     );
     const wait = this.#backoff.next(retryAfter);
-    const fields = { kind, code: failure.code, retryInSeconds: Math.round(wait / 100) / 10 };
+    const status = failure instanceof StatusError ? { status: failure.status.code } : {};
+    const fields = { kind, code: failure.code, ...status, retryInSeconds: Math.round(wait / 100) / 10 };
     this.#complained = true;
-    if (this.#options.traits.isNews(failure.message)) {
-      this.#log.error('No data from the API server', failure, fields);
-    } else {
-      this.#log.debug(2, 'Still no data from the API server', { ...fields, err: failure.message });
-    }
+    const report = this.#options.traits.report(causeOf(failure, kind));
+    if (report === 'first') this.#log.error('No data from the API server', failure, fields);
+    else if (report === 'reminder') this.#log.error('Still no data from the API server', undefined, fields);
+    else this.#log.debug(2, 'Still no data from the API server', fields);
     return wait;
   }
 
@@ -866,6 +870,13 @@ export class Reflector<T> {
         );
     }
   }
+}
+
+/** The same for failures with the same cure, whatever their messages say about kind and try. */
+function causeOf(failure: KubeError, kind: string): string {
+  if (!(failure instanceof StatusError)) return failure.code;
+  // Rights are granted one kind at a time.
+  return `${failure.status.code} ${failure.code === 'KUBE_FORBIDDEN' ? kind : ''}`;
 }
 
 /** Enough of an error body for its Status; whatever breaks on the way is less important than the HTTP status. */

@@ -66,7 +66,8 @@ class Recorder implements ClusterSink {
     warn: (message, fields = {}) =>
       void this.lines.push({ level: 'warn', message, error: undefined, fields }),
     error: (message, error, fields = {}) => void this.lines.push({ level: 'error', message, error, fields }),
-    debug: () => undefined,
+    debug: (level, message, fields = {}) =>
+      void this.lines.push({ level: `debug ${level}`, message, error: undefined, fields }),
     named: () => this.logger,
   };
 }
@@ -371,6 +372,47 @@ test('the same trouble of all kinds is one line in the log, and its end is told'
   await serve(t, { port });
   await until('all kinds', () => recorder.syncedKinds.size === 3, recorder);
   assert.ok(recorder.lines.some(({ message }) => message === 'Data from the API server again'));
+});
+
+for (const status of [429, 503]) {
+  test(`${status} for all kinds: the message once, then kind, code and the next try`, async (t) => {
+    const server = await serve(t);
+    server.failNext({ status, count: 1000 });
+    const { recorder, source } = await connect(t, server.url, {
+      kinds: ['Service', 'EndpointSlice', 'Node'],
+    });
+    source.start();
+    const again = (): LogFields[] =>
+      recorder.lines
+        .filter(({ message }) => message === 'Still no data from the API server')
+        .map(({ fields }) => fields);
+    const tries = (kind: string): number => again().filter((fields) => fields['kind'] === kind).length;
+    await until(
+      'later tries',
+      () => ['Service', 'EndpointSlice', 'Node'].every((kind) => tries(kind) > 1),
+      recorder,
+    );
+    assert.equal(recorder.errors().length, 1, recorder.errors().join('\n'));
+    for (const fields of again()) {
+      assert.deepEqual(Object.keys(fields), ['kind', 'code', 'status', 'retryInSeconds']);
+      assert.equal(fields['status'], status);
+    }
+  });
+}
+
+test('403 names each kind that is not granted, once', async (t) => {
+  const server = await serve(t);
+  server.failNext({ status: 403, count: 1000 });
+  const { recorder, source } = await connect(t, server.url, { kinds: ['Service', 'EndpointSlice'] });
+  source.start();
+  await until('later tries', () => recorder.lines.length > 6, recorder);
+  assert.deepEqual(
+    recorder
+      .errors()
+      .map((text) => /list (services|endpointslices)|watch (services|endpointslices)/.exec(text)?.[0])
+      .sort(),
+    ['watch endpointslices', 'watch services'],
+  );
 });
 
 // ---------------------------------------------------------------- servers that lack something
