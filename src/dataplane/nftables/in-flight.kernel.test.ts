@@ -350,3 +350,19 @@ test('an endpoint on the host at the very node port: no refusal lingers', { skip
     node.check('settled');
   });
 });
+
+test('a Service without endpoints is deleted: its refusal goes with it', { skip }, async () => {
+  await onNode('IPv4', async (node) => {
+    await node.adopt();
+    const before = servicePort(1, { clusterEndpoints: [] });
+    const rejected: ServicePort = {
+      ...before,
+      addresses: before.addresses.map((address) => ({ ...address, fallback: 'reject' as const })),
+    };
+    await node.apply([rejected]);
+    assert.ok(count(node, 'rejected-ips') > 0);
+    await node.applyOnly([], [rejected.key]);
+    assert.equal(count(node, 'rejected-ips'), 0);
+    node.check('deleted');
+  });
+});

@@ -535,7 +535,8 @@ function mayOutlive(
   // To drop comes before to reject.
   if (set === sets.droppedIPs && wanted.has(elementId(sets.rejectedIPs, key))) return false;
   if (set === sets.droppedNodePorts && wanted.has(elementId(sets.rejectedNodePorts, key))) return false;
-  if (state === undefined) return true;
+  // Nobody's address is refused by nobody.
+  if (state === undefined) return false;
   // A pod on the host's network may listen at the very address that it serves.
   const { protocol } = state.port;
   const isAtAddress = (endpoint: Endpoint): boolean =>
