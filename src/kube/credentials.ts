@@ -3,11 +3,10 @@
  * Selection rules: config.md section 9 of the behaviour notes (same as upstream's).
  */
 import { readFile } from 'node:fs/promises';
-import type { RequestOptions } from 'node:https';
 import path from 'node:path';
-import type { User } from '@kubernetes/client-node/dist/config_types.js';
 import type { Logger } from '../log/logger.js';
 import { KubeError } from './errors.js';
+import { ExecPlugin, type PluginCredential } from './exec-plugin.js';
 import { proxyFromEnvironment, proxyURL, type Environment } from './http/proxy-settings.js';
 import { isObject } from './json/fields.js';
 import { readKubeconfig, systemReason, type Kubeconfig } from './kubeconfig.js';
@@ -23,6 +22,8 @@ export interface ConnectionOptions {
   readonly serviceAccountFolder?: string;
   /** A credential plugin has ended, this way. */
   readonly onPlugin?: (outcome: PluginOutcome) => void;
+  /** For tests; a credential plugin that takes longer is killed. */
+  readonly pluginDeadlineMs?: number;
 }
 
 export type PluginOutcome = 'no_error' | 'plugin_execution_error' | 'plugin_not_found_error';
@@ -51,12 +52,14 @@ export interface ApiCredentials {
   headers(): Promise<RequestHeaders>;
   /** The server did not accept what the last call gave: read it anew next time. */
   rejected(): void;
+  /** Ends what runs to get them. */
+  close?(): void;
 }
 
 const defaultServiceAccountFolder = '/var/run/secrets/kubernetes.io/serviceaccount';
 /** Tokens are rotated on disk; client-go looks once a minute too. */
 const tokenLifetimeMs = 60_000;
-const execTimeoutMs = 60_000;
+const pluginDeadlineMs = 60_000;
 
 /**
  * Find out where the API server is. Nothing is sent yet.
@@ -82,7 +85,7 @@ export async function loadCredentials(options: ConnectionOptions, log: Logger): 
       `kubeconfig ${kubeconfig} is empty: it needs clusters, contexts and a current-context`,
     );
   }
-  return KubeconfigCredentials.create(config, master, environment, options.onPlugin);
+  return KubeconfigCredentials.create(config, master, environment, options);
 }
 
 /** The URL of an API server; a bare host:port means http, or https where TLS settings exist. */
@@ -211,27 +214,22 @@ async function inCluster(options: ConnectionOptions, log: Logger): Promise<ApiCr
   };
 }
 
-interface ExecResult {
-  readonly cert: Buffer | string | undefined;
-  readonly key: Buffer | string | undefined;
-  readonly authorization: string | undefined;
-}
-
 class KubeconfigCredentials implements ApiCredentials {
   readonly server: URL;
   readonly proxy: URL | undefined;
   readonly source: string;
   readonly #config: Kubeconfig;
   readonly #tokenFile: TokenFile | undefined;
-  #exec: { readonly at: number; readonly result: Promise<ExecResult> } | undefined;
+  readonly #plugin: ExecPlugin | undefined;
+  #issued: { readonly credential: Promise<PluginCredential>; expiresAt: number } | undefined;
 
   static async create(
     config: Kubeconfig,
     master: string,
     environment: Environment,
-    onPlugin: ConnectionOptions['onPlugin'],
+    options: ConnectionOptions,
   ): Promise<KubeconfigCredentials> {
-    const credentials = new KubeconfigCredentials(config, master, environment, onPlugin);
+    const credentials = new KubeconfigCredentials(config, master, environment, options);
     // Files that are wrong now are better reported before anything else starts.
     await credentials.#files();
     if (credentials.#tokenFile !== undefined) await credentials.#tokenFile.token();
@@ -242,7 +240,7 @@ class KubeconfigCredentials implements ApiCredentials {
     config: Kubeconfig,
     master: string,
     environment: Environment,
-    private readonly onPlugin: ConnectionOptions['onPlugin'],
+    private readonly options: ConnectionOptions,
   ) {
     this.#config = config;
     this.source = `kubeconfig ${config.file} (context ${config.context})`;
@@ -270,6 +268,7 @@ class KubeconfigCredentials implements ApiCredentials {
           'use a client certificate, a token, or an exec plugin',
       );
     }
+    if (isObject(config.user?.exec)) this.#plugin = this.#makePlugin(config.user.exec, environment);
   }
 
   async #files(): Promise<TlsMaterial> {
@@ -300,9 +299,9 @@ class KubeconfigCredentials implements ApiCredentials {
 
   async tls(): Promise<TlsMaterial> {
     const files = await this.#files();
-    const exec = await this.#execResult();
-    if (exec?.cert === undefined || exec.key === undefined) return files;
-    return { ...files, cert: exec.cert, key: exec.key };
+    const issued = await this.#issuedCredential();
+    if (issued?.clientCertificate === undefined || issued.clientKey === undefined) return files;
+    return { ...files, cert: issued.clientCertificate, key: issued.clientKey };
   }
 
   async headers(): Promise<RequestHeaders> {
@@ -315,8 +314,8 @@ class KubeconfigCredentials implements ApiCredentials {
       const pair = `${user.username}:${user.password ?? ''}`;
       headers['authorization'] = `Basic ${Buffer.from(pair).toString('base64')}`;
     } else {
-      const exec = await this.#execResult();
-      if (exec?.authorization !== undefined) headers['authorization'] = exec.authorization;
+      const issued = await this.#issuedCredential();
+      if (issued?.token !== undefined) headers['authorization'] = `Bearer ${issued.token}`;
     }
     if (typeof user.impersonateUser === 'string') headers['impersonate-user'] = user.impersonateUser;
     const groups = rawUser['as-groups'];
@@ -327,83 +326,77 @@ class KubeconfigCredentials implements ApiCredentials {
 
   rejected(): void {
     this.#tokenFile?.forget();
-    this.#exec = undefined;
+    this.#issued = undefined;
   }
 
-  /** What the exec plugin printed, asked again after a minute: the library itself keeps it until it expires. */
-  async #execResult(): Promise<ExecResult | undefined> {
-    const user = this.#config.user;
-    if (user === undefined || !isObject(user.exec)) return undefined;
-    const now = performance.now();
-    if (this.#exec === undefined || now - this.#exec.at > tokenLifetimeMs) {
-      this.#exec = { at: now, result: this.#runExec(user, user.exec) };
-    }
-    const current = this.#exec;
+  close(): void {
+    this.#plugin?.close();
+  }
+
+  /** What the plugin printed last, until that expires or is rejected. */
+  async #issuedCredential(): Promise<PluginCredential | undefined> {
+    const plugin = this.#plugin;
+    if (plugin === undefined) return undefined;
+    if (this.#issued === undefined || Date.now() >= this.#issued.expiresAt)
+      this.#issued = { credential: this.#runPlugin(plugin), expiresAt: Infinity };
+    const current = this.#issued;
     try {
-      return await current.result;
+      const credential = await current.credential;
+      current.expiresAt = credential.expiresAt ?? Infinity;
+      return credential;
     } catch (error) {
-      if (this.#exec === current) this.#exec = undefined;
+      if (this.#issued === current) this.#issued = undefined;
       throw error;
     }
   }
 
-  async #runExec(user: User, exec: Readonly<Record<string, unknown>>): Promise<ExecResult> {
-    const { ExecAuth } = await import('@kubernetes/client-node/dist/exec_auth.js');
-    const name = typeof exec['command'] === 'string' ? exec['command'] : '';
-    const hint = typeof exec['installHint'] === 'string' ? `: ${exec['installHint'].trim()}` : '';
-    const command = name.includes('/') ? path.resolve(path.dirname(this.#config.file), name) : name;
+  #makePlugin(exec: Readonly<Record<string, unknown>>, environment: Environment): ExecPlugin {
+    const name = textOf(exec['command']);
+    const { args } = exec;
     const given: readonly unknown[] = Array.isArray(exec['env']) ? exec['env'] : [];
     const info = {
       apiVersion: exec['apiVersion'],
       kind: 'ExecCredential',
       spec: { interactive: false },
     };
-    const env = [...given.filter(isObject), { name: 'KUBERNETES_EXEC_INFO', value: JSON.stringify(info) }];
-    const options: RequestOptions = {};
-    const deadline = timeout(execTimeoutMs, `no answer in ${execTimeoutMs / 1000} s`);
+    return new ExecPlugin({
+      command: name.includes('/') ? path.resolve(path.dirname(this.#config.file), name) : name,
+      args: Array.isArray(args) ? args.map(String) : [],
+      env: {
+        ...environment,
+        ...Object.fromEntries(
+          given.filter(isObject).map((entry) => [textOf(entry['name']), textOf(entry['value'])]),
+        ),
+        KUBERNETES_EXEC_INFO: JSON.stringify(info),
+      },
+      deadlineMs: this.options.pluginDeadlineMs ?? pluginDeadlineMs,
+    });
+  }
+
+  async #runPlugin(plugin: ExecPlugin): Promise<PluginCredential> {
+    const { onPlugin } = this.options;
     try {
-      await Promise.race([
-        new ExecAuth().applyAuthentication({ ...user, exec: { ...exec, command, env } }, options),
-        deadline.expired,
-      ]);
-      this.onPlugin?.('no_error');
+      const credential = await plugin.run();
+      onPlugin?.('no_error');
+      return credential;
     } catch (error) {
       const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-      this.onPlugin?.(missing ? 'plugin_not_found_error' : 'plugin_execution_error');
-      const reason = error instanceof Error ? error.message.trim().split('\n')[0] : String(error);
+      onPlugin?.(missing ? 'plugin_not_found_error' : 'plugin_execution_error');
+      const { user } = this.#config;
+      const exec = isObject(user?.exec) ? user.exec : {};
+      const hint = textOf(exec['installHint']).trim();
+      const which = `exec plugin ${JSON.stringify(textOf(exec['command']))} of user ${user?.name ?? ''}`;
       throw new KubeError(
         'KUBE_EXEC_PLUGIN',
         missing
-          ? `exec plugin ${JSON.stringify(name)} of user ${user.name} is not installed${hint === '' ? ': install it, or use other credentials' : hint}`
-          : `exec plugin ${JSON.stringify(name)} of user ${user.name} failed: ${reason ?? ''}`,
+          ? `${which} is not installed: ${hint === '' ? 'install it, or use other credentials' : hint}`
+          : `${which} failed: ${error instanceof Error ? error.message : String(error)}`,
         { cause: error },
       );
-    } finally {
-      deadline.cancel();
     }
-    const headers = isObject(options.headers) ? options.headers : {};
-    const authorization = headers['Authorization'];
-    const text = (value: unknown): Buffer | string | undefined =>
-      typeof value === 'string' || Buffer.isBuffer(value) ? value : undefined;
-    return {
-      cert: text(options.cert),
-      key: text(options.key),
-      authorization: typeof authorization === 'string' ? authorization : undefined,
-    };
   }
 }
 
-function timeout(ms: number, message: string): { expired: Promise<never>; cancel(): void } {
-  let timer: NodeJS.Timeout | undefined;
-  const expired = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(message));
-    }, ms);
-  });
-  return {
-    expired,
-    cancel: () => {
-      clearTimeout(timer);
-    },
-  };
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
 }

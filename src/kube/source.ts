@@ -170,9 +170,11 @@ export class ApiServerSource {
 
   /** Afterwards the sink is not called any more. */
   async stop(): Promise<void> {
-    await Promise.all(this.#reflectors.map((reflector) => reflector.stop()));
+    const stopped = Promise.all(this.#reflectors.map((reflector) => reflector.stop()));
+    // What they wait for, a credential plugin for example, ends now.
     this.#events.close();
     this.#client.close();
+    await stopped;
   }
 
   /** Tells the cluster's users of something; on a best effort. */

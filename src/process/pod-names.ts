@@ -1,4 +1,5 @@
 /** Reads which pods have which addresses, for commands that show names: from the API server, or from manifests. */
+import { guarded } from '../callbacks/guarded.js';
 import type { Config } from '../config/config.js';
 import { PodNames } from '../inspect/pod-names.js';
 import { BrokenObjectError, KubeError } from '../kube/errors.js';
@@ -55,6 +56,11 @@ async function fromServer(
     userAgent: userAgent(version),
     timeouts: { connectMs: patienceMs, headersMs: patienceMs },
   });
+  // A credential plugin that hangs ends with it.
+  const giveUp = guarded('give up pod names', () => {
+    client.close();
+  });
+  signal.addEventListener('abort', giveUp);
   try {
     const scope = namespace === undefined ? '' : `/namespaces/${encodeURIComponent(namespace)}`;
     const path = `/apis/discovery.k8s.io/v1${scope}/endpointslices`;

@@ -1,7 +1,7 @@
 /** Every mistake an operator can make: one line that says what is wrong and what to do, and a documented exit code. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -311,6 +311,35 @@ describe('mistakes', { skip }, () => {
     }
     assert.equal(await child.end(), 0);
   });
+
+  for (const signals of [['SIGTERM'], ['SIGTERM', 'SIGTERM']] as const) {
+    test(`a credential plugin that hangs ends with the process: ${signals.join(', ')}`, async () => {
+      const pids = file('plugin.pids', '');
+      const script = file('plugin', `#!/bin/sh\nsleep 600 &\necho $$ $! > ${pids}\nwait\n`);
+      chmodSync(script, 0o755);
+      const user = `{ exec: { apiVersion: client.authentication.k8s.io/v1, command: ${script} } }`;
+      const child = start(
+        program,
+        `--kubeconfig=${file('exec', kubeconfig('https://127.0.0.1:1', user))}`,
+        '--healthz-bind-address=',
+        '--metrics-bind-address=',
+      );
+      const started = (): string => readFileSync(pids, 'utf8');
+      for (let i = 0; i < 500 && started() === ''; i++)
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      assert.match(started(), /^\d+ \d+\n$/);
+      for (const signal of signals) child.kill(signal);
+      const status = await child.end(5000);
+      assert.notEqual(status, 128, child.output);
+      const alive = started()
+        .trim()
+        .split(' ')
+        .filter((pid) => existsSync(`/proc/${pid}/status`))
+        .filter((pid) => !readFileSync(`/proc/${pid}/status`, 'utf8').includes('zombie'));
+      for (const pid of alive) process.kill(Number(pid), 'SIGKILL');
+      assert.deepEqual(alive, []);
+    });
+  }
 
   test('several wrong settings are all told at once', async () => {
     const child = start(program, '--bind-address=x', '--cluster-cidr=y', '--logging-format=z');

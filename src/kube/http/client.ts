@@ -200,6 +200,7 @@ export class ApiClient {
 
   close(): void {
     this.#closed = true;
+    this.credentials.close?.();
     this.#agent?.destroy();
     const session = this.#session;
     this.#session = undefined;
