@@ -19,8 +19,6 @@ const skip = enterNetworkNamespace();
 const size = { services: 10_000, endpoints: 10, nodes: 100 };
 /** 20 ms on a machine of its own; twice that where two processors are shared with other tests. */
 const longestMs = patiently(40);
-/** Where everything is read: a map of 10,000 addresses is still listed in one turn. */
-const longestReadMs = patiently(120);
 const prober = join(dirname(fileURLToPath(import.meta.url)), 'event-loop-prober.js');
 
 type Slice = Record<string, unknown> & { readonly endpoints: readonly unknown[] };
@@ -91,7 +89,6 @@ describe(
       t: TestContext,
       work: () => void | Promise<void>,
       quietAfterMs: number,
-      mostMs = longestMs,
     ): Promise<void> => {
       const from = Date.now();
       await work();
@@ -99,7 +96,7 @@ describe(
       const longest = longestSince(from);
       t.diagnostic(`longest turn ${longest.toFixed(1)} ms of processor, idle ${idle.toFixed(1)} ms`);
       assert.ok(longest > idle, 'something was done');
-      assert.ok(longest <= mostMs, `${longest.toFixed(1)} ms, at most ${mostMs} ms`);
+      assert.ok(longest <= longestMs, `${longest.toFixed(1)} ms, at most ${longestMs} ms`);
     };
 
     const change = (batch: (batch: Batch) => void): void => {
@@ -130,7 +127,6 @@ describe(
           proxy.kill('SIGHUP');
         },
         5000,
-        longestReadMs,
       );
     });
 
@@ -143,7 +139,6 @@ describe(
           });
         },
         5000,
-        longestReadMs,
       );
     });
 

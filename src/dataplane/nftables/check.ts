@@ -111,26 +111,26 @@ export class Expected {
   }
 }
 
-/** All elements of a set as they are now. */
-export function dump(
+/**
+ * The elements of a set. Each datagram is a turn of the event loop, in which others may change rules: what comes or goes meanwhile may be
+ * missing. So what is found too many is asked for again before it is deleted.
+ * @param connection nobody else's meanwhile
+ */
+export async function dump(
   connection: NftablesConnection,
   family: 'ip' | 'ip6',
   tableName: string,
   set: string,
-): ElementTable {
-  let table = new ElementTable();
-  connection.listElements(
+): Promise<ElementTable> {
+  const table = new ElementTable();
+  await connection.listElementsAsync(
     family,
     tableName,
     set,
     (key, value, { comment }) => {
       table.set(key, Buffer.isBuffer(value) ? value : noValue, comment);
     },
-    {
-      onRestart: () => {
-        table = new ElementTable();
-      },
-    },
+    { inconsistent: true },
   );
   return table;
 }

@@ -284,6 +284,7 @@ export class NftablesFamily implements Dataplane {
     const layout = readLayout(this.connection, this.options, this.table);
     if (typeof layout === 'string' || !this.isLayout(layout.table)) return false;
     const dumped = await this.dumpUncounted(layout.sets);
+    if (dumped === undefined) return true;
     const expected = new Expected(this.connection, this.nft, this.table, dumped);
     /** @returns whether the check is still about what the kernel should hold */
     const turn = async (): Promise<boolean> => {
@@ -340,16 +341,29 @@ export class NftablesFamily implements Dataplane {
     return tx.batch.isEmpty && found.classes().length === 0;
   }
 
-  /** Sets of which the kernel does not tell how many elements they have (before 6.18), as far as they can be dumped. */
-  private async dumpUncounted(found: readonly FoundSet[]): Promise<ReadonlyMap<string, ElementTable>> {
+  /**
+   * Sets of which the kernel does not tell how many elements they have (before 6.18), as far as they can be dumped.
+   * @returns undefined when everything is being compared by now
+   */
+  private async dumpUncounted(
+    found: readonly FoundSet[],
+  ): Promise<ReadonlyMap<string, ElementTable> | undefined> {
     const dumped = new Map<string, ElementTable>();
+    const uncounted = found.filter(({ name, count }) => count === undefined && isByService(name));
+    if (uncounted.length === 0) return dumped;
     let slots = 0;
     for (const { port } of this.written.states.values()) slots += extentOf(port);
-    for (const { name, count } of found) {
-      if (count !== undefined || !isByService(name)) continue;
-      if (slotMaps.includes(name) && slots > this.dumpLimit) continue;
-      dumped.set(name, dump(this.connection, this.nft, this.table, name));
-      await sleep(checkPauseMs);
+    // Changes are programmed meanwhile, over the other one.
+    const connection = this.sweepOptions.open();
+    try {
+      for (const { name } of uncounted) {
+        if (slotMaps.includes(name) && slots > this.dumpLimit) continue;
+        dumped.set(name, await dump(connection, this.nft, this.table, name));
+        await sleep(checkPauseMs);
+        if (!this.adopted) return undefined;
+      }
+    } finally {
+      connection.close();
     }
     return dumped;
   }
@@ -410,6 +424,7 @@ export class NftablesFamily implements Dataplane {
     let current: Transaction | undefined;
     for (const part of kernel.parts(ports)) {
       await kernel.readSlots(part);
+      if (kernel.isPartial) await nextTurn();
       await this.committer.inTransactions(part, tally, (each, port) => {
         if (each !== current) {
           current = each;

@@ -1,6 +1,12 @@
 /** Reads our table of one family from the kernel. */
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { isVerdict, sameSetDefinition, type NftablesConnection } from '../../netlink/nftables/index.js';
+import { NetlinkError } from '../../netlink/index.js';
+import {
+  isVerdict,
+  sameSetDefinition,
+  type NftablesConnection,
+  type OnElement,
+} from '../../netlink/nftables/index.js';
 import type { DataplaneOptions } from '../dataplane.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
 import { readHostUint32 } from '../nft/keys.js';
@@ -47,9 +53,12 @@ export function readLayout(
   const layout = readChainsAndSets(connection, options, tableName);
   if (typeof layout === 'string') return layout;
   for (const { name } of layout.sets) {
-    if (layoutSets.includes(name))
-      readElementsOnce(connection, nftFamily(options.family), tableName, layout.table, name);
-    else layout.table.addSet(name);
+    if (layoutSets.includes(name)) {
+      const { onElement, onRestart } = elementsInto(layout.table, name);
+      connection.listElements(nftFamily(options.family), tableName, name, onElement, { onRestart });
+    } else {
+      layout.table.addSet(name);
+    }
   }
   return layout;
 }
@@ -92,7 +101,7 @@ function readChainsAndSets(
 }
 
 /**
- * Reads what the kernel holds; between two sets the event loop has its turn.
+ * Reads what the kernel holds. Each datagram of a set is a turn of the event loop; nobody else is to use the connection meanwhile.
  * @returns 'absent', or 'foreign' when a table of our name is there that is laid out otherwise (upstream's, or one
  * that was changed beyond repair).
  */
@@ -147,31 +156,37 @@ async function readElements(
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const before = connection.getSet(family, tableName, set)?.count;
-    const delivered = readElementsOnce(connection, family, tableName, table, set);
+    const elements = elementsInto(table, set);
+    try {
+      await connection.listElementsAsync(family, tableName, set, elements.onElement, elements);
+    } catch (error) {
+      if (!(error instanceof NetlinkError && error.code === 'EINTR')) throw error;
+      // Somebody changes rules all the time: in one turn there is less time for it.
+      elements.onRestart();
+      connection.listElements(family, tableName, set, elements.onElement, elements);
+    }
     const distinct = table.elementCount(set);
     if (set === sets.serviceCIDRs || distinct === undefined) return;
-    if (distinct === delivered && (before === undefined || before <= distinct)) return;
+    if (distinct === elements.delivered && (before === undefined || before <= distinct)) return;
     if (attempt === dumpAttempts) return;
     await sleep(dumpPauseMs);
   }
 }
 
-/** @returns how many elements came */
-function readElementsOnce(
-  connection: NftablesConnection,
-  family: 'ip' | 'ip6',
-  tableName: string,
-  table: KernelTable,
-  set: string,
-): number {
+interface ReceivedElements {
+  /** How many elements came. */
+  delivered: number;
+  readonly onElement: OnElement;
+  readonly onRestart: () => void;
+}
+
+/** Begins a set of the table, and receives its elements. */
+function elementsInto(table: KernelTable, set: string): ReceivedElements {
   table.addSet(set);
-  let delivered = 0;
-  connection.listElements(
-    family,
-    tableName,
-    set,
-    (key, value, info) => {
-      delivered++;
+  const elements: ReceivedElements = {
+    delivered: 0,
+    onElement: (key, value, info) => {
+      elements.delivered++;
       if (value !== undefined && isVerdict(value)) {
         const chain = 'chain' in value && value.verdict === 'goto' ? value.chain : '';
         table.addClass(set, readHostUint32(key.toString('latin1')), chain);
@@ -179,12 +194,10 @@ function readElementsOnce(
       }
       table.addElement(set, key, value, info.intervalEnd, info.comment);
     },
-    {
-      onRestart: () => {
-        delivered = 0;
-        table.addSet(set);
-      },
+    onRestart: () => {
+      elements.delivered = 0;
+      table.addSet(set);
     },
-  );
-  return delivered;
+  };
+  return elements;
 }
