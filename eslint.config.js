@@ -6,6 +6,7 @@ import tseslint from 'typescript-eslint';
 const mayImport = {
   netlink: [],
   callbacks: [],
+  yaml: [],
   log: [],
   kube: ['log'],
   manifests: ['kube', 'log'],
@@ -22,7 +23,7 @@ const mayImport = {
   inspect: ['kube', 'leftovers', 'model', 'netlink'],
 };
 /** Anybody may import these. */
-const everybodys = ['callbacks'];
+const everybodys = ['callbacks', 'yaml'];
 const rooms = [...Object.keys(mayImport), 'process'].filter((room) => !everybodys.includes(room));
 
 const boundaries = Object.entries(mayImport).map(([room, allowed]) => ({

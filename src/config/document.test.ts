@@ -1,6 +1,8 @@
 /** Reading configuration files: what is odd in them, and what keeps them from being read. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { readDocument } from './document.js';
+import { ConfigError } from './errors.js';
 import { FILE, fromFlags, fromText, fromYaml, problemsOf } from './testing/load.js';
 
 describe('unknown and duplicate fields', () => {
@@ -154,5 +156,16 @@ describe('files that are no configuration', () => {
         else assert.match(problems[index] ?? '', problem);
       });
     });
+  }
+});
+
+test('what is nested too deep is a mistake at its place, whatever the parser would make of it', () => {
+  for (const text of ['['.repeat(8000), '? '.repeat(8000), '{"a":'.repeat(8000)]) {
+    assert.throws(
+      () => readDocument('c.yaml', text),
+      (error) =>
+        error instanceof ConfigError &&
+        /^c\.yaml:1:\d+: nested more than 100 levels deep$/.test(error.problems.join()),
+    );
   }
 });

@@ -9,11 +9,11 @@ import {
   isScalar,
   isSeq,
   LineCounter,
-  parseAllDocuments,
   type Document,
   type Node,
   type YAMLMap,
 } from 'yaml';
+import { DepthError, parseDocuments } from '../yaml/documents.js';
 import { ConfigError } from './errors.js';
 import { API_VERSION, fieldOf, fieldPaths, KIND, type FieldPath } from './fields.js';
 import { closest } from './suggestion.js';
@@ -44,9 +44,15 @@ const isSection = (path: string): boolean => fieldPaths.some((field) => field.st
 export function readDocument(path: string, content: string): ConfigDocument {
   const lines = new LineCounter();
   // Later documents of the same file are not read; upstream passes over them, too.
-  const [document] = parseAllDocuments(content, { lineCounter: lines, uniqueKeys: false });
-  if (document === undefined || !('contents' in document))
-    throw new ConfigError([`${path}: the file is empty`]);
+  let document: Document.Parsed | undefined;
+  try {
+    [document] = parseDocuments(content, lines, { uniqueKeys: false });
+  } catch (error) {
+    if (!(error instanceof DepthError)) throw error;
+    const { line, col } = lines.linePos(error.offset);
+    throw new ConfigError([`${path}:${line}:${col}: ${error.message}`], { cause: error });
+  }
+  if (document === undefined) throw new ConfigError([`${path}: the file is empty`]);
   const syntax = document.errors[0];
   if (syntax !== undefined) {
     const { line, col } = lines.linePos(syntax.pos[0]);

@@ -1,5 +1,5 @@
 /** Where settings come from: flags, or a document and the few flags that count beside it (config.md section 2). */
-import { readFileSync } from 'node:fs';
+import { readTextWithin } from '../yaml/bounded-file.js';
 import type { CommandLine } from './command-line.js';
 import { readDocument } from './document.js';
 import { ConfigError } from './errors.js';
@@ -45,7 +45,8 @@ export function settingsFromFlags({ given }: CommandLine): Settings {
 }
 
 export type ReadFile = (path: string) => string;
-export const readTextFile: ReadFile = (path) => readFileSync(path, 'utf8');
+const maxFileBytes = 16 * 1024 * 1024;
+export const readTextFile: ReadFile = (path) => readTextWithin(path, maxFileBytes);
 
 /** @throws ConfigError when the file can't be read, or is no KubeProxyConfiguration */
 export function settingsFromFile(path: string, { given }: CommandLine, read: ReadFile): Settings {

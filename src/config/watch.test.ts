@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { patiently } from '../../test/patience.js';
+import { withoutRights } from '../../test/rights.js';
 import { parseCommandLine } from './command-line.js';
 import { loadConfig, type Config } from './config.js';
 import type { ConfigError } from './errors.js';
@@ -205,6 +206,25 @@ test('a content that can not be used is told once, and the next good one is take
   await expect(/magic/);
   writeFileSync(path, yaml(2));
   await expect(/magic/, 2);
+});
+
+test('a path that may not be followed (EACCES) or leads in a circle (ELOOP) is told once, and its end is seen', async (context) => {
+  const above = newFolder();
+  const folder = join(above, 'etc');
+  mkdirSync(folder);
+  const path = join(folder, 'proxy.yaml');
+  writeFileSync(path, yaml(1));
+  const { expect } = watchFile(context, path, 20);
+  renameSync(folder, `${folder}2`);
+  symlinkSync('etc', folder);
+  await expect(/cannot read .*proxy\.yaml: ELOOP/);
+  unlinkSync(folder);
+  renameSync(`${folder}2`, folder);
+  writeFileSync(path, yaml(2));
+  await expect(/ELOOP/, 2);
+  await withoutRights(above, () => expect(/ELOOP/, 2, /cannot read .*proxy\.yaml: EACCES/));
+  writeFileSync(path, yaml(3));
+  await expect(/ELOOP/, 2, /EACCES/, 3);
 });
 
 test('after close nothing is told', async (context) => {

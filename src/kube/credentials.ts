@@ -73,7 +73,7 @@ export async function loadCredentials(options: ConnectionOptions, log: Logger): 
     new AnonymousCredentials(serverURL(master, '--master', false), environment);
   if (kubeconfig === '' && master === '') return inCluster(options, log);
   if (kubeconfig === '') return anonymous();
-  const config = await readKubeconfig(kubeconfig);
+  const config = readKubeconfig(kubeconfig);
   if (config === undefined) {
     if (master !== '') return anonymous();
     if (environment['KUBERNETES_SERVICE_HOST'] !== undefined) {

@@ -3,7 +3,6 @@
  * modules are loaded: its KubeConfig class alone costs 380 ms and 76 MiB (it pulls in the generated API of all kinds),
  * the modules used here 4 ms and 3 MiB.
  */
-import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import {
@@ -13,8 +12,12 @@ import {
   type Cluster,
   type User,
 } from '@kubernetes/client-node/dist/config_types.js';
+import { readTextWithin } from '../yaml/bounded-file.js';
 import { KubeError } from './errors.js';
 import { isObject, type JsonObject } from './json/fields.js';
+
+/** Certificates may stand in it. */
+const maxFileBytes = 16 * 1024 * 1024;
 
 /** The cluster and user that the current context names. File names in it are absolute. */
 export interface Kubeconfig {
@@ -48,10 +51,10 @@ export function systemReason(error: unknown): string {
  *   for a service account)
  * @throws KubeError KUBE_CONFIG_*, KUBE_CONTEXT_MISSING, KUBE_CLUSTER_MISSING, KUBE_USER_MISSING
  */
-export async function readKubeconfig(file: string): Promise<Kubeconfig | undefined> {
+export function readKubeconfig(file: string): Kubeconfig | undefined {
   let text: string;
   try {
-    text = await readFile(file, 'utf8');
+    text = readTextWithin(file, maxFileBytes);
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new KubeError(

@@ -1,8 +1,10 @@
 /** From files to parsed objects that still know where they stand in their file. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { isMap, isScalar, isSeq, LineCounter, parseAllDocuments, type Document } from 'yaml';
+import { isMap, isScalar, isSeq, LineCounter, type Document } from 'yaml';
 import { isObject, type JsonObject } from '../kube/json/fields.js';
+import { readTextWithin } from '../yaml/bounded-file.js';
+import { DepthError, parseDocuments, tooDeepInJson } from '../yaml/documents.js';
 import { ManifestError, type ManifestPlace } from './errors.js';
 
 /** One Kubernetes object of a file; items of a List are objects of their own. */
@@ -15,9 +17,12 @@ export interface ManifestObject {
 }
 
 const extensions = new Set(['.yaml', '.yml', '.json']);
+/** A hundred thousand objects. */
+const maxFileBytes = 64 * 1024 * 1024;
 
 /**
- * Files of a folder in the order of their names (hidden ones and subfolders are left out), or the one file.
+ * Files of a folder in the order of their names (hidden ones and subfolders are left out), or the one file. Those that can't be
+ * read are among them, dangling symbolic links too: reading them says what is wrong.
  * @throws ManifestError MANIFEST_PATH
  */
 export function manifestFiles(root: string): readonly string[] {
@@ -27,36 +32,47 @@ export function manifestFiles(root: string): readonly string[] {
       .filter((name) => !name.startsWith('.') && extensions.has(path.extname(name).toLowerCase()))
       .sort()
       .map((name) => path.join(root, name))
-      .filter((file) => statSync(file).isFile());
+      .filter(mayBeManifest);
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new ManifestError(
-      'MANIFEST_PATH',
-      { file: root, line: 0, column: 0 },
-      '',
-      missing
-        ? 'does not exist: give --manifests a file or folder with YAML or JSON'
-        : `can't be read (${error instanceof Error ? error.message : String(error)})`,
-      { cause: error },
+    throw unreadable(
+      root,
+      error,
+      missing ? 'does not exist: give --manifests a file or folder with YAML or JSON' : undefined,
     );
   }
+}
+
+function mayBeManifest(file: string): boolean {
+  try {
+    return statSync(file).isFile();
+  } catch {
+    // It is no file, or it went away this moment.
+    return lstatSync(file, { throwIfNoEntry: false }) !== undefined;
+  }
+}
+
+function unreadable(file: string, error: unknown, message?: string): ManifestError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new ManifestError(
+    'MANIFEST_PATH',
+    { file, line: 0, column: 0 },
+    '',
+    message ?? `can't be read (${reason})`,
+    { cause: error },
+  );
 }
 
 /** @throws ManifestError MANIFEST_PATH, MANIFEST_SYNTAX, MANIFEST_INVALID */
 export function readManifest(file: string): readonly ManifestObject[] {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readTextWithin(file, maxFileBytes);
   } catch (error) {
-    throw new ManifestError(
-      'MANIFEST_PATH',
-      { file, line: 0, column: 0 },
-      '',
-      `can't be read (${error instanceof Error ? error.message : String(error)})`,
-      { cause: error },
-    );
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw unreadable(file, error, missing ? 'is a symbolic link to nothing' : undefined);
   }
-  const json = /^\s*\{/.test(text) ? parseJson(text) : undefined;
+  const json = /^\s*\{/.test(text) ? parseJson(file, text) : undefined;
   const values = json === undefined ? parseYaml(file, text).values : [json];
   // The syntax tree is large and only tells where something stands: made again for the few times that this matters.
   let tree: ParsedYaml | undefined;
@@ -70,43 +86,67 @@ export function readManifest(file: string): readonly ManifestObject[] {
   );
 }
 
-interface ReadFile {
-  readonly signature: string;
+/** A file as it is now. */
+export interface ManifestFile {
+  readonly file: string;
+  /** Empty when it can't be used. */
   readonly objects: readonly ManifestObject[];
+  /** Why it can't be used. */
+  readonly error: ManifestError | undefined;
 }
 
 /** Files that did not change since they were last read are not read again. */
 export class ManifestFiles {
-  #files: ReadonlyMap<string, ReadFile> = new Map();
+  #files: ReadonlyMap<string, ManifestFile & { readonly signature: string }> = new Map();
 
-  /**
-   * All objects of a file or folder.
-   * @throws ManifestError MANIFEST_PATH, MANIFEST_SYNTAX, MANIFEST_INVALID
-   */
-  read(root: string): { readonly files: number; readonly objects: readonly ManifestObject[] } {
-    const read = new Map<string, ReadFile>();
+  /** @throws ManifestError MANIFEST_PATH for the root; what is wrong with single files stands beside them */
+  read(root: string): readonly ManifestFile[] {
+    const read = new Map<string, ManifestFile & { readonly signature: string }>();
     for (const file of manifestFiles(root)) {
       const signature = fileSignature(file);
       const known = this.#files.get(file);
-      read.set(file, known?.signature === signature ? known : { signature, objects: readManifest(file) });
+      read.set(file, known?.signature === signature ? known : { ...readFile(file), signature });
     }
     this.#files = read;
-    return { files: read.size, objects: [...read.values()].flatMap(({ objects }) => objects) };
+    return [...read.values()];
   }
 }
 
-/** Differs when the content may differ; symbolic links are followed. '' for a file that is not there. */
-export function fileSignature(file: string): string {
-  const status = statSync(file, { bigint: true, throwIfNoEntry: false });
-  return status === undefined ? '' : `${status.ino} ${status.size} ${status.mtimeNs} ${status.ctimeNs}`;
+function readFile(file: string): ManifestFile {
+  try {
+    return { file, objects: readManifest(file), error: undefined };
+  } catch (error) {
+    if (!(error instanceof ManifestError)) throw error;
+    return { file, objects: [], error };
+  }
 }
 
-function parseJson(text: string): unknown {
+/** Differs when the content may differ; symbolic links are followed. */
+export function fileSignature(file: string): string {
   try {
-    return JSON.parse(text);
+    const { ino, size, mtimeNs, ctimeNs } = statSync(file, { bigint: true });
+    return `${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? String(error);
+  }
+}
+
+function parseJson(file: string, text: string): unknown {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
   } catch {
     return undefined;
   }
+  const tooDeep = tooDeepInJson(text);
+  if (tooDeep === undefined) return value;
+  const before = text.slice(0, tooDeep).split('\n');
+  const column = (before.at(-1)?.length ?? 0) + 1;
+  throw tooDeepAt({ file, line: before.length, column }, new DepthError(tooDeep));
+}
+
+function tooDeepAt(place: ManifestPlace, error: DepthError): ManifestError {
+  return new ManifestError('MANIFEST_SYNTAX', place, '', error.message, { cause: error });
 }
 
 interface ParsedYaml {
@@ -116,16 +156,21 @@ interface ParsedYaml {
 
 function parseYaml(file: string, text: string): ParsedYaml {
   const lines = new LineCounter();
-  const documents = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true });
-  const list: readonly Document.Parsed[] = Array.isArray(documents) ? documents : [];
   const at = (offset: number): ManifestPlace => {
     const { line, col } = lines.linePos(offset);
     return { file, line, column: col };
   };
+  let list: readonly Document.Parsed[];
+  try {
+    list = parseDocuments(text, lines, { uniqueKeys: true });
+  } catch (error) {
+    if (!(error instanceof DepthError)) throw error;
+    throw tooDeepAt(at(error.offset), error);
+  }
   for (const document of list) {
     const error = document.errors[0];
     if (error !== undefined) {
-      const reason = error.message.split('\n')[0]?.replace(/ at line \d+, column \d+:?$/, '') ?? '';
+      const reason = error.message.split('\n')[0] ?? '';
       throw new ManifestError('MANIFEST_SYNTAX', at(error.pos[0]), '', `not valid YAML or JSON: ${reason}`, {
         cause: error,
       });

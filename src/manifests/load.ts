@@ -1,4 +1,4 @@
-/** A whole set of manifests at once: it is either usable or not. */
+/** A whole set of manifests at once. A file that can't be used is named, and does not keep the others from being served. */
 import { BrokenObjectError } from '../kube/errors.js';
 import type { EndpointSlice, Node, Service, ServiceCIDR } from '../kube/objects.js';
 import { StringTable } from '../kube/strings.js';
@@ -26,46 +26,107 @@ export interface ManifestSet {
   readonly nodes: ReadonlyMap<string, Node>;
   readonly serviceCIDRs: ReadonlyMap<string, ServiceCIDR>;
   readonly files: number;
+  /** One for each file that can't be used. */
+  readonly errors: readonly ManifestError[];
   /** Kinds that were left out, e.g. 'ConfigMap (v1)'. */
   readonly ignored: readonly string[];
   /** Things that are allowed but probably not meant; with their place. */
   readonly warnings: readonly string[];
 }
 
-/**
- * Read the file or folder.
- * @param nodeName the Node objects of other nodes are left out
- * @param source keep it from one load to the next, so that only changed files are read
- * @throws ManifestError for the first thing that is wrong
- */
-export function loadManifests(root: string, nodeName: string, source = new ManifestFiles()): ManifestSet {
-  const { files, objects } = source.read(root);
-  const collector = new Collector(nodeName);
-  for (const object of objects) collector.add(object);
-  if (files === 0) collector.warnings.push(`${root} holds no .yaml, .yml or .json file`);
-  return collector.finish(files);
+/** Reads the file or folder, as often as it changes: only changed files are read again. */
+export class ManifestLoader {
+  readonly #files = new ManifestFiles();
+  /** What each file held when it could last be used. */
+  #lastGood: ReadonlyMap<string, readonly ManifestObject[]> = new Map();
+
+  /** @param nodeName the Node objects of other nodes are left out */
+  constructor(
+    private readonly root: string,
+    private readonly nodeName: string,
+  ) {}
+
+  /**
+   * Of a file that can't be used the last state that could is taken.
+   * @throws ManifestError when the file or folder itself can't be read
+   */
+  load(): ManifestSet {
+    const files = this.#files.read(this.root);
+    const collector = new Collector(this.nodeName);
+    const good = new Map<string, readonly ManifestObject[]>();
+    for (const { file, objects, error } of files) {
+      const failure = error ?? collector.addFile(objects);
+      if (failure === undefined) {
+        good.set(file, objects);
+        continue;
+      }
+      collector.failed(failure);
+      const before = this.#lastGood.get(file);
+      if (before !== undefined && collector.addFile(before) === undefined) good.set(file, before);
+    }
+    this.#lastGood = good;
+    if (files.length === 0) collector.warnings.push(`${this.root} holds no .yaml, .yml or .json file`);
+    return collector.finish(files.length);
+  }
+}
+
+/** What files hold. */
+class Held {
+  readonly services = new Map<string, { service: Service; target: ServiceTarget; object: ManifestObject }>();
+  readonly slices = new Map<string, EndpointSlice>();
+  readonly nodes = new Map<string, Node>();
+  readonly serviceCIDRs = new Map<string, ServiceCIDR>();
+  readonly pods: Pod[] = [];
+  readonly deployments: Deployment[] = [];
+  /** Kind and key of each object. */
+  readonly places = new Map<string, ManifestObject>();
+  readonly ignored = new Set<string>();
+  readonly warnings: string[] = [];
+
+  add(more: Held): void {
+    for (const name of ['services', 'slices', 'nodes', 'serviceCIDRs', 'places'] as const) {
+      const into = this[name] as Map<string, unknown>;
+      for (const [key, value] of more[name]) into.set(key, value);
+    }
+    for (const kind of more.ignored) this.ignored.add(kind);
+    this.pods.push(...more.pods);
+    this.deployments.push(...more.deployments);
+    this.warnings.push(...more.warnings);
+  }
 }
 
 class Collector {
-  readonly #nodeName: string;
   readonly #strings = new StringTable();
-  readonly #services = new Map<string, { service: Service; target: ServiceTarget; object: ManifestObject }>();
-  readonly #slices = new Map<string, EndpointSlice>();
-  readonly #nodes = new Map<string, Node>();
-  readonly #serviceCIDRs = new Map<string, ServiceCIDR>();
-  readonly #pods: Pod[] = [];
-  readonly #deployments: Deployment[] = [];
-  readonly #places = new Map<string, ManifestObject>();
-  readonly #ignored = new Set<string>();
-  readonly warnings: string[] = [];
+  readonly #held = new Held();
+  readonly #errors: ManifestError[] = [];
 
-  constructor(nodeName: string) {
-    this.#nodeName = nodeName;
+  constructor(private readonly nodeName: string) {}
+
+  get warnings(): string[] {
+    return this.#held.warnings;
   }
 
-  add(object: ManifestObject): void {
+  /** All of the file, or nothing. @returns why nothing was added */
+  addFile(objects: readonly ManifestObject[]): ManifestError | undefined {
+    const held = new Held();
     try {
-      this.#read(object);
+      for (const object of objects) this.#add(object, held);
+    } catch (error) {
+      if (!(error instanceof ManifestError)) throw error;
+      return error;
+    }
+    this.#held.add(held);
+    return undefined;
+  }
+
+  /** A file can't be used. */
+  failed(error: ManifestError): void {
+    this.#errors.push(error);
+  }
+
+  #add(object: ManifestObject, held: Held): void {
+    try {
+      this.#read(object, held);
     } catch (error) {
       if (!(error instanceof BrokenObjectError)) throw error;
       const { metadata } = object.value;
@@ -80,19 +141,19 @@ class Collector {
     }
   }
 
-  #read(object: ManifestObject): void {
+  #read(object: ManifestObject, held: Held): void {
     switch (`${object.apiVersion}/${object.kind}`) {
       case 'v1/Service': {
         const value = withNamespace(object.value);
         const service = readService(value, this.#strings);
         const target = readServiceTarget(value, service);
-        this.#services.set(this.#unique(object, service.namespace, service.name), {
+        held.services.set(this.#unique(object, held, service.namespace, service.name), {
           service,
           target,
           object,
         });
         if (service.type === 'NodePort' && service.ports.every((port) => port.nodePort === 0)) {
-          this.warnings.push(
+          held.warnings.push(
             `${placeText(object.place('spec.ports'))}: Service ${service.name} has type NodePort but no nodePort: ` +
               'manifests have no allocator, write the port',
           );
@@ -101,9 +162,9 @@ class Collector {
       }
       case 'discovery.k8s.io/v1/EndpointSlice': {
         const slice = readEndpointSlice(withNamespace(object.value), this.#strings);
-        this.#slices.set(this.#unique(object, slice.namespace, slice.name), slice);
+        held.slices.set(this.#unique(object, held, slice.namespace, slice.name), slice);
         if (slice.serviceName === '') {
-          this.warnings.push(
+          held.warnings.push(
             `${placeText(object.place('metadata'))}: EndpointSlice ${slice.name} belongs to no Service: ` +
               'it has no label kubernetes.io/service-name',
           );
@@ -112,36 +173,36 @@ class Collector {
       }
       case 'v1/Node': {
         const node = readNode(withNamespace(object.value), this.#strings);
-        this.#nodes.set(this.#unique(object, '', node.name), node);
+        held.nodes.set(this.#unique(object, held, '', node.name), node);
         return;
       }
       case 'networking.k8s.io/v1/ServiceCIDR': {
         const cidr = readServiceCIDR(withNamespace(object.value), this.#strings);
-        this.#serviceCIDRs.set(this.#unique(object, '', cidr.name), cidr);
+        held.serviceCIDRs.set(this.#unique(object, held, '', cidr.name), cidr);
         return;
       }
       case 'v1/Pod': {
         const pod = readPod(withNamespace(object.value));
-        this.#unique(object, pod.namespace, pod.name);
-        this.#pods.push(pod);
+        this.#unique(object, held, pod.namespace, pod.name);
+        held.pods.push(pod);
         return;
       }
       case 'apps/v1/Deployment': {
         const deployment = readDeployment(withNamespace(object.value));
-        this.#unique(object, deployment.namespace, deployment.name);
-        this.#deployments.push(deployment);
+        this.#unique(object, held, deployment.namespace, deployment.name);
+        held.deployments.push(deployment);
         return;
       }
       default:
-        this.#ignored.add(`${object.kind} (${object.apiVersion})`);
+        held.ignored.add(`${object.kind} (${object.apiVersion})`);
     }
   }
 
   /** The key of the object; an error when another one of its kind has it. */
-  #unique(object: ManifestObject, namespace: string, name: string): string {
+  #unique(object: ManifestObject, held: Held, namespace: string, name: string): string {
     const key = namespace === '' ? name : `${namespace}/${name}`;
     const identity = `${object.kind} ${key}`;
-    const other = this.#places.get(identity);
+    const other = held.places.get(identity) ?? this.#held.places.get(identity);
     if (other !== undefined) {
       throw new ManifestError(
         'MANIFEST_INVALID',
@@ -150,42 +211,44 @@ class Collector {
         `${identity} is defined twice, before this at ${placeText(other.place('metadata.name'))}`,
       );
     }
-    this.#places.set(identity, object);
+    held.places.set(identity, object);
     return key;
   }
 
   finish(files: number): ManifestSet {
+    const held = this.#held;
     const served = new Set<string>();
-    for (const slice of this.#slices.values()) served.add(`${slice.namespace}/${slice.serviceName}`);
+    for (const slice of held.slices.values()) served.add(`${slice.namespace}/${slice.serviceName}`);
 
     const services = new Map<string, Service>();
     const endpointSlices = new Map<string, EndpointSlice>();
-    for (const [key, slice] of this.#slices) {
+    for (const [key, slice] of held.slices) {
       if (!slice.headless) endpointSlices.set(key, slice);
     }
-    for (const [key, { service, target, object }] of this.#services) {
+    for (const [key, { service, target, object }] of held.services) {
       if (service.clusterIP === 'None' || service.serviceProxyName !== undefined) continue;
       services.set(key, service);
       if (served.has(key) || target.selector.size === 0) continue;
-      const slices = slicesFromPods(service, target, this.#pods);
+      const slices = slicesFromPods(service, target, held.pods);
       for (const slice of slices) endpointSlices.set(`${slice.namespace}/${slice.name}`, slice);
       if (slices.length === 0) this.#explainEmpty(service, target, object);
     }
-    const own = this.#nodes.get(this.#nodeName);
+    const own = held.nodes.get(this.nodeName);
     return {
       services,
       endpointSlices,
       nodes: own === undefined ? new Map() : new Map([[own.name, own]]),
-      serviceCIDRs: this.#serviceCIDRs,
+      serviceCIDRs: held.serviceCIDRs,
       files,
-      ignored: [...this.#ignored].sort(),
-      warnings: this.warnings,
+      errors: this.#errors,
+      ignored: [...held.ignored].sort(),
+      warnings: held.warnings,
     };
   }
 
   /** A Deployment says which Pods there are to be, but only Pods have addresses. */
   #explainEmpty(service: Service, target: ServiceTarget, object: ManifestObject): void {
-    const deployment = this.#deployments.find(
+    const deployment = this.#held.deployments.find(
       (candidate) =>
         candidate.namespace === service.namespace && selects(target.selector, candidate.podLabels),
     );

@@ -1,12 +1,22 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { withoutRights } from '../../test/rights.js';
 import type { ClusterSink, EndpointSlice, Node, Service, ServiceCIDR } from '../kube/objects.js';
 import type { Logger } from '../log/logger.js';
 import { ManifestError } from './errors.js';
-import { loadManifests } from './load.js';
+import { ManifestLoader, type ManifestSet } from './load.js';
 import { ManifestSource } from './source.js';
 
 function folder(t: TestContext): string {
@@ -17,10 +27,12 @@ function folder(t: TestContext): string {
   return made;
 }
 
-function load(t: TestContext, text: string, name = 'a.yaml'): ReturnType<typeof loadManifests> {
+function load(t: TestContext, text: string, name = 'a.yaml'): ManifestSet {
   const root = folder(t);
   writeFileSync(path.join(root, name), text);
-  return loadManifests(root, 'node-1');
+  const set = new ManifestLoader(root, 'node-1').load();
+  if (set.errors[0] !== undefined) throw set.errors[0];
+  return set;
 }
 
 const service = (name: string, ip: string, more = ''): string => `apiVersion: v1
@@ -323,6 +335,47 @@ for (const [name, text, code, message] of mistakes) {
   });
 }
 
+const deepest = '['.repeat(8000) + ']'.repeat(8000);
+const list = (depth: number): string =>
+  '{"apiVersion":"v1","kind":"List","items":['.repeat(depth) + ']}'.repeat(depth);
+const tooDeep: readonly (readonly [string, string, string, RegExp])[] = [
+  ['brackets', 'a.yaml', `kind: ${deepest}`, /a\.yaml:1:10\d: nested more than 100 levels deep/],
+  ['brackets that do not end', 'a.yaml', '['.repeat(100_000), /a\.yaml:1:10\d: nested more than 100 levels/],
+  ['lists in one line', 'a.yaml', '- '.repeat(8000), /nested more than 100 levels deep/],
+  // The parser's time doubles with each few levels.
+  ['keys of keys', 'a.yaml', '? '.repeat(8000), /nested more than 100 levels deep/],
+  ['JSON', 'a.json', `{\n "kind": ${deepest}}`, /a\.json:2:10\d: nested more than 100 levels deep/],
+  ['Lists of Lists', 'a.json', list(4000), /nested more than 100 levels deep/],
+];
+for (const [name, file, text, message] of tooDeep) {
+  test(`nested too deep: ${name}`, (t) => {
+    const started = performance.now();
+    assert.throws(
+      () => load(t, text, file),
+      (error) => error instanceof ManifestError && message.test(error.message),
+    );
+    assert.ok(performance.now() - started < 3000, 'it took too long');
+  });
+}
+
+test('what looks nested in strings of JSON is not', (t) => {
+  const text = JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    data: { a: '\\"' + '[{'.repeat(5000) },
+  });
+  assert.deepEqual(load(t, text, 'a.json').ignored, ['ConfigMap (v1)']);
+});
+
+test('a file that is too large is not read', (t) => {
+  const root = folder(t);
+  const file = path.join(root, 'a.yaml');
+  writeFileSync(file, '# ');
+  truncateSync(file, 65 * 1024 * 1024);
+  const { errors } = new ManifestLoader(root, 'n').load();
+  assert.match(errors.join(), /a\.yaml: can't be read \(it is larger than 64 MiB\)/);
+});
+
 test('mistake in JSON that is not YAML-parsed at first', (t) => {
   assert.throws(
     () => load(t, '{\n  "apiVersion": "v1",\n  "kind": "Node",\n  "metadata": 5\n}', 'x.json'),
@@ -332,7 +385,7 @@ test('mistake in JSON that is not YAML-parsed at first', (t) => {
 
 test('a path that does not exist', () => {
   assert.throws(
-    () => loadManifests('/nowhere/at/all', 'n'),
+    () => new ManifestLoader('/nowhere/at/all', 'n').load(),
     (error) => error instanceof ManifestError && error.code === 'MANIFEST_PATH',
   );
 });
@@ -435,12 +488,112 @@ test('a broken file is reported, the last good state stays, and a repaired one g
   await recorder.until(() => recorder.errors.length > 0);
   assert.match(
     recorder.errors[0] ?? '',
-    /keeping the last good state: .*a\.yaml:9:13: Service a: spec\.ports\[0\]\.port/,
+    /keeping its last good state: .*a\.yaml:9:13: Service a: spec\.ports\[0\]\.port/,
   );
   assert.deepEqual(recorder.take(), []);
   writeFileSync(file, service('a', '10.96.0.9'));
   assert.deepEqual(await recorder.flushed(), ['service default/a 10.96.0.9', 'flush']);
-  assert.equal(recorder.errors.at(-1), 'The manifests are usable again');
+  assert.equal(recorder.errors.at(-1), 'Manifest file loaded again');
+});
+
+/** What can be wrong with a file, beside one that is good. */
+const badFiles: readonly (readonly [string, (file: string) => void, RegExp])[] = [
+  [
+    'a dangling symlink',
+    (file) => {
+      symlinkSync('/nowhere/x', file);
+    },
+    /bad\.yaml: is a symbolic link to nothing/,
+  ],
+  [
+    'a symlink to itself',
+    (file) => {
+      symlinkSync(file, file);
+    },
+    /bad\.yaml: can't be read \(ELOOP/,
+  ],
+  [
+    'no YAML',
+    (file) => {
+      writeFileSync(file, 'a: [');
+    },
+    /bad\.yaml:1:5: not valid YAML or JSON/,
+  ],
+  [
+    'nested brackets',
+    (file) => {
+      writeFileSync(file, deepest);
+    },
+    /bad\.yaml:1:10\d: nested more than 100/,
+  ],
+  [
+    'an object that another file has',
+    (file) => {
+      writeFileSync(file, `${service('new', '10.96.0.8')}---\n${service('a', '10.96.0.7')}`);
+    },
+    /bad\.yaml:15:9: Service default\/a is defined twice, before this at .*\/a\.yaml:4:9/,
+  ],
+];
+for (const [name, make, message] of badFiles) {
+  test(`${name}: it is named and the others are served, at the start and later`, async (t) => {
+    const root = folder(t);
+    writeFileSync(path.join(root, 'a.yaml'), service('a', '10.96.0.1'));
+    const bad = path.join(root, 'bad.yaml');
+    make(bad);
+    const recorder = follow(t, root);
+    assert.deepEqual(recorder.take().slice(0, 2), ['service default/a 10.96.0.1', 'synced Service']);
+    assert.equal(recorder.errors.length, 1, recorder.errors.join());
+    assert.match(recorder.errors[0] ?? '', message);
+    // It becomes usable, and unusable again: then it keeps its last good state.
+    rmSync(bad);
+    writeFileSync(bad, service('b', '10.96.0.2'));
+    assert.deepEqual(await recorder.flushed(), ['service default/b 10.96.0.2', 'flush']);
+    assert.equal(recorder.errors.at(-1), 'Manifest file loaded again');
+    rmSync(bad);
+    make(bad);
+    writeFileSync(path.join(root, 'c.yaml'), service('c', '10.96.0.3'));
+    assert.deepEqual(await recorder.flushed(), ['service default/c 10.96.0.3', 'flush']);
+    assert.equal(recorder.errors.length, 3, recorder.errors.join());
+    assert.match(recorder.errors[2] ?? '', message);
+    // Another change does not tell it again, and its end takes its objects with it.
+    writeFileSync(path.join(root, 'c.yaml'), service('c', '10.96.0.4'));
+    assert.deepEqual(await recorder.flushed(), ['service default/c 10.96.0.4', 'flush']);
+    assert.equal(recorder.errors.length, 3, recorder.errors.join());
+    rmSync(bad);
+    assert.deepEqual(await recorder.flushed(), ['service default/b gone', 'flush']);
+  });
+}
+
+test('a folder that goes away keeps what it held, and is taken again when it is back', async (t) => {
+  const above = folder(t);
+  const root = path.join(above, 'm');
+  mkdirSync(root);
+  writeFileSync(path.join(root, 'a.yaml'), service('a', '10.96.0.1'));
+  const recorder = follow(t, root, 20);
+  recorder.take();
+  renameSync(root, `${root}2`);
+  symlinkSync(root, root);
+  await recorder.until(() => recorder.errors.length > 0);
+  assert.match(recorder.errors[0] ?? '', /keeping the last good state: .*ELOOP/);
+  assert.deepEqual(recorder.take(), []);
+  rmSync(root);
+  renameSync(`${root}2`, root);
+  writeFileSync(path.join(root, 'b.yaml'), service('b', '10.96.0.2'));
+  assert.deepEqual(await recorder.flushed(), ['service default/b 10.96.0.2', 'flush']);
+});
+
+test('a folder that may not be read keeps what it held, and is taken again afterwards', async (t) => {
+  const above = folder(t);
+  const root = path.join(above, 'm');
+  mkdirSync(root);
+  writeFileSync(path.join(root, 'a.yaml'), service('a', '10.96.0.1'));
+  const recorder = follow(t, root, 20);
+  recorder.take();
+  await withoutRights(above, () => recorder.until(() => recorder.errors.length > 0));
+  assert.match(recorder.errors[0] ?? '', /keeping the last good state: .*EACCES/);
+  writeFileSync(path.join(root, 'a.yaml'), service('a', '10.96.0.2'));
+  assert.deepEqual(await recorder.flushed(), ['service default/a 10.96.0.2', 'flush']);
+  assert.deepEqual(recorder.errors.slice(1), ['Manifests loaded again']);
 });
 
 test('a file replaced by rename', async (t) => {

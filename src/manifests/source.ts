@@ -5,9 +5,9 @@ import { isDeepStrictEqual } from 'node:util';
 import { guarded } from '../callbacks/guarded.js';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
 import type { Logger } from '../log/logger.js';
-import { fileSignature, ManifestFiles, manifestFiles } from './documents.js';
+import { fileSignature, manifestFiles } from './documents.js';
 import { ManifestError } from './errors.js';
-import { loadManifests, type ManifestSet } from './load.js';
+import { ManifestLoader, type ManifestSet } from './load.js';
 
 export interface ManifestSourceOptions {
   readonly nodeName: string;
@@ -27,6 +27,7 @@ const nothing: ManifestSet = {
   nodes: new Map(),
   serviceCIDRs: new Map(),
   files: 0,
+  errors: [],
   ignored: [],
   warnings: [],
 };
@@ -36,7 +37,7 @@ export class ManifestSource {
   readonly #sink: ClusterSink;
   readonly #log: Logger;
   readonly #options: Required<ManifestSourceOptions>;
-  readonly #files = new ManifestFiles();
+  readonly #loader: ManifestLoader;
   #current = nothing;
   #signature = '';
   #reported = '';
@@ -44,7 +45,8 @@ export class ManifestSource {
   #pending: NodeJS.Timeout | undefined;
   #poll: NodeJS.Timeout | undefined;
   #stopped = false;
-  #lastError: ManifestError | undefined;
+  /** The files or the folder can't be read. */
+  #rootError: ManifestError | undefined;
   #notices = new Set<string>();
 
   constructor(root: string, sink: ClusterSink, log: Logger, options: ManifestSourceOptions) {
@@ -52,20 +54,19 @@ export class ManifestSource {
     this.#sink = sink;
     this.#log = log;
     this.#options = { debounceMs: 20, pollMs: 2000, settleMs: 100, ...options };
-  }
-
-  /** What is wrong with the files now; undefined when all is well. The sink holds the last good state. */
-  get lastError(): ManifestError | undefined {
-    return this.#lastError;
+    this.#loader = new ManifestLoader(this.#root, options.nodeName);
   }
 
   /**
    * Load everything, deliver it, and follow changes from then on.
-   * @throws ManifestError when the files can't be used as they are
+   * @throws ManifestError when no file can be used as it is
    */
   start(): void {
     this.#signature = this.#look();
-    const set = loadManifests(this.#root, this.#options.nodeName, this.#files);
+    const set = this.#loader.load();
+    const [error] = set.errors;
+    if (error !== undefined && set.errors.length === set.files) throw error;
+    this.#report(set.errors);
     this.#notify(set);
     this.#apply(set);
     for (const kind of kinds) this.#sink.synced(kind);
@@ -154,39 +155,50 @@ export class ManifestSource {
     if (signature === this.#signature) return;
     let set: ManifestSet;
     try {
-      set = loadManifests(this.#root, this.#options.nodeName, this.#files);
+      set = this.#loader.load();
     } catch (error) {
       if (!(error instanceof ManifestError)) throw error;
-      this.#broken(error, signature);
+      if (this.#mayBeInTheMaking(signature)) return;
+      this.#signature = signature;
+      this.#rootError = error;
+      this.#log.error('Failed to load manifests, keeping the last good state', error);
       return;
     }
+    if (set.errors.length > 0 && this.#mayBeInTheMaking(signature)) return;
     this.#signature = signature;
-    if (this.#lastError !== undefined) {
-      this.#lastError = undefined;
-      this.#reported = '';
-      this.#log.info('The manifests are usable again', { path: this.#root });
-    }
+    this.#reported = '';
+    if (this.#rootError !== undefined) this.#log.info('Manifests loaded again', { path: this.#root });
+    this.#rootError = undefined;
+    this.#report(set.errors);
     this.#notify(set);
-    this.#apply(set);
-    this.#sink.flush();
+    if (this.#apply(set)) this.#sink.flush();
     this.#watch();
   }
 
-  #broken(error: ManifestError, signature: string): void {
-    if (signature !== this.#reported) {
-      // Editors and copies write in steps: give them the time to finish before complaining.
-      this.#reported = signature;
-      this.#soon(this.#options.settleMs);
-      return;
+  /** Editors and copies write in steps: gives them the time to finish before complaining. */
+  #mayBeInTheMaking(signature: string): boolean {
+    if (signature === this.#reported) return false;
+    this.#reported = signature;
+    this.#soon(this.#options.settleMs);
+    return true;
+  }
+
+  /** Names each file that can't be used, once for the same reason. */
+  #report(errors: readonly ManifestError[]): void {
+    const before = new Map(this.#current.errors.map((error) => [error.place.file, error.message]));
+    for (const error of errors) {
+      const { file, line, column } = error.place;
+      const told = before.get(file);
+      before.delete(file);
+      if (told === error.message) continue;
+      this.#log.error('Failed to load manifest file, keeping its last good state', error, {
+        file,
+        line,
+        column,
+        field: error.field,
+      });
     }
-    this.#signature = signature;
-    this.#lastError = error;
-    this.#log.error('The manifests can not be used, keeping the last good state', error, {
-      file: error.place.file,
-      line: error.place.line,
-      column: error.place.column,
-      field: error.field,
-    });
+    for (const file of before.keys()) this.#log.info('Manifest file loaded again', { file });
   }
 
   /** Every notice once, however often the files are loaded. */
@@ -202,34 +214,45 @@ export class ManifestSource {
     this.#notices = notices;
   }
 
-  #apply(next: ManifestSet): void {
+  /** @returns whether anything was delivered */
+  #apply(next: ManifestSet): boolean {
     const before = this.#current;
     this.#current = next;
     const sink = this.#sink;
-    difference(before.nodes, next.nodes, (key, object) => {
-      sink.node(key, object);
-    });
-    difference(before.serviceCIDRs, next.serviceCIDRs, (key, object) => {
-      sink.serviceCIDR(key, object);
-    });
-    difference(before.services, next.services, (key, object) => {
-      sink.service(key, object);
-    });
-    difference(before.endpointSlices, next.endpointSlices, (key, object) => {
-      sink.endpointSlice(key, object);
-    });
+    const delivered = [
+      difference(before.nodes, next.nodes, (key, object) => {
+        sink.node(key, object);
+      }),
+      difference(before.serviceCIDRs, next.serviceCIDRs, (key, object) => {
+        sink.serviceCIDR(key, object);
+      }),
+      difference(before.services, next.services, (key, object) => {
+        sink.service(key, object);
+      }),
+      difference(before.endpointSlices, next.endpointSlices, (key, object) => {
+        sink.endpointSlice(key, object);
+      }),
+    ];
+    return delivered.some((count) => count > 0);
   }
 }
 
+/** @returns how many differ */
 function difference<T>(
   before: ReadonlyMap<string, T>,
   next: ReadonlyMap<string, T>,
   deliver: (key: string, object: T | undefined) => void,
-): void {
+): number {
+  let count = 0;
   for (const key of before.keys()) {
-    if (!next.has(key)) deliver(key, undefined);
+    if (next.has(key)) continue;
+    deliver(key, undefined);
+    count++;
   }
   for (const [key, object] of next) {
-    if (!isDeepStrictEqual(before.get(key), object)) deliver(key, object);
+    if (isDeepStrictEqual(before.get(key), object)) continue;
+    deliver(key, object);
+    count++;
   }
+  return count;
 }

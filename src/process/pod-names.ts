@@ -37,7 +37,7 @@ export async function readPodNames(
 
 async function fromManifests(path: string, names: PodNames): Promise<void> {
   const { ManifestFiles } = await import('../manifests/documents.js');
-  for (const { kind, value } of new ManifestFiles().read(path).objects)
+  for (const { kind, value } of new ManifestFiles().read(path).flatMap(({ objects }) => objects))
     if (kind === 'EndpointSlice') names.add(value);
 }
 
