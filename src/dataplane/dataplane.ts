@@ -63,8 +63,6 @@ export class TableDamagedError extends Error {
 export interface ApplyReport {
   /** Kernel transactions that changed something; 0 when the kernel was already as wanted. */
   readonly transactions: number;
-  /** Those of them that nf_tables counts in its generation; all of them when absent. */
-  readonly rulesetTransactions?: number;
   readonly elementsAdded: number;
   readonly elementsDeleted: number;
   /** Milliseconds spent in the kernel, acknowledgements included. */

@@ -13,6 +13,8 @@ const firstRetryMs = 100;
 const maxRetryMs = 30_000;
 
 export interface SubscriptionHandlers {
+  /** Datagrams of which nothing is wanted are passed over by this, unread. Absent: none. */
+  readonly isWanted?: (datagram: Buffer) => boolean;
   /** Should it throw, the message counts as missing: onOverrun is called. */
   readonly onMessage: (message: MessageReader) => void;
   /**
@@ -120,6 +122,7 @@ export class Subscription {
   }
 
   private deliver(datagram: Buffer): void {
+    if (this.handlers.isWanted?.(datagram) === false) return;
     const messages = new MessageReader(datagram, this.operation);
     try {
       while (!this.isClosing() && messages.next()) this.handlers.onMessage(messages);

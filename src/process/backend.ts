@@ -30,6 +30,8 @@ export interface BackendOptions {
   readonly ipvs: IpvsConfig;
   /** Addresses of this node's interfaces, without those of Services. */
   readonly localAddresses: (family: IPFamily) => readonly string[];
+  /** Another program may have changed what is ours, unnoticed: it has to be looked at. */
+  readonly onMissed: (family: IPFamily) => void;
   /** Another program changed what is ours: everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   /** Another program touched some elements of ours; they were put right, so many seconds after it was noticed. */
@@ -62,7 +64,8 @@ export function openBackend(options: BackendOptions): Backend {
 }
 
 function openIpvsBackend(options: BackendOptions): Backend {
-  const { families, dataplaneOptions, ipvs, localAddresses, onForeignChange, onRepaired, onPutOff } = options;
+  const { families, dataplaneOptions, ipvs, localAddresses } = options;
+  const { onMissed, onForeignChange, onRepaired, onPutOff } = options;
   const log = options.log.named('watch');
   const excluded = ipvs.excludeCIDRs.map(parseCidr).filter((cidr) => cidr !== undefined);
   const programs = families.map((family) => {
@@ -78,14 +81,15 @@ function openIpvsBackend(options: BackendOptions): Backend {
       localAddresses: localAddresses(family),
       formerServers: kubeProxyServers,
     });
-    return { portId: side.nft.portId, dataplane };
+    return { connection: side.nft, dataplane };
   });
   const observer = openNftables();
   const watch = new TableWatch({
     table: ipvsTableName,
     families,
-    ownPortIds: programs.map(({ portId }) => portId),
+    connections: programs.map(({ connection }) => connection),
     generation: () => observer.getGeneration().id,
+    onMissed,
     onRepaired,
     onForeignChange,
     onPutOff,
@@ -109,7 +113,7 @@ function openIpvsBackend(options: BackendOptions): Backend {
 }
 
 function openNftablesBackend(options: BackendOptions): Backend {
-  const { families, dataplaneOptions, onForeignChange, onRepaired, onPutOff, log } = options;
+  const { families, dataplaneOptions, onMissed, onForeignChange, onRepaired, onPutOff, log } = options;
   const programs = families.map((family) => {
     const connection = openNftables();
     return { connection, dataplane: new NftablesFamily(connection, dataplaneOptions(family)) };
@@ -119,8 +123,9 @@ function openNftablesBackend(options: BackendOptions): Backend {
     table: tableName,
     learnedSet: maps.affinity,
     families,
-    ownPortIds: programs.map(({ connection }) => connection.portId),
+    connections: programs.map(({ connection }) => connection),
     generation: () => observer.getGeneration().id,
+    onMissed,
     repair: (family, touched) =>
       programs.find(({ dataplane }) => dataplane.family === family)?.dataplane.repair(touched),
     onRepaired,

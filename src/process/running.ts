@@ -137,6 +137,9 @@ export class Running {
           guardLoopback: family === 'IPv4' && routeLocalnetIsOn(),
         };
       },
+      onMissed: (family) => {
+        this.loop.requestCheck(family);
+      },
       onForeignChange: (family) => {
         this.loop.requestAdoption(family);
       },

@@ -185,7 +185,6 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
     { ...report, kernelMs: 0 },
     {
       transactions: 0,
-      rulesetTransactions: 0,
       elementsAdded: 0,
       elementsDeleted: 0,
       kernelMs: 0,

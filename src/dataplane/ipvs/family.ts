@@ -521,7 +521,6 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       this.side.nft.commit(tx.batch);
     });
     tally.transactions++;
-    tally.rulesetTransactions++;
     tally.elementsAdded += tx.added;
     tally.elementsDeleted += tx.deleted;
   }

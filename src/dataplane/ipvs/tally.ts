@@ -5,7 +5,6 @@ import type { ApplyReport, ProgrammingFailure } from '../dataplane.js';
 
 export class Tally implements ApplyReport {
   transactions = 0;
-  rulesetTransactions = 0;
   elementsAdded = 0;
   elementsDeleted = 0;
   kernelMs = 0;

@@ -2,17 +2,24 @@
  * Watches our tables for changes that are not ours: somebody flushed the ruleset, deleted an element, added a chain. When
  * only elements were touched, these are put right at once; else the whole table is compared (Dataplane.adopt). Soon at
  * first, later and later when it is undone again and again: two programs that fight must not take the node with them.
+ *
+ * Most transactions of other programs are about tables of their own. One whose notifications were missed (generations.ts) says
+ * nothing about ours: the table is checked quietly (quiet-checks.ts), and only what is found wrong there counts.
  */
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import {
   subscribeNftables,
+  type Batch,
+  type NftablesConnection,
   type Notification,
   type NotificationHandlers,
 } from '../../netlink/nftables/index.js';
 import type { Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import type { ApplyReport, CheckReport, Dataplane } from '../dataplane.js';
+import { Generations } from './generations.js';
+import { QuietChecks } from './quiet-checks.js';
 import { nftFamily } from './rules.js';
 
 /** Elements that somebody else touched, by set: keys as latin1. */
@@ -27,6 +34,12 @@ const restMs = 1000;
 const restFactor = 20;
 /** When more elements than this are touched, the whole table is compared. */
 const maxTouched = 4096;
+/**
+ * Transactions of ours with more bytes than this, some 400 elements, are made unwatched: with a listener the kernel takes 20 µs
+ * more for each element.
+ */
+const largeTransaction = 32 << 10;
+const lost = 'unknown, notifications were lost';
 
 export interface TableWatchOptions {
   /** Name of the tables, one for each family. */
@@ -34,14 +47,16 @@ export interface TableWatchOptions {
   /** A set in which the kernel itself keeps what it learns: changes there are nobody's. */
   readonly learnedSet?: string;
   readonly families: readonly IPFamily[];
-  /** Port ids of our own connections (NftablesConnection.portId). */
-  readonly ownPortIds: readonly number[];
+  /** All connections by which we change our tables. */
+  readonly connections: readonly NftablesConnection[];
   /** Number that grows by one with each transaction of anybody (NftablesConnection.getGeneration). */
   readonly generation: () => number;
   /** Puts elements right; undefined when only comparing everything helps, which is so for all when this is absent. */
   readonly repair?: (family: IPFamily, touched: TouchedElements) => ApplyReport | undefined;
   /** Elements were put right, so many seconds after it was noticed. */
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
+  /** Nothing speaks for damage, but notifications were missed: WatchedDataplane.verify() is to be called. */
+  readonly onMissed: (family: IPFamily) => void;
   /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   /** What another program, named `by`, changed will be put right after so many milliseconds. */
@@ -73,6 +88,9 @@ export class TableWatch {
   private delayMs = firstDelayMs;
   private lastRepairEnd = -Infinity;
   private lastRepairMs = 0;
+  private readonly generations: Generations;
+  /** What is to be checked because notifications were missed. */
+  readonly checks: QuietChecks;
 
   constructor(private readonly options: TableWatchOptions) {
     const handlers: NotificationHandlers = {
@@ -80,7 +98,7 @@ export class TableWatch {
         this.take(notification);
       },
       onOverrun: () => {
-        this.changedSomehow('unknown, notifications were lost');
+        this.overrun();
       },
       onError: (error) => {
         options.log.error(
@@ -89,30 +107,32 @@ export class TableWatch {
         );
       },
     };
-    this.subscription = subscribeNftables(handlers, { ignoredPorts: options.ownPortIds });
+    const { connections } = options;
+    this.subscription = subscribeNftables(handlers, {
+      table: options.table,
+      ignoredPorts: connections.map(({ portId }) => portId),
+    });
+    this.checks = new QuietChecks(options.families, options.onMissed);
+    this.generations = new Generations({
+      current: options.generation,
+      own: () => connections.reduce((sum, { transactions }) => sum + transactions, 0),
+      onMissed: () => {
+        this.checks.request();
+      },
+    });
+    for (const connection of connections) {
+      connection.commitThrough((batch, commit) => {
+        this.commit(batch, commit);
+      });
+    }
   }
 
   async close(): Promise<void> {
+    for (const connection of this.options.connections) connection.commitThrough(undefined);
     for (const { timer } of this.pending.values()) clearTimeout(timer);
+    this.checks.close();
+    this.generations.close();
     await this.subscription.close();
-  }
-
-  /**
-   * For large changes of our own: with a listener the kernel takes 15 times as long. What others do meanwhile
-   * shows in the generation.
-   */
-  async unwatched(work: () => Promise<ApplyReport>): Promise<ApplyReport> {
-    this.subscription.pause();
-    const before = this.options.generation();
-    try {
-      const report = await work();
-      const own = report.rulesetTransactions ?? report.transactions;
-      const foreign = this.options.generation() - before - own;
-      if (foreign > 0) this.changedSomehow('unknown, it happened during a large change of ours');
-      return report;
-    } finally {
-      this.subscription.resume();
-    }
   }
 
   /** The kernel told of changes by others, and they will be repaired. */
@@ -130,17 +150,55 @@ export class TableWatch {
     this.repaired(milliseconds);
   }
 
+  /** A check for the sake of missed notifications found damage. @param repaired undefined: everything has to be compared */
+  foundDamage(family: IPFamily, repaired: ApplyReport | undefined): void {
+    if (repaired === undefined) {
+      this.foreignChange(new Map([[family, { touched: undefined, count: 0 }]]), lost);
+      return;
+    }
+    this.options.log.warn('Another program changed our table; elements were put right', {
+      families: [family],
+      by: lost,
+      elements: repaired.elementsAdded + repaired.elementsDeleted,
+    });
+    this.options.onPutOff?.(lost, this.putOff());
+  }
+
+  private commit(batch: Batch, commit: () => void): void {
+    if (batch.byteLength <= largeTransaction && !batch.isWholesale) {
+      commit();
+      return;
+    }
+    this.generations.during(
+      () => {
+        this.subscription.pause();
+      },
+      commit,
+      () => {
+        this.subscription.resume();
+      },
+    );
+  }
+
+  private overrun(): void {
+    // The end of this one may be among what was lost.
+    if (this.arriving.size > 0) this.foreignChange(this.arriving, lost);
+    this.arriving.clear();
+    this.generations.forget();
+    this.checks.request();
+  }
+
   private take(notification: Notification): void {
     if (notification.kind === 'generation') {
-      const { processName } = notification.generation;
+      const { id, processName } = notification.generation;
+      this.generations.heard(id);
       if (this.arriving.size > 0) this.foreignChange(this.arriving, processName);
       this.arriving.clear();
       return;
     }
-    const { table, learnedSet } = this.options;
+    const { learnedSet } = this.options;
     // What is missing among the learned is learned again.
-    if (notification.table !== table || (learnedSet !== undefined && notification.name === learnedSet))
-      return;
+    if (learnedSet !== undefined && notification.name === learnedSet) return;
     for (const family of this.options.families) {
       if (nftFamily(family) === notification.family) this.note(family, notification);
     }
@@ -161,35 +219,35 @@ export class TableWatch {
     );
   }
 
-  private changedSomehow(by: string): void {
-    const unknown = this.options.families.map(
-      (family) => [family, { touched: undefined, count: 0 }] as const,
-    );
-    this.foreignChange(new Map(unknown), by);
-  }
-
   private foreignChange(damages: ReadonlyMap<IPFamily, Damage>, by: string): void {
     for (const family of damages.keys()) this.noticed.set(family, performance.now());
     const fresh = [...damages].filter(([family, damage]) => !this.joins(family, damage));
     if (fresh.length === 0) return;
     const now = performance.now();
-    const rest = Math.max(restMs, restFactor * (this.delayMs + this.lastRepairMs));
-    this.delayMs = now - this.lastRepairEnd < rest ? Math.min(this.delayMs * 2, maxDelayMs) : firstDelayMs;
+    const delayMs = this.putOff();
     this.options.log.warn('Another program changed our table; it is compared and completed', {
       families: fresh.map(([family]) => family),
       by,
       elements: fresh.every(([, { touched }]) => touched !== undefined)
         ? fresh.reduce((sum, [, { count }]) => sum + count, 0)
         : 'unknown',
-      inMs: this.delayMs,
+      inMs: delayMs,
     });
-    this.options.onPutOff?.(by, this.delayMs);
+    this.options.onPutOff?.(by, delayMs);
     for (const [family, damage] of fresh) {
       const timer = setTimeout(() => {
         this.cure(family);
-      }, this.delayMs);
+      }, delayMs);
       this.pending.set(family, { ...damage, timer, noticed: now });
     }
+  }
+
+  /** @returns for how long a repair is put off */
+  private putOff(): number {
+    const rest = Math.max(restMs, restFactor * (this.delayMs + this.lastRepairMs));
+    const isFight = performance.now() - this.lastRepairEnd < rest;
+    this.delayMs = isFight ? Math.min(this.delayMs * 2, maxDelayMs) : firstDelayMs;
+    return this.delayMs;
   }
 
   /** Whether the family's repair is to come; then it is for this, too. */
@@ -248,10 +306,8 @@ function addKeys(damage: Damage, set: string, keys: Iterable<string>): void {
   if (damage.count > maxTouched) damage.touched = undefined;
 }
 
-/** Changes of service ports with more elements than this are made unwatched. */
+/** Changes of service ports with more elements than this have a turn of the event loop of their own. */
 const largeChange = 2000;
-/** Deletions that wait for nobody. */
-const largeDeletion = 500;
 /** So long a notification may be on its way to us. */
 const tellingMs = 100;
 const nothing: ApplyReport = {
@@ -264,18 +320,16 @@ const nothing: ApplyReport = {
 /** Elements of a service port, where the dataplane does not tell. */
 const usualExtent = 10;
 
-/** What can be watched over. */
+/** What can be watched. */
 export interface WatchableDataplane extends Dataplane {
   /**
    * About how many elements the service ports of these changes have, now or then: no fewer than will be written.
    * @param enough nobody asks how far beyond that it is
    */
   extentOf?(changes: FamilyChanges, enough: number): number;
-  /** How many elements deleteDeferred() is about to delete, in all its calls. */
-  deferredExtent?(now: number, enough: number): number;
 }
 
-/** A dataplane whose large changes the watch does not have to see. */
+/** A dataplane that tells the watch what was looked at. */
 export class WatchedDataplane implements Dataplane {
   readonly family: IPFamily;
 
@@ -288,32 +342,48 @@ export class WatchedDataplane implements Dataplane {
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const start = performance.now();
+    this.watch.checks.begin(this.family);
     try {
-      return await this.watch.unwatched(() => this.inner.adopt(wanted));
+      return await this.inner.adopt(wanted);
     } finally {
-      this.watch.compared(performance.now() - start);
+      const milliseconds = performance.now() - start;
+      this.watch.compared(milliseconds);
+      // Where comparisons take the place of checks, they have to rest as these.
+      this.watch.checks.end(this.family, this.inner.verify === undefined ? milliseconds : undefined);
     }
   }
 
-  apply(changes: FamilyChanges): Promise<ApplyReport> {
+  async apply(changes: FamilyChanges): Promise<ApplyReport> {
     const { upserted, removed } = changes;
     const extent =
       this.inner.extentOf?.(changes, largeChange) ?? usualExtent * (upserted.length + removed.length);
-    if (extent <= largeChange) return this.inner.apply(changes);
-    return this.watch.unwatched(async () => {
-      // What was received and evaluated for it has taken its time already.
-      await nextTurn();
-      return await this.inner.apply(changes);
-    });
+    // What was received and evaluated for it has taken its time already.
+    if (extent > largeChange) await nextTurn();
+    return await this.inner.apply(changes);
   }
 
   async verify(): Promise<CheckReport | undefined> {
-    if (this.watch.isAboutToRepair(this.family)) return { ...nothing, told: true };
-    const before = this.watch.noticedAt(this.family);
-    const report = await this.inner.verify?.();
-    if (report === undefined || report.transactions === 0) return report;
+    const { inner, watch, family } = this;
+    if (watch.isAboutToRepair(family)) {
+      watch.checks.postpone(family);
+      return { ...nothing, told: true };
+    }
+    const before = watch.noticedAt(family);
+    const start = performance.now();
+    const missed = watch.checks.begin(family);
+    let report: CheckReport | undefined;
+    try {
+      report = await inner.verify?.();
+    } finally {
+      watch.checks.end(family, performance.now() - start);
+    }
+    if (report === undefined ? !missed || inner.verify === undefined : report.transactions === 0)
+      return report;
     await sleep(tellingMs);
-    return { ...report, told: this.watch.noticedAt(this.family) !== before };
+    const told = watch.noticedAt(family) !== before;
+    if (!missed || told) return report === undefined ? undefined : { ...report, told };
+    watch.foundDamage(family, report);
+    return { ...(report ?? nothing), told: true };
   }
 
   get deferredDueAt(): number | undefined {
@@ -321,9 +391,7 @@ export class WatchedDataplane implements Dataplane {
   }
 
   async deleteDeferred(now: number): Promise<ApplyReport> {
-    const work = async (): Promise<ApplyReport> => (await this.inner.deleteDeferred?.(now)) ?? nothing;
-    const extent = this.inner.deferredExtent?.(now, largeDeletion) ?? 0;
-    return extent <= largeDeletion ? await work() : await this.watch.unwatched(work);
+    return (await this.inner.deleteDeferred?.(now)) ?? nothing;
   }
 
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {

@@ -94,6 +94,7 @@ export class Batch {
   private readonly beginLength: number;
   private messages = 0;
   private sets = 0;
+  private wholesale = false;
   /** The last messages, if they are of elements: of this type, for this set. */
   private open:
     { readonly type: number; readonly set: string; readonly messages: ElementMessages } | undefined;
@@ -136,6 +137,11 @@ export class Batch {
     return this.messages === 0 && this.last.size === 0;
   }
 
+  /** It deletes tables or sets, or all elements of sets: nobody has counted what goes with them. */
+  get isWholesale(): boolean {
+    return this.wholesale;
+  }
+
   /** Bytes so far; the kernel takes at most NftablesConnection.maxBatchBytes in one commit. */
   get byteLength(): number {
     return this.isEmpty ? 0 : this.main.length - this.beginLength + this.lastBytes;
@@ -157,6 +163,7 @@ export class Batch {
 
   /** Deletes the table with everything in it; fails with ENOENT when it does not exist. */
   deleteTable(): void {
+    this.wholesale = true;
     this.message(NFT_MSG.DELTABLE, 0, (w) => {
       encodeTable(w, this.table);
     });
@@ -211,6 +218,7 @@ export class Batch {
 
   /** Deletes a set with its elements; fails with EBUSY while a rule uses it. */
   deleteSet(name: string): void {
+    this.wholesale = true;
     this.message(NFT_MSG.DELSET, 0, (w) => {
       encodeSetName(w, this.table, name);
     });
@@ -218,6 +226,7 @@ export class Batch {
 
   /** Deletes all elements of a set. */
   flushSet(name: string): void {
+    this.wholesale = true;
     this.message(NFT_MSG.DELSETELEM, 0, (w) => {
       encodeElementSet(w, this.table, name);
     });

@@ -73,6 +73,7 @@ export function familyOf(addressFamilyNumber: number): Family | undefined {
 export class NftablesConnection {
   private readonly netlink: NetlinkConnection;
   private committed = 0;
+  private around: ((batch: Batch, commit: () => void) => void) | undefined;
 
   constructor(private readonly transport: Transport) {
     this.netlink = new NetlinkConnection(transport);
@@ -112,6 +113,24 @@ export class NftablesConnection {
    */
   commit(batch: Batch, options: CommitOptions = {}): void {
     if (batch.isEmpty) return;
+    if (this.around === undefined) {
+      this.commitNow(batch, options);
+      return;
+    }
+    this.around(batch, () => {
+      this.commitNow(batch, options);
+    });
+  }
+
+  /**
+   * Has every commit done by `around`, which calls `commit` once: whoever follows notifications pauses for those of a
+   * large one (subscribeNftables). undefined: no longer.
+   */
+  commitThrough(around: ((batch: Batch, commit: () => void) => void) | undefined): void {
+    this.around = around;
+  }
+
+  private commitNow(batch: Batch, options: CommitOptions): void {
     const { writer } = batch;
     const { length } = writer;
     const count = batch.messageCount;
