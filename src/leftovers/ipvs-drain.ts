@@ -303,9 +303,10 @@ function addLayout(batch: Batch, family: Family): void {
   batch.addSet({ name: ipvsServices, key: service });
   batch.addSet({ name: ipvsBoundAddresses, key: [daddr] });
   batch.addSet({ name: ipvsMarks, key: service, value: [selectors.mark] });
-  // Behind the chains of the mode that runs, which may want to drop in silence.
+  // Behind the chains of the mode that runs, which may want to drop in silence, and behind IPVS (98 and 99): should upstream's mode
+  // ipvs take over, what it serves at these addresses does not come here.
   batch.addChain('filter-input', {
-    base: { type: 'filter', hook: 'input', priority: 1, policy: 'accept' },
+    base: { type: 'filter', hook: 'input', priority: 101, policy: 'accept' },
   });
   batch.addRule('filter-input', [
     ...ctStateNew,

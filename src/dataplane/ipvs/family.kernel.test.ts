@@ -3,6 +3,8 @@
  * which order, and what is left alone. With the kernel's IPVS: test/vm, and the conformance cases.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { describe, test, type TestContext } from 'node:test';
@@ -15,6 +17,7 @@ import type { IPFamily, ServicePort } from '../../model/types.js';
 import { TableDamagedError, type DataplaneOptions } from '../dataplane.js';
 import { World } from '../testing/world.js';
 import { IpvsFamily, type IpvsOptions } from './family.js';
+import { leaseSets } from './leases.js';
 import { connectionKey, FakeInterface, FakeIpvs } from './testing/fake-kernel.js';
 import { address, L1, L2, R1, R2, servicePort } from './testing/service-ports.js';
 
@@ -97,11 +100,12 @@ class Lab {
     this.nft.commit(batch);
   }
 
-  /** 'set key value', sorted. Marks, which are numbers without a meaning, as the first address that leads to them. */
+  /** 'set key value', sorted, without leases. Marks, which are numbers without a meaning, as the first address that leads to them. */
   elements(): string[] {
     const family = this.options.family === 'IPv6' ? 'ip6' : 'ip';
     const lines: string[] = [];
     for (const { name } of this.nft.listSets(family, table)) {
+      if (leaseSets.includes(name)) continue;
       this.nft.listElements(family, table, name, (key, value, { comment }) => {
         const text = Buffer.isBuffer(value) ? ` ${this.markName(family, value.readUInt32LE())}` : '';
         lines.push(`${name} ${key.toString('hex')}${text}${comment === undefined ? '' : ` ${comment}`}`);
@@ -158,7 +162,10 @@ test('a Service with all kinds of addresses', { skip }, async (context) => {
   ]);
   assert.deepEqual([...lab.addresses.addresses].sort(), ['10.96.0.1', '192.0.2.1']);
   // The port of a VIP alone makes no process of the node reachable.
-  assert.match(run('nft', 'list', 'chain', 'ip', table, 'services'), /ip daddr @bound-ips reject/);
+  assert.match(
+    run('nft', 'list', 'chain', 'ip', table, 'services'),
+    /ip daddr @bound-ips meta nfproto @refusal-lease reject/,
+  );
 });
 
 test('what is right is not written again: a restart writes nothing', { skip }, async (context) => {
@@ -192,7 +199,7 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
       released: [],
     },
   );
-  assert.equal(lab.nft.commits, commits);
+  assert.equal(lab.nft.commits, commits + 1, 'it renews what a living process holds');
   assert.deepEqual(lab.takeLogs(), []);
   assert.deepEqual([lab.elements(), lab.servers()], [elements, servers]);
 });
@@ -690,5 +697,65 @@ describe('random changes', () => {
         },
       );
     }
+  }
+});
+
+describe('what holds only while somebody keeps it up to date', { skip }, () => {
+  for (const [family, nft, ip] of [
+    ['IPv4', 'ip', '10.96.0.1'],
+    ['IPv6', 'ip6', 'fd96::1'],
+  ] as const) {
+    const secondsLeft = (set: string): number => {
+      const text = run('nft', 'list', 'set', nft, table, set);
+      const [, minutes, seconds] = /expires (?:(\d+)m)?(?:(\d+)s)?/.exec(text) ?? [];
+      return Number(minutes ?? 0) * 60 + Number(seconds ?? 0);
+    };
+    /** Of a connection from this host to a process that listens at the address, for which the Service stands. */
+    const outcome = async (): Promise<string> => {
+      const socket = connect({ host: ip, port: 80 });
+      try {
+        await once(socket, 'connect');
+        return 'connected';
+      } catch (error) {
+        return (error as NodeJS.ErrnoException).code ?? String(error);
+      } finally {
+        socket.destroy();
+      }
+    };
+
+    test(`${family}: refusals end soon after the process`, async (context) => {
+      run('ip', 'link', 'set', 'lo', 'up');
+      run('ip', 'address', 'replace', ip, 'dev', 'lo');
+      const server = createServer().listen(80, ip);
+      await once(server, 'listening');
+      context.after(() => {
+        server.close();
+        run('ip', 'address', 'del', ip, 'dev', 'lo');
+        run('nft', 'delete', 'table', nft, table);
+      });
+      const lab = new Lab({ family });
+      const rejected = servicePort({
+        family,
+        addresses: [address({ ip, fallback: 'reject' })],
+        clusterEndpoints: [],
+      });
+      await lab.family.adopt([rejected]);
+      assert.equal(await outcome(), 'ECONNREFUSED');
+      assert.ok(secondsLeft('refusal-lease') > 590 && secondsLeft('mark-lease') > 590);
+
+      lab.family.close();
+      assert.ok(secondsLeft('refusal-lease') <= 5 && secondsLeft('mark-lease') > 50);
+      assert.equal(await outcome(), 'ECONNREFUSED', 'a successor has some seconds');
+      const end = performance.now() + 8_000;
+      while ((await outcome()) !== 'connected') assert.ok(performance.now() < end, 'still refused');
+    });
+
+    test(`${family}: and begin again with the next one`, async (context) => {
+      const lab = new Lab({ family }, context);
+      await lab.family.adopt([]);
+      run('nft', 'flush', 'set', nft, table, 'refusal-lease');
+      await lab.start().adopt([]);
+      assert.ok(secondsLeft('refusal-lease') > 590);
+    });
   }
 });

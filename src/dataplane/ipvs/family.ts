@@ -45,6 +45,7 @@ import {
 import { KernelFilter } from './kernel-filter.js';
 import type { AddressChange, IpvsKernel, ServiceInterface } from './kernel.js';
 import { chainDefinitions, setDefinitions, tableComment } from './layout.js';
+import { Leases } from './leases.js';
 import { isOurMark, Marks } from './marks.js';
 import { chains, maps, sets, tableName } from './names.js';
 import { schedulerNamed } from './schedulers.js';
@@ -136,6 +137,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   private readonly deferred = new DeferredDeletions();
   /** Service ports whose node ports are still to follow the addresses of the node. */
   private readonly toMove = new Set<string>();
+  private readonly leases: Leases;
   private baseWritten = false;
   private adopted = false;
 
@@ -146,6 +148,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   ) {
     this.family = options.family;
     this.nft = nftFamily(options.family);
+    this.leases = new Leases(options.family);
     this.localAddresses = new Set(ipvs.localAddresses);
     this.servers = new VirtualServers(side.ipvs, {
       family: this.nft,
@@ -251,6 +254,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   maintain(): ApplyReport {
     const tally = new Tally();
     if (!this.adopted) return tally;
+    this.renewLeases();
     this.releaseAddresses(this.servers.settle(undefined, tally), tally);
     return tally;
   }
@@ -275,7 +279,25 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return this.adopted;
   }
 
+  /** Not told of in reports: no Service changed. */
+  private renewLeases(): void {
+    const now = performance.now();
+    if (!this.leases.isDue(now)) return;
+    const { batch } = this.begin();
+    this.leases.renew(batch, now);
+    this.side.nft.commit(batch);
+  }
+
   close(): void {
+    if (this.adopted) {
+      const { batch } = this.begin();
+      this.leases.shorten(batch);
+      try {
+        this.side.nft.commit(batch);
+      } catch {
+        // Somebody deleted the table, or it expires later.
+      }
+    }
     this.side.nft.close();
     this.servers.close();
     this.side.observer.close();
@@ -826,6 +848,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       if (found === 'foreign') this.replaceTable(tx, steps, tally);
       else this.commit(tx, tally);
       this.baseWritten = true;
+      this.renewLeases();
       await this.runInTurns(steps, tally);
       await this.removeLeftovers(kernel, isFormer, tally);
       this.adopted = true;
@@ -887,6 +910,8 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     if (!kernel.exists) tx.batch.addTable({ comment: tableComment });
     for (const definition of setDefinitions(this.options))
       if (!kernel.hasSet(definition.name)) tx.batch.addSet(definition);
+    // A table that is there holds until then by what its process left.
+    if (!kernel.hasSet(sets.refusalLease)) this.leases.renew(tx.batch, performance.now());
     const layout = chainDefinitions(this.options, this.sourceRangeLengths);
     for (const { name, base } of layout)
       if (!kernel.hasChain(name)) tx.batch.addChain(name, base === undefined ? {} : { base });

@@ -19,6 +19,7 @@ import { readHostUint32 } from '../nft/keys.js';
 import { nftFamily, type ChainDefinition } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { chainDefinitions, setDefinitions } from './layout.js';
+import { leaseSets } from './leases.js';
 import { maps, sets, tableName } from './names.js';
 import { bytes } from './transaction.js';
 
@@ -67,7 +68,7 @@ export class KernelFilter extends KernelSets {
 
   *leftovers(): Iterable<{ readonly set: string; readonly key: string }> {
     for (const [set, table] of this.elements) {
-      if (set === sets.serviceCIDRs) continue;
+      if (set === sets.serviceCIDRs || leaseSets.includes(set)) continue;
       for (const record of table.rest()) yield { set, key: table.key(record).toString('latin1') };
     }
   }

@@ -3,7 +3,7 @@
  * shows them as `nft list ruleset` prints them.
  *
  * A packet to a service address is for this host, since the address is on kube-ipvs0. IPVS waits at the end of the
- * input hook (priorities 98 and 99), and for processes of this host in the output hook (-99 and -98, behind nat). So all is
+ * input hook (priorities 98 and 99), and for processes of this host in the output hook (-98, behind nat). So all is
  * decided in front of that: who may use the address, who is refused, whose source is replaced on the way out. IPVS
  * then sends the packet through the output hook, from its beginning, with the endpoint as its destination.
  *
@@ -21,6 +21,7 @@ import {
   PORT_UNREACHABLE,
   returnToCaller,
   selectors,
+  type Expression,
   type SetDefinition,
 } from '../../netlink/nftables/index.js';
 import type { DataplaneOptions } from '../dataplane.js';
@@ -44,6 +45,7 @@ import {
 } from '../nft/rules.js';
 import { sourceRangeRules } from '../nft/source-range-rules.js';
 import { markPrefix, markPrefixMask } from './marks.js';
+import { leaseSets } from './leases.js';
 import { chains, maps, sets } from './names.js';
 
 export const tableComment = 'rules for kube-proxy beside IPVS';
@@ -62,22 +64,26 @@ export function setDefinitions(options: DataplaneOptions): SetDefinition[] {
     { name: sets.serviceCIDRs, key: [f.daddr], interval: true },
     { name: sets.hairpin, key: [f.saddr, ...f.service] },
     { name: maps.shortCircuits, key: f.service, value: [selectors.mark] },
+    ...leaseSets.map((name) => ({ name, key: [selectors.nfproto], timeout: true })),
   ];
 }
 
 /** Priorities around those of IPVS (ip_vs_ops4 of net/netfilter/ipvs/ip_vs_core.c). */
 const priority = {
   filter: 0,
-  /** Of the output hook: behind connection tracking (-200), before nat (-100) and IPVS. */
-  outputFilter: -150,
   inputBeforeIpvs: 97,
   inputBehindIpvs: 101,
+  /** Behind nat (-100): what another mode translates there is none of our business. */
   outputBeforeIpvs: -99,
   outputBehindIpvs: -97,
   /** Before anybody else. */
   outputFirst: -310,
   srcnat: 100,
 } as const;
+
+const jumpIfNew = (to: string): RuleDefinition => rule(ctStateNew, expr.verdict(jumpTo(to)));
+const hasLease = (set: string): readonly Expression[] => [expr.meta('nfproto', 0), expr.lookup(set, 0)];
+const mayRefuse = hasLease(sets.refusalLease);
 
 export function chainDefinitions(
   options: DataplaneOptions,
@@ -91,8 +97,12 @@ export function chainDefinitions(
     ...loadFields([field], 0),
     expr.lookup(set, 0),
   ];
-  const jumpIfNew = (to: string): RuleDefinition => rule(ctStateNew, expr.verdict(jumpTo(to)));
-  const dropUnallocated = rule(ctStateNew, addressIsIn(f.daddr, sets.serviceCIDRs), expr.verdict(drop));
+  const dropUnallocated = rule(
+    ctStateNew,
+    addressIsIn(f.daddr, sets.serviceCIDRs),
+    mayRefuse,
+    expr.verdict(drop),
+  );
   const markForMasquerading = setMark(mark);
 
   return [
@@ -103,8 +113,8 @@ export function chainDefinitions(
     ),
     chain(
       chains.filterOutput,
-      [jumpIfNew(chains.services), dropUnallocatedUnlessBound(options)],
-      baseChain('output', priority.outputFilter),
+      [jumpIfNew(chains.services), dropUnallocatedUnlessBound(options), jumpIfNew(chains.shortCircuit)],
+      baseChain('output', priority.outputBeforeIpvs),
     ),
     chain(chains.filterForward, [dropUnallocated], baseChain('forward', priority.filter)),
     chain(
@@ -118,13 +128,13 @@ export function chainDefinitions(
     chain(chains.services, [
       rule(isIn(sets.serviceIPs), expr.verdict(goTo(chains.service))),
       // What else is at a service address is a process of this host that listens everywhere.
-      rule(addressIsIn(f.daddr, sets.boundIPs), reject),
+      rule(addressIsIn(f.daddr, sets.boundIPs), mayRefuse, reject),
     ]),
     chain(chains.service, [
       rule(isIn(sets.firewallIPs), expr.verdict(jumpTo(chains.sourceRanges))),
-      rule(isIn(sets.rejectedIPs), reject),
+      rule(isIn(sets.rejectedIPs), mayRefuse, reject),
       rule(isIn(sets.localIPs), expr.verdict(goTo(chains.localService))),
-      rule(isIn(sets.droppedIPs), expr.verdict(drop)),
+      rule(isIn(sets.droppedIPs), mayRefuse, expr.verdict(drop)),
       rule(isIn(sets.externalIPs), markForMasquerading, expr.verdict(returnToCaller)),
       ...clusterIPMasquerading(options),
     ]),
@@ -133,7 +143,7 @@ export function chainDefinitions(
         ? []
         : [rule(sourceIsPod(detector, f.saddr, 'eq'), expr.verdict(returnToCaller))]),
       rule(fibTypeLocal('saddr'), markForMasquerading, expr.verdict(returnToCaller)),
-      rule(isIn(sets.droppedLocalIPs), expr.verdict(drop)),
+      rule(isIn(sets.droppedLocalIPs), mayRefuse, expr.verdict(drop)),
     ]),
     chain(chains.sourceRanges, sourceRangeRules(family, sourceRangeLengths)),
     ...shortCircuitChains(options),
@@ -159,6 +169,7 @@ function dropUnallocatedUnlessBound({ family }: DataplaneOptions): RuleDefinitio
     expr.lookup(sets.serviceCIDRs, 0),
     loadFields([daddr], 0),
     expr.lookup(sets.boundIPs, 0, { inverted: true }),
+    mayRefuse,
     expr.verdict(drop),
   );
 }
@@ -166,7 +177,6 @@ function dropUnallocatedUnlessBound({ family }: DataplaneOptions): RuleDefinitio
 function shortCircuitChains({ family, detector }: DataplaneOptions): ChainDefinition[] {
   const f = packetFields(family);
   const toMark = expr.verdict(goTo(chains.shortCircuitMark));
-  const jumpIfNew = rule(ctStateNew, expr.verdict(jumpTo(chains.shortCircuit)));
   const restore = rule(
     expr.meta('mark', 0),
     expr.bitwise(0, 0, word(markPrefixMask), zero),
@@ -175,9 +185,12 @@ function shortCircuitChains({ family, detector }: DataplaneOptions): ChainDefini
     [expr.immediate(0, zero), expr.metaSet('priority', 0)],
   );
   return [
-    chain(chains.inputShortCircuit, [jumpIfNew], baseChain('input', priority.inputBeforeIpvs)),
+    chain(
+      chains.inputShortCircuit,
+      [jumpIfNew(chains.shortCircuit)],
+      baseChain('input', priority.inputBeforeIpvs),
+    ),
     chain(chains.inputRestore, [restore], baseChain('input', priority.inputBehindIpvs)),
-    chain(chains.outputShortCircuit, [jumpIfNew], baseChain('output', priority.outputBeforeIpvs)),
     chain(chains.outputRestore, [restore], baseChain('output', priority.outputBehindIpvs)),
     chain(chains.outputRestoreFirst, [restore], baseChain('output', priority.outputFirst)),
     chain(chains.shortCircuit, [
@@ -186,6 +199,7 @@ function shortCircuitChains({ family, detector }: DataplaneOptions): ChainDefini
     ]),
     chain(chains.shortCircuitMark, [
       rule(
+        hasLease(sets.markLease),
         loadFields(f.service, 0),
         expr.lookup(maps.shortCircuits, 0, { dreg: 8 }),
         [expr.meta('mark', 12), expr.metaSet('priority', 12)],

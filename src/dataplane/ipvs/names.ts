@@ -15,7 +15,6 @@ export const chains = {
   // around IPVS, for addresses with two lists of endpoints
   inputShortCircuit: 'input-short-circuit',
   inputRestore: 'input-restore',
-  outputShortCircuit: 'output-short-circuit',
   outputRestore: 'output-restore',
   outputRestoreFirst: 'output-restore-first',
   // what they call
@@ -44,6 +43,10 @@ export const sets = {
   droppedLocalIPs: 'dropped-local-ips',
   serviceCIDRs: 'service-cidrs',
   hairpin: 'hairpin-connections',
+  /** What a living process renews (leases.ts): without it nothing is refused here … */
+  refusalLease: 'refusal-lease',
+  /** … and no packet is led to a virtual server by mark. */
+  markLease: 'mark-lease',
 } as const;
 
 export const maps = {

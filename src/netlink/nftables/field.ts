@@ -11,6 +11,7 @@ import { userdataEntry } from './userdata.js';
 
 /** nft's data type numbers (enum datatypes of nftables, part of its stored format). */
 const TYPE = {
+  nf_proto: 2,
   integer: 4,
   ipv4_addr: 7,
   ipv6_addr: 8,
@@ -140,6 +141,7 @@ export const selectors = {
   thSport: payload('th sport', 'inet_service', 'transport', 0, 2, DESC_TH, 1),
   thDport: payload('th dport', 'inet_service', 'transport', 2, 2, DESC_TH, 2),
   l4proto: meta('l4proto', 'inet_proto', 1, 'network'),
+  nfproto: meta('nfproto', 'nf_proto', 1, 'host'),
   mark: meta('mark', 'mark', 4, 'host'),
   priority: meta('priority', 'classid', 4, 'host'),
   /** A number from 0 to modulus - 1, drawn anew for every packet; host byte order. */

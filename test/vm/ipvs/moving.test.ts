@@ -200,6 +200,44 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     node.setPods(readyPods(1, 2, 3));
   });
 
+  test('to a kube-proxy that does not know our tables: what changes then is served', async () => {
+    node.setPods([]);
+    await changeTo('ipvs');
+    const clients = await node.clients();
+    assert.deepEqual(await clients.open(1), ['ECONNREFUSED']);
+    await node.stopProxy();
+    await sleep(6_000);
+    assert.deepEqual(tables(), ['table ip kube-proxy-ipvs'], 'it is still there');
+    // The first endpoint of a Service, a new port of its address, a new address: as upstream's mode ipvs would write them.
+    run('ip', 'address', 'add', '10.177.0.51/32', 'dev', 'kube-ipvs0');
+    for (const server of [`${serviceIP}:81`, '10.177.0.51:80'])
+      run('ipvsadm', '-A', '-t', server, '-s', 'rr');
+    for (const server of [virtualServer, `${serviceIP}:81`, '10.177.0.51:80'])
+      run('ipvsadm', '-a', '-t', server, '-r', `${podIPOf(1)}:${port}`, '-m');
+    // What comes from the node itself has a service address for its own.
+    run('nft', 'add table ip rollback');
+    run('nft', 'add chain ip rollback post { type nat hook postrouting priority 99; }');
+    run('nft', `add rule ip rollback post ip saddr { ${serviceIP}, 10.177.0.51 } masquerade`);
+    for (const [ip, at] of [
+      [serviceIP, 80],
+      [serviceIP, 81],
+      ['10.177.0.51', 80],
+    ] as const) {
+      const [pod] = await clients.open(1, ip, at);
+      assert.doesNotMatch(String(pod), /^E/, `${ip}:${at} from outside`);
+      const traffic = start(process.execPath, trafficScript, ip, String(at));
+      flows.push(traffic);
+      await traffic.waitFor('ready', 30_000);
+      await sleep(1_500);
+      await assertUnhurt([traffic]);
+    }
+    clients.child.kill('SIGKILL');
+    await clients.child.end();
+    run('nft', 'delete table ip rollback');
+    assert.equal(await start(program, '--cleanup').end(30_000), 0);
+    node.setPods(readyPods(1, 2, 3));
+  });
+
   test("from upstream's mode ipvs", async () => {
     await node.stopProxy();
     assert.equal(await start(program, '--cleanup').end(30_000), 0);
