@@ -1,26 +1,26 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Backoff } from './backoff.js';
+import { OutageBackoff } from './backoff.js';
 
-test('doubles up to the limit, honours the server, and starts anew after a quiet time', () => {
+test('waits grow with the outage up to the limit, and a success ends it', () => {
   let now = 0;
-  const backoff = new Backoff(
-    { firstMs: 100, maxMs: 500, resetMs: 10_000 },
+  const backoff = new OutageBackoff(
+    { firstMs: 800, maxMs: 32_000 },
     () => 0,
     () => now,
   );
-  assert.deepEqual(
-    [1, 2, 3, 4, 5].map(() => backoff.next()),
-    [100, 200, 400, 500, 500],
-  );
-  assert.equal(backoff.next(3000), 3000);
-  now = 10_001;
-  assert.equal(backoff.next(), 100);
+  const waits = [0, 1000, 5000, 10_000, 30_000, 60_000, 600_000].map((at) => {
+    now = at;
+    return backoff.next();
+  });
+  assert.deepEqual(waits, [800, 800, 1500, 3000, 12_000, 25_500, 32_000]);
+  backoff.succeeded();
+  assert.equal(backoff.next(), 800);
 });
 
 test('jitter spreads waits over one to two times the step', () => {
   const waits = [0, 0.5, 0.999].map((random) =>
-    new Backoff({ firstMs: 1000, maxMs: 30_000, resetMs: 1 }, () => random).next(),
+    new OutageBackoff({ firstMs: 1000, maxMs: 30_000 }, () => random).next(),
   );
   assert.deepEqual(waits, [1000, 1500, 1999]);
 });

@@ -1,22 +1,28 @@
-/** How long to wait before the next attempt: doubling, with jitter, and forgotten after a quiet time. */
+/**
+ * How long to wait before the next attempt: in proportion to how long there has been no success. Like doubling, with
+ * jitter, but the wait never exceeds a known part of the outage, so that neither does the delay after its end.
+ */
 
 export interface BackoffOptions {
   /** First wait, milliseconds. */
   readonly firstMs: number;
   readonly maxMs: number;
-  /** An attempt that lasted this long without trouble counts as success. */
-  readonly resetMs: number;
 }
 
-/** As client-go's reflector waits. */
-export const defaultBackoff: BackoffOptions = { firstMs: 800, maxMs: 30_000, resetMs: 120_000 };
+/** Begins as client-go's reflector does, and ends a little above it: there are 30 to 60 s between two attempts of a kind. */
+export const defaultBackoff: BackoffOptions = { firstMs: 800, maxMs: 32_000 };
 
-export class Backoff {
+/** Of a short outage, which a user notices, … */
+const shortMs = 10_000;
+const shortShare = 0.3;
+/** … and of what goes beyond: there 5,000 nodes that come back together matter more. */
+const longShare = 0.45;
+
+export class OutageBackoff {
   readonly #options: BackoffOptions;
   readonly #random: () => number;
   readonly #now: () => number;
-  #step = 0;
-  #lastAt = -Infinity;
+  #since: number | undefined;
 
   constructor(options: BackoffOptions, random = Math.random, now: () => number = () => performance.now()) {
     this.#options = options;
@@ -24,17 +30,21 @@ export class Backoff {
     this.#now = now;
   }
 
-  /**
-   * Milliseconds to wait, between one and two times the step, so that thousands of nodes do not come back together.
-   * @param atLeastMs what the server asked for (Retry-After); 0: nothing
-   */
-  next(atLeastMs = 0): number {
-    const { firstMs, maxMs, resetMs } = this.#options;
-    const now = this.#now();
-    if (now - this.#lastAt > resetMs) this.#step = 0;
-    const base = Math.min(firstMs * 2 ** this.#step, maxMs);
-    if (base < maxMs) this.#step++;
-    this.#lastAt = now;
-    return Math.max(base, atLeastMs) * (1 + this.#random());
+  /** Milliseconds since the first failure after a success; 0 when there was none. */
+  get failingForMs(): number {
+    return this.#since === undefined ? 0 : this.#now() - this.#since;
+  }
+
+  /** An attempt failed. @returns milliseconds to wait: between one and two times the step, so that nodes spread */
+  next(): number {
+    const { firstMs, maxMs } = this.#options;
+    this.#since ??= this.#now();
+    const lasted = this.failingForMs;
+    const share = lasted * shortShare + Math.max(0, lasted - shortMs) * (longShare - shortShare);
+    return Math.min(Math.max(firstMs, share), maxMs) * (1 + this.#random());
+  }
+
+  succeeded(): void {
+    this.#since = undefined;
   }
 }

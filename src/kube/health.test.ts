@@ -37,6 +37,19 @@ test('open watches: current, however quiet they are', () => {
   assert.equal(of.Service?.currentAt, now);
 });
 
+test('a watch that brings nothing, not even a bookmark, is no proof', () => {
+  const mute = { lastContact: now - 76_000, currentAt: now - 76_000 };
+  const { state, staleSince, reason, kinds: of } = health({ EndpointSlice: mute });
+  assert.deepEqual([state, staleSince], ['stale', now - 76_000]);
+  assert.match(reason, /not even a bookmark, comes over the watch for EndpointSlice objects/);
+  assert.equal(of.EndpointSlice?.currentAt, now - 76_000);
+  assert.equal(of.Service?.currentAt, now);
+});
+
+test('a watch that is just open again is followed before its first event', () => {
+  assert.equal(health({ Node: { lastContact: now - 1000, currentAt: now - 600_000 } }).state, 'current');
+});
+
 test('a short gap between two watches is no news', () => {
   assert.equal(health({ Node: { watching: false, currentAt: now - 9_000 } }).state, 'current');
 });

@@ -39,6 +39,8 @@ export interface SourceHealth {
 
 /** A watch is renewed every few minutes, and a cut one within a second; only a longer gap means anything. */
 const gapMs = 10_000;
+/** Bookmarks come once a minute: a watch that has been quiet for longer proves nothing. */
+const proofMs = 75_000;
 
 /** Kinds without which nothing is served; one of the others that is missing makes nothing stale. */
 const essential: ReadonlySet<ResourceKind> = new Set<ResourceKind>(['Service', 'EndpointSlice', 'Node']);
@@ -56,19 +58,23 @@ export function sourceHealth(
     const entry = status[kind];
     if (entry === undefined) continue;
     const { synced, watching, objects, currentAt, lastError } = entry;
+    const follows = watching && now - entry.lastContact <= proofMs;
     kinds[kind] = {
       synced,
       watching,
       objects,
-      currentAt: watching ? now : currentAt,
+      currentAt: follows ? now : currentAt,
       lastContact: entry.lastContact,
       lastError: lastError === undefined ? undefined : { code: lastError.code, message: lastError.message },
     };
     lastContact = Math.max(lastContact, entry.lastContact);
     if (!essential.has(kind)) continue;
     if (!synced) starting ??= lastError?.message ?? `the first list of ${kind} objects is not complete`;
-    else if (!watching && now - currentAt > gapMs && currentAt < (stale?.since ?? Infinity)) {
-      stale = { since: currentAt, reason: lastError?.message ?? `there is no watch for ${kind} objects` };
+    else if (!follows && now - currentAt > gapMs && currentAt < (stale?.since ?? Infinity)) {
+      const silent = watching
+        ? `nothing, not even a bookmark, comes over the watch for ${kind} objects`
+        : `there is no watch for ${kind} objects`;
+      stale = { since: currentAt, reason: lastError?.message ?? silent };
     }
   }
   return {

@@ -1,28 +1,33 @@
 /**
  * Keeps a sink equal to one collection of the API server: a list, then a watch that continues where the list ended.
  * Behaves as the reflector of client-go does (Kubernetes API concepts: efficient detection of changes, streaming
- * lists, resource versions); where this differs, a comment says why.
+ * lists, resource versions); where this differs, a comment says why. What follows a failure is the table of outcome.ts;
+ * what is known of the server is shared by all kinds (server.ts).
  */
 import type { Logger } from '../log/logger.js';
 import { follow } from './abort.js';
-import { Backoff, defaultBackoff, type BackoffOptions } from './backoff.js';
-import type {
-  ApiStatus,
-  BrokenObject,
-  Codec,
-  Decoded,
-  Identified,
-  ListMeta,
-  WatchDecoder,
-  WatchEvent,
-} from './decoded.js';
-import { KubeError } from './errors.js';
-import type { ApiClient, ApiResponse } from './http/client.js';
-import { longestName, printable } from './printable.js';
-import { acceptHeader, type ContentType, type Resource } from './resources.js';
-import { decodeStatus } from './status.js';
+import { defaultBackoff, OutageBackoff, type BackoffOptions } from './backoff.js';
+import { Collection } from './collection.js';
+import type { BrokenObject, Identified, ListMeta, WatchDecoder, WatchEvent } from './decoded.js';
+import { GarbageError, KubeError } from './errors.js';
+import { HeldObjects, newSweep, type ObjectSink, type Sweep } from './held-objects.js';
+import type { ApiClient } from './http/client.js';
+import { failureOf, reactions, type Failure, type Reaction } from './outcome.js';
+import {
+  AnswerBroke,
+  causeOf,
+  HeldBack,
+  NewHistory,
+  NoStreamingList,
+  StatusError,
+  streamingRefusal,
+  Unconfirmed,
+} from './request-errors.js';
+import type { Resource } from './resources.js';
+import type { Member, ServerState } from './server.js';
 import type { StringTable } from './strings.js';
 import { Turn } from './turn.js';
+import { isOlder } from './versions.js';
 
 export interface ReflectorTimings {
   readonly backoff: BackoffOptions;
@@ -38,6 +43,10 @@ export interface ReflectorTimings {
   readonly listStallMs: number;
   /** How long a refusal of streaming lists is remembered. */
   readonly streamingRetryMs: number;
+  /** The same, when it may have been trouble that passes. */
+  readonly streamingTroubleMs: number;
+  /** A kind that the server had is believed to be there no more when it has said so for so long. */
+  readonly absentAfterMs: number;
   /** How often to ask again for a kind that the server does not have. */
   readonly absentRetryMs: number;
   /** Objects that can't be read make us list again at most so often. */
@@ -46,7 +55,7 @@ export interface ReflectorTimings {
   readonly longestRetryAfterMs: number;
 }
 
-/** So many refusals in a row, and a kind that the server had is believed to be there no more. */
+/** So many refusals in a row are needed as well. */
 const absentAfter = 5;
 
 export const defaultReflectorTimings: ReflectorTimings = {
@@ -57,45 +66,15 @@ export const defaultReflectorTimings: ReflectorTimings = {
   initialEventsStallMs: 15_000,
   listStallMs: 30_000,
   streamingRetryMs: 3_600_000,
+  streamingTroubleMs: 60_000,
+  absentAfterMs: 25_000,
   absentRetryMs: 300_000,
   brokenRetryMs: 300_000,
   longestRetryAfterMs: 120_000,
 };
 
-/** A failure that lasts is an error in the log again after this time, without its advice. */
-const remindMs = 60_000;
-
-/** What was learned about the server; shared by the reflectors of all kinds. */
-export class ServerTraits {
-  /** performance.now() until which streaming lists are not tried. */
-  streamingRefusedUntil = -Infinity;
-  /** What to ask for, best first; never empty. */
-  contentTypes: readonly ContentType[];
-  /** Failures whose message was logged, and when the last error was: all kinds usually fail for the same reason. */
-  readonly #reported = new Map<string, number>();
-
-  constructor(contentTypes: readonly ContentType[]) {
-    this.contentTypes = contentTypes;
-  }
-
-  /**
-   * How to log a failure: with its message the first time, as a reminder now and then, otherwise as a detail.
-   * @param cause the same for failures with the same cure
-   */
-  report(cause: string): 'first' | 'reminder' | 'detail' {
-    const now = performance.now();
-    const at = this.#reported.get(cause);
-    if (at !== undefined && now - at < remindMs) return 'detail';
-    if (this.#reported.size > 100) this.#reported.clear();
-    this.#reported.set(cause, now);
-    return at === undefined ? 'first' : 'reminder';
-  }
-
-  /** Something works again: the next failure is news. */
-  forgetReports(): void {
-    this.#reported.clear();
-  }
-}
+/** Doubts about what was said are forgotten after such a time without any. */
+const doubtResetMs = 120_000;
 
 export interface ReflectorStatus {
   /** The initial list is complete. */
@@ -111,18 +90,17 @@ export interface ReflectorStatus {
   readonly objects: number;
 }
 
-export interface ReflectorSink<T> {
-  deliver(key: string, object: T | undefined): void;
-  /** An object can't be read, and why; undefined: it can again, or is gone. */
-  unreadable(key: string, uid: string, why: string | undefined): void;
+export interface ReflectorSink<T> extends ObjectSink<T> {
   synced(): void;
   flush(): void;
+  /** A list is not believed for now, because it takes so many of those held away after the history changed. */
+  heldBack(missing: number, held: number): void;
 }
 
 export interface ReflectorOptions<T> {
   readonly resource: Resource<T>;
   readonly client: ApiClient;
-  readonly traits: ServerTraits;
+  readonly server: ServerState;
   readonly strings: StringTable;
   readonly sink: ReflectorSink<T>;
   readonly log: Logger;
@@ -131,73 +109,19 @@ export interface ReflectorOptions<T> {
   readonly timings: ReflectorTimings;
 }
 
-/** An answer that is not 2xx, or an ERROR event. */
-class StatusError extends KubeError {
-  readonly status: ApiStatus;
-
-  constructor(status: ApiStatus, message: string) {
-    const code =
-      status.code === 401
-        ? 'KUBE_UNAUTHORIZED'
-        : status.code === 403
-          ? 'KUBE_FORBIDDEN'
-          : ('KUBE_API_STATUS' as const);
-    super(code, message);
-    this.status = status;
-  }
-
-  get expired(): boolean {
-    return this.status.code === 410 || this.status.reason === 'Expired' || this.status.reason === 'Gone';
-  }
-
-  get versionTooLarge(): boolean {
-    return (
-      this.status.causes.includes('ResourceVersionTooLarge') ||
-      /too large resource version/i.test(this.message)
-    );
-  }
-}
-
-/** The server does not know streaming lists, though it may not say so: plain ones are taken instead. */
-class NoStreamingList extends KubeError {
-  override readonly name = 'NoStreamingList';
-
-  constructor(message: string) {
-    super('KUBE_TIMEOUT', message);
-  }
-}
-
-/** What a list found: needed to tell at its end what is gone. */
-interface Sweep {
-  readonly seen: Set<string>;
-  /** An object without a readable name was there: nothing can be said about what is gone. */
-  nameless: boolean;
-  /** When to list again because of what could not be read, performance.now(); Infinity: no need. */
-  doubtAt: number;
-}
-
-function newSweep(): Sweep {
-  return { seen: new Set(), nameless: false, doubtAt: Infinity };
-}
-
-/** What was said is not believed before it was said once more: the next thing to do is a list of what is newest. */
-class Disbelief extends KubeError {
-  override readonly name = 'Disbelief';
-
-  constructor(message: string) {
-    super('KUBE_API_STATUS', message);
-  }
-}
-
 export class Reflector<T> {
   readonly #resource: Resource<T>;
   readonly #options: ReflectorOptions<T>;
+  readonly #server: ServerState;
+  readonly #member: Member;
+  readonly #collection: Collection<T>;
+  readonly #objects: HeldObjects<T>;
   readonly #log: Logger;
   readonly #timings: ReflectorTimings;
-  readonly #backoff: Backoff;
+  readonly #backoff: OutageBackoff;
+  readonly #doubts: OutageBackoff;
+  #doubtedAt = -Infinity;
   readonly #abort = new AbortController();
-  /** What was delivered: key to resource version. */
-  readonly #known = new Map<string, string>();
   /** Where the next watch starts; '' before the first list. */
   #version = '';
   /** The server has forgotten #version, or never heard of it: the next list takes what is newest. */
@@ -208,19 +132,25 @@ export class Reflector<T> {
   #listDueAt = Infinity;
   /** Sees to it that the open watch does not outlive that time. */
   #shorten: (() => void) | undefined;
-  /** Objects that can't be read, by key, with their version: what is broken in itself is not asked for again. */
-  readonly #broken = new Map<string, string>();
+  /** Ends the request that is open, because another kind found a new history. */
+  #interrupt: ((reason: KubeError) => void) | undefined;
+  #newHistory = false;
+  /** Looks again at how long to wait. */
+  #reconsider: (() => void) | undefined;
   #brokenListAt = -Infinity;
   /** The list before this one was complete, and was not believed. */
   #askedAgain = false;
-  /** Watches in a row that brought nothing, not even a bookmark, until we gave them up. */
-  #muteWatches = 0;
+  /** Until when lists were held back the last time. */
+  #heldBackUntil = -Infinity;
   #synced = false;
   #watching = false;
   #lastError: KubeError | undefined;
-  #lastContact = 0;
-  #currentAt = 0;
+  /** performance.now(), which no step of the clock changes; undefined: never. */
+  #lastContact: number | undefined;
+  #currentAt: number | undefined;
+  /** Failures since the last watch that lived and delivered. */
   #failuresInRow = 0;
+  #lastFailure: Failure | undefined;
   /** A failure was logged that is not over yet. */
   #complained = false;
   /** How long the last watch was open. */
@@ -231,9 +161,21 @@ export class Reflector<T> {
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
     this.#resource = options.resource;
+    this.#server = options.server;
     this.#log = options.log;
     this.#timings = options.timings;
-    this.#backoff = new Backoff(options.timings.backoff);
+    this.#collection = new Collection(options);
+    this.#objects = new HeldObjects(options.resource.kind, options.sink, options.log);
+    this.#backoff = new OutageBackoff(options.timings.backoff);
+    this.#doubts = new OutageBackoff(options.timings.backoff);
+    this.#member = this.#server.join(
+      () => this.#reconsider?.(),
+      () => {
+        this.#newHistory = true;
+        this.#interrupt?.(new NewHistory('The API server has another history than before; listing again'));
+        this.#reconsider?.();
+      },
+    );
   }
 
   get status(): ReflectorStatus {
@@ -241,9 +183,9 @@ export class Reflector<T> {
       synced: this.#synced,
       watching: this.#watching,
       lastError: this.#lastError,
-      lastContact: this.#lastContact,
-      currentAt: this.#currentAt,
-      objects: this.#known.size,
+      lastContact: sinceEpoch(this.#lastContact),
+      currentAt: sinceEpoch(this.#currentAt),
+      objects: this.#objects.size,
     };
   }
 
@@ -263,6 +205,7 @@ export class Reflector<T> {
   async #run(): Promise<void> {
     const signal = this.#abort.signal;
     while (!this.#isStopped()) {
+      this.#followHistory();
       try {
         if (this.#listed) await this.#watch({ resourceVersion: this.#version });
         // A streaming list is a watch already, and goes on as one.
@@ -271,12 +214,27 @@ export class Reflector<T> {
         await sleep(this.#restAfterWatch(), signal);
       } catch (error) {
         if (this.#isStopped()) return;
-        const wait = this.#failed(error);
-        if (this.#listNeededAfter(error)) this.#listed = false;
-        await sleep(wait, signal);
+        await this.#pause(this.#failed(error));
       }
       if (performance.now() >= this.#listDueAt) this.#listed = false;
     }
+  }
+
+  /** Another kind has found that versions mean something else now. */
+  #followHistory(): void {
+    if (!this.#newHistory) return;
+    this.#newHistory = false;
+    this.#objects.forgetVersions();
+    this.#version = '';
+    this.#versionLost = true;
+    this.#listed = false;
+  }
+
+  /** This kind has found it. */
+  #historyWentBack(version: string): void {
+    this.#objects.forgetVersions();
+    this.#version = version;
+    this.#member.historyChanged();
   }
 
   /** A server that ends watches as soon as they have brought something is not asked again at once. */
@@ -284,111 +242,141 @@ export class Reflector<T> {
     return Math.max(0, Math.min(1000, this.#timings.backoff.firstMs) - this.#livedMs);
   }
 
+  /** The server cooperates, so far. */
   #succeeded(): void {
     if (this.#complained) {
       this.#complained = false;
-      this.#options.traits.forgetReports();
+      this.#server.forgetReports();
       this.#log.info('Data from the API server again', { kind: this.#resource.kind });
     }
-    this.#failuresInRow = 0;
     this.#lastError = undefined;
     this.#absent = false;
   }
 
-  #listNeededAfter(error: unknown): boolean {
-    if (error instanceof StatusError) {
-      if (error.versionTooLarge) {
-        this.#forgetVersions();
-        this.#version = '';
-      }
-      if (error.expired || error.versionTooLarge) {
-        this.#versionLost = true;
-        return true;
-      }
-      // Overload and rights come and go; the version we hold stays good meanwhile.
-      if ([401, 403, 429].includes(error.status.code) || error.status.code >= 500) return this.#stuck();
-      return true;
-    }
-    if (error instanceof Disbelief) {
-      this.#versionLost = true;
-      return true;
-    }
-    // A database that was set back has nothing to say about versions that it does not know yet, and says nothing.
-    return this.#muteWatches >= 2 || this.#stuck();
+  /** It does so for a while: the next failure is the first one. */
+  #recovered(): void {
+    this.#failuresInRow = 0;
+    this.#lastFailure = undefined;
+    this.#backoff.succeeded();
   }
 
-  /**
-   * The server's counter of versions went back: a version number may come a second time and mean something else, so
-   * nothing counts as known by its number.
-   */
-  #forgetVersions(): void {
-    for (const key of this.#known.keys()) this.#known.set(key, '');
-  }
+  // ---------------------------------------------------------------- failures
 
-  /** The same place fails again and again: perhaps it is the place. */
-  #stuck(): boolean {
-    return this.#failuresInRow >= 5 && this.#failuresInRow % 5 === 0;
-  }
-
-  /** Report, and say how many milliseconds to wait. */
-  #failed(error: unknown): number {
+  /** Report, and see what follows. @returns when to go on */
+  #failed(error: unknown): { readonly due: number; readonly notBefore: number } {
     const failure =
       error instanceof KubeError
         ? error
         : new KubeError('KUBE_CONNECTION_LOST', error instanceof Error ? error.message : String(error), {
             cause: error,
           });
-    const kind = this.#resource.kind;
+    const what = failureOf(failure);
+    const reaction = reactions[what];
     this.#lastError = failure;
     this.#failuresInRow++;
-    if (
-      this.#resource.optional &&
-      failure instanceof StatusError &&
-      [403, 404].includes(failure.status.code)
-    ) {
-      // Servers that have just started say so of what they have, too.
-      const lasts = this.#failuresInRow >= absentAfter;
-      if (lasts || this.#known.size === 0) {
-        this.#markAbsent(failure);
-        return lasts ? this.#timings.absentRetryMs * (1 + Math.random()) : this.#backoff.next();
-      }
-    }
-    if (failure instanceof Disbelief) {
-      this.#log.info(failure.message, { kind, version: this.#version });
-      return (this.#timings.backoff.firstMs / 4) * Math.random();
-    }
-    if (failure instanceof StatusError && (failure.expired || failure.versionTooLarge)) {
-      this.#log.info('The API server does not have our version, listing anew', {
-        kind,
-        version: this.#version,
-      });
-      // Nothing is wrong with the server: only a repetition has to wait.
-      return this.#failuresInRow > 1 ? this.#backoff.next() : 0;
-    }
-    if (
-      (failure.code === 'KUBE_CONNECTION_LOST' || failure.code === 'KUBE_TIMEOUT') &&
-      this.#failuresInRow === 1 &&
-      this.#livedMs > this.#timings.backoff.firstMs
-    ) {
-      // A connection that was good until it was cut: the server may be another one the next moment.
-      this.#livedMs = 0;
-      this.#log.info('The watch was cut, opening it again', { kind, err: failure.message });
-      return (this.#timings.backoff.firstMs / 4) * Math.random();
-    }
+    // A cut that follows a cut within moments waits; an expiry that follows one does.
+    const again = this.#lastFailure === what || (what === 'answer broke off' && this.#failuresInRow > 1);
+    this.#lastFailure = what;
+    const soon = !again && (what !== 'answer broke off' || this.#livedMs > this.#timings.backoff.firstMs);
+    this.#livedMs = 0;
+    if (this.#reflectsAbsence(failure)) return this.#absentUntil(failure);
+    this.#member.observed(reaction.shows);
+    this.#prepare(what, reaction);
+    const now = performance.now();
     // Whoever asks for days of silence did not mean us.
-    const retryAfter = Math.min(
+    const retryAfterMs = Math.min(
       failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0,
       this.#timings.longestRetryAfterMs,
     );
-    const wait = this.#backoff.next(retryAfter);
+    const rest = { due: now + this.#waitMs(what, soon), notBefore: now + retryAfterMs * (1 + Math.random()) };
+    this.#report(what, failure, soon, this.#member.askAt(rest.due, rest.notBefore) - now);
+    return rest;
+  }
+
+  #waitMs(what: Failure, soon: boolean): number {
+    const { firstMs } = this.#timings.backoff;
+    const backoffMs = this.#backoff.next();
+    if (reactions[what].wait === 'soon' && soon) return (firstMs / 4) * Math.random();
+    if (what !== 'held back') return backoffMs;
+    const leftMs = this.#server.heldBackUntil - this.#server.now();
+    return Math.min(backoffMs, leftMs + firstMs * Math.random());
+  }
+
+  #prepare(what: Failure, { next, version }: Reaction): void {
+    if (what === 'version of the future') this.#historyWentBack('');
+    if (version === 'newest') this.#versionLost = true;
+    // What was set back and has passed our version since looks as if nothing had happened: a server that was away is asked
+    // for everything.
+    if (next === 'list' || (next === 'resume once' && this.#failuresInRow > 1)) this.#listed = false;
+  }
+
+  #report(what: Failure, failure: KubeError, soon: boolean, waitMs: number): void {
+    const kind = this.#resource.kind;
+    switch (what) {
+      case 'held back':
+        this.#log.debug(2, failure.message, { kind });
+        return;
+      case 'unconfirmed':
+      case 'new history':
+        this.#log.info(failure.message, { kind, version: this.#version });
+        return;
+      case 'expired watch':
+      case 'expired list':
+      case 'version of the future':
+        this.#log.info('The API server does not have our version, listing anew', {
+          kind,
+          version: this.#version,
+        });
+        return;
+      case 'answer broke off':
+        if (!soon || failure instanceof GarbageError) break;
+        this.#log.info('The watch was cut, opening it again', { kind, err: failure.message });
+        return;
+      default:
+    }
     const status = failure instanceof StatusError ? { status: failure.status.code } : {};
-    const fields = { kind, code: failure.code, ...status, retryInSeconds: Math.round(wait / 100) / 10 };
+    const fields = { kind, code: failure.code, ...status, retryInSeconds: Math.round(waitMs / 100) / 10 };
     this.#complained = true;
-    const report = this.#options.traits.report(causeOf(failure, kind));
+    const report = this.#server.report(causeOf(failure, kind));
     if (report === 'first') this.#log.error('No data from the API server', failure, fields);
     else if (report === 'reminder') this.#log.error('Still no data from the API server', undefined, fields);
     else this.#log.debug(2, 'Still no data from the API server', fields);
-    return wait;
+  }
+
+  /** Until it is this kind's turn; that may change while it waits. */
+  async #pause({ due, notBefore }: { readonly due: number; readonly notBefore: number }): Promise<void> {
+    const { signal } = this.#abort;
+    while (!this.#isStopped() && !this.#newHistory) {
+      const waitMs = this.#member.askAt(due, notBefore) - performance.now();
+      if (waitMs <= 0) return;
+      const changed = new AbortController();
+      const unfollow = follow(signal, changed);
+      this.#reconsider = () => {
+        changed.abort();
+      };
+      await sleep(Math.min(waitMs, longestTimerMs), changed.signal);
+      this.#reconsider = undefined;
+      unfollow();
+    }
+  }
+
+  /** A server need not have every kind; one that has just started says so of what it has, too. */
+  #reflectsAbsence(failure: KubeError): failure is StatusError {
+    if (!this.#resource.optional || !(failure instanceof StatusError)) return false;
+    if (![403, 404].includes(failure.status.code)) return false;
+    return this.#lastsAbsent() || this.#objects.size === 0;
+  }
+
+  #lastsAbsent(): boolean {
+    return this.#failuresInRow >= absentAfter && this.#backoff.failingForMs >= this.#timings.absentAfterMs;
+  }
+
+  #absentUntil(failure: StatusError): { readonly due: number; readonly notBefore: number } {
+    this.#markAbsent(failure);
+    const waitMs = this.#lastsAbsent()
+      ? this.#timings.absentRetryMs * (1 + Math.random())
+      : this.#backoff.next();
+    return { due: performance.now() + waitMs, notBefore: 0 };
   }
 
   #markAbsent(failure: StatusError): void {
@@ -401,7 +389,7 @@ export class Reflector<T> {
       this.#absent = true;
     }
     this.#lastError = undefined;
-    for (const key of [...this.#known.keys()]) this.#remove(key);
+    this.#objects.removeAll();
     this.#version = '';
     this.#versionLost = false;
     this.#listed = false;
@@ -410,15 +398,6 @@ export class Reflector<T> {
   }
 
   // ---------------------------------------------------------------- lists
-
-  #query(parameters: Readonly<Record<string, string>>): string {
-    const { path, labelSelector, fieldSelector } = this.#resource;
-    const query = new URLSearchParams();
-    if (labelSelector !== '') query.set('labelSelector', labelSelector);
-    if (fieldSelector !== '') query.set('fieldSelector', fieldSelector);
-    for (const [key, value] of Object.entries(parameters)) query.set(key, value);
-    return `${path}?${query.toString()}`;
-  }
 
   /** Oldest state that a list may show: never older than what was delivered, anything at the first time. */
   #listVersion(): string {
@@ -458,27 +437,45 @@ export class Reflector<T> {
   }
 
   async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
-    const response = await this.#get(
-      this.#query(parameters),
-      { watch: false, stallMs: this.#timings.listStallMs, signal: this.#abort.signal },
-      'continue' in parameters,
-    );
-    const decoder = this.#codecOf(response).list({
-      item: (item) => {
-        sweep.seen.add(item.key);
-        this.#put(item);
-      },
-      broken: (broken) => {
-        this.#skip(broken, sweep);
-      },
-    });
-    const turn = new Turn();
-    for await (const chunk of response.body) {
-      this.#lastContact = Date.now();
-      decoder.push(chunk);
-      await turn.end();
+    const interrupted = new AbortController();
+    const unfollow = follow(this.#abort.signal, interrupted);
+    this.#interrupt = (reason) => {
+      interrupted.abort(reason);
+    };
+    let answered = false;
+    try {
+      const response = await this.#collection.get({
+        parameters,
+        verb: 'list',
+        stallMs: this.#timings.listStallMs,
+        signal: interrupted.signal,
+        large: true,
+        continues: 'continue' in parameters,
+      });
+      answered = true;
+      this.#lastContact = performance.now();
+      const decoder = this.#collection.codecOf(response).list({
+        item: (item) => {
+          this.#identify(item);
+          this.#objects.put(item, sweep);
+        },
+        broken: (broken) => {
+          this.#skip(broken, sweep);
+        },
+      });
+      const turn = new Turn();
+      for await (const chunk of response.body) {
+        this.#lastContact = performance.now();
+        decoder.push(chunk);
+        await turn.end();
+      }
+      return decoder.end();
+    } catch (error) {
+      throw causeOfEnd(error, interrupted.signal, answered);
+    } finally {
+      this.#interrupt = undefined;
+      unfollow();
     }
-    return decoder.end();
   }
 
   /**
@@ -492,48 +489,77 @@ export class Reflector<T> {
         `${this.#options.client.server} sent a list of ${this.#resource.kind} objects without a version`,
       );
     }
+    this.#member.observed('served');
     if (isOlder(version, this.#version)) {
-      this.#forgetVersions();
-      this.#version = version;
-      throw new Disbelief('The API server went back to an earlier version; asking again for everything');
+      this.#historyWentBack(version);
+      throw new Unconfirmed('The API server went back to an earlier version; listing again');
     }
-    this.#believe(sweep);
-    this.#muteWatches = 0;
-    if (!sweep.nameless) {
-      for (const key of [...this.#known.keys()]) {
-        if (!sweep.seen.has(key)) this.#remove(key);
-      }
-      for (const key of [...this.#broken.keys()]) {
-        if (!sweep.seen.has(key)) this.#mended(key);
-      }
-    }
+    this.#holdBack(sweep);
+    this.#confirm(sweep);
+    if (!sweep.nameless) this.#objects.removeUnseen(sweep);
     this.#listDueAt = sweep.doubtAt;
     this.#shorten?.();
     this.#version = version;
     this.#versionLost = false;
     this.#listed = true;
-    this.#currentAt = Date.now();
-    this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#known.size, version });
+    this.#currentAt = performance.now();
+    this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#objects.size, version });
     this.#complete();
   }
 
   /**
    * What would take something away is believed when it is said twice. At the start nothing is held yet, but the kernel
    * may still hold what an earlier process was told: then that goes for objects that can't be read, too.
-   * @throws Disbelief
+   * @throws Unconfirmed
    */
-  #believe(sweep: Sweep): void {
+  #confirm(sweep: Sweep): void {
     const incomplete = sweep.nameless || (!this.#synced && sweep.doubtAt < Infinity);
-    if (this.#askedAgain || (sweep.seen.size > 0 && !incomplete)) {
+    const { missing, held } = this.#objects.missing(sweep);
+    const newHistory = this.#server.now() < this.#server.heldBackUntil;
+    const takesMuch = newHistory ? missing > 0 : held >= manyObjects && missing > held / 2;
+    if (this.#askedAgain || (sweep.seen.size > 0 && !incomplete && !takesMuch)) {
       this.#askedAgain = false;
       return;
     }
     this.#askedAgain = true;
-    throw new Disbelief(
-      incomplete
-        ? 'The API server sent a list that can not be read in full; asking once more before it is believed'
-        : 'The API server says that there is nothing; asking once more before that is believed',
+    if (incomplete) {
+      throw new Unconfirmed('List from API server can not be read in full, confirming with another list');
+    }
+    throw new Unconfirmed(
+      sweep.seen.size === 0
+        ? 'Empty list from API server, confirming with another list'
+        : `List from API server lacks ${missing} of ${held} objects, confirming with another list`,
     );
+  }
+
+  /**
+   * An API server on an empty database is well, and so is that of another cluster: what they do not have is kept for a
+   * minute or two, for somebody may notice.
+   * @throws HeldBack
+   */
+  #holdBack(sweep: Sweep): void {
+    const untilMs = this.#server.heldBackUntil - this.#server.now();
+    const { missing, held } = this.#objects.missing(sweep);
+    if (untilMs <= 0 || sweep.nameless || missing <= held / 2) return;
+    if (this.#heldBackUntil !== this.#server.heldBackUntil) {
+      this.#heldBackUntil = this.#server.heldBackUntil;
+      this.#log.warn('List from API server held back: it has another history and lacks most objects', {
+        kind: this.#resource.kind,
+        missing,
+        held,
+        seconds: Math.ceil(untilMs / 1000),
+      });
+      this.#options.sink.heldBack(missing, held);
+    }
+    throw new HeldBack(
+      `the API server has another history and lacks ${missing} of ${held} ${this.#resource.kind} objects; ` +
+        `they are kept for another ${Math.ceil(untilMs / 1000)} s`,
+    );
+  }
+
+  #identify({ key, object }: { readonly key: string; readonly object: T }): void {
+    const uid = this.#resource.clusterIdentity?.(key, object) ?? '';
+    if (uid !== '') this.#member.identified(uid);
   }
 
   #complete(): void {
@@ -544,8 +570,7 @@ export class Reflector<T> {
 
   /** @returns false when the server has no streaming lists: nothing is lost, take a plain one */
   async #streamingList(): Promise<boolean> {
-    const { traits } = this.#options;
-    if (performance.now() < traits.streamingRefusedUntil) return false;
+    if (!this.#server.hasStreamingLists) return false;
     const version = this.#listVersion();
     try {
       await this.#watch(
@@ -558,14 +583,17 @@ export class Reflector<T> {
       );
       return true;
     } catch (error) {
-      if (this.#isStopped() || this.#listed || !refusesStreaming(error)) throw error;
-      const first = performance.now() >= traits.streamingRefusedUntil;
-      traits.streamingRefusedUntil = performance.now() + this.#timings.streamingRetryMs;
-      if (!first) return false;
-      this.#log.info('The API server has no streaming lists, using plain ones', {
-        kind: this.#resource.kind,
-        reason: error instanceof Error ? error.message : String(error),
-      });
+      const refusal = streamingRefusal(error);
+      if (this.#isStopped() || this.#listed || refusal === undefined) throw error;
+      const { streamingRetryMs, streamingTroubleMs } = this.#timings;
+      const forMs = refusal === 'lasting' ? streamingRetryMs : streamingTroubleMs;
+      if (this.#server.streamingRefused(forMs)) {
+        this.#log.info('The API server has no streaming lists, using plain ones', {
+          kind: this.#resource.kind,
+          reason: error instanceof Error ? error.message : String(error),
+          retryInSeconds: Math.round(forMs / 1000),
+        });
+      }
       return false;
     }
   }
@@ -594,9 +622,7 @@ export class Reflector<T> {
       shortened = setTimeout(
         () => {
           limit.abort(
-            new Disbelief(
-              'Something from the API server could not be understood; asking again for everything',
-            ),
+            new Unconfirmed('Something from the API server could not be understood, listing again'),
           );
         },
         Math.max(0, this.#listDueAt - performance.now()),
@@ -604,42 +630,52 @@ export class Reflector<T> {
     };
     // A list that is due is not cut short by itself; afterwards it says when the next one is.
     if (sweep === undefined) this.#shorten();
-    const initial =
-      sweep === undefined
-        ? undefined
-        : setTimeout(() => {
-            limit.abort(new NoStreamingList(`the initial events stopped coming (API server ${server})`));
-          }, timings.initialEventsStallMs);
-    const opened = performance.now();
+    this.#interrupt = (reason) => {
+      limit.abort(reason);
+    };
+    let initial: NodeJS.Timeout | undefined;
+    let opened: number | undefined;
     let events = 0;
     let initialEvents = sweep;
     try {
-      const response = await this.#get(
-        this.#query({
+      const response = await this.#collection.get({
+        parameters: {
           watch: '1',
           allowWatchBookmarks: 'true',
           timeoutSeconds: String(Math.max(1, Math.round(lengthMs / 1000))),
           ...parameters,
-        }),
-        { watch: true, stallMs: timings.watchStallMs, signal: limit.signal },
-      );
-      const decoder: WatchDecoder<T> = this.#codecOf(response).watch();
-      this.#watching = initialEvents === undefined;
-      if (this.#watching) this.#lastError = undefined;
+        },
+        verb: 'watch',
+        stallMs: timings.watchStallMs,
+        signal: limit.signal,
+        large: sweep !== undefined,
+      });
+      opened = performance.now();
+      this.#lastContact = performance.now();
+      const decoder: WatchDecoder<T> = this.#collection.codecOf(response).watch();
+      if (initialEvents === undefined) {
+        this.#watching = true;
+        this.#lastError = undefined;
+        this.#member.observed('served');
+      } else {
+        initial = setTimeout(() => {
+          limit.abort(new NoStreamingList(`the initial events stopped coming (API server ${server})`));
+        }, timings.initialEventsStallMs);
+      }
       const turn = new Turn();
       for await (const chunk of response.body) {
-        this.#lastContact = Date.now();
+        this.#lastContact = performance.now();
         const before = sweep?.seen.size;
         decoder.push(chunk, (event) => {
           events++;
-          this.#muteWatches = 0;
           initialEvents = this.#event(event, initialEvents);
         });
         if (initialEvents === undefined) {
           clearTimeout(initial);
           this.#watching = true;
-          this.#currentAt = Date.now();
+          this.#currentAt = performance.now();
           this.#succeeded();
+          if (performance.now() - opened >= timings.backoff.firstMs) this.#recovered();
           this.#options.sink.flush();
         } else if (sweep?.seen.size !== before) {
           // Changes of what is known already are not initial events.
@@ -649,9 +685,14 @@ export class Reflector<T> {
       }
       decoder.end();
       this.#checkEnd(performance.now() - opened, events, initialEvents);
+      this.#recovered();
     } catch (error) {
-      const cause: unknown = limit.signal.aborted ? limit.signal.reason : error;
-      if (events === 0 && cause instanceof KubeError && cause.code === 'KUBE_TIMEOUT') this.#muteWatches++;
+      const cause = causeOfEnd(error, limit.signal, opened !== undefined);
+      // A quiet watch that something in between has cut after a while was a good one; one that stayed mute was not.
+      const lived = opened === undefined ? 0 : performance.now() - opened;
+      const mute = cause instanceof KubeError && cause.code === 'KUBE_TIMEOUT';
+      if (initialEvents === undefined && !mute && lived >= goodWatch * timings.backoff.firstMs)
+        this.#recovered();
       throw cause;
     } finally {
       unfollow();
@@ -659,9 +700,10 @@ export class Reflector<T> {
       clearTimeout(initial);
       clearTimeout(shortened);
       this.#shorten = undefined;
+      this.#interrupt = undefined;
       this.#watching = false;
       this.#options.sink.flush();
-      this.#livedMs = performance.now() - opened;
+      this.#livedMs = opened === undefined ? 0 : performance.now() - opened;
     }
   }
 
@@ -680,14 +722,14 @@ export class Reflector<T> {
     switch (event.type) {
       case 'ADDED':
       case 'MODIFIED':
-        if (sweep !== undefined) sweep.seen.add(event.item.key);
-        else if (!this.#isNext(event.item, false)) return sweep;
-        this.#put(event.item);
+        if (sweep === undefined && !this.#isNext(event.item, false)) return sweep;
+        this.#identify(event.item);
+        this.#objects.put(event.item, sweep);
         return sweep;
       case 'DELETED':
         if (sweep !== undefined) sweep.seen.delete(event.item.key);
         else if (!this.#isNext(event.item, true)) return sweep;
-        this.#remove(event.item.key);
+        this.#objects.remove(event.item.key);
         return sweep;
       case 'BOOKMARK':
         if (sweep !== undefined) {
@@ -704,7 +746,7 @@ export class Reflector<T> {
         if (sweep === undefined) this.#advance(event.broken.version ?? '');
         return sweep;
       case 'ERROR':
-        throw this.#statusError(event.status.code, event.status, 'watch');
+        throw this.#collection.statusError(event.status.code, event.status, 'watch');
     }
   }
 
@@ -717,7 +759,7 @@ export class Reflector<T> {
       this.#advance(version);
       return true;
     }
-    const held = this.#known.get(key);
+    const held = this.#objects.version(key);
     if (gone ? held !== undefined : held !== version) this.#listBy(this.#soon());
     return false;
   }
@@ -734,180 +776,53 @@ export class Reflector<T> {
   }
 
   #soon(): number {
-    return performance.now() + this.#backoff.next();
+    const now = performance.now();
+    if (now - this.#doubtedAt > doubtResetMs) this.#doubts.succeeded();
+    this.#doubtedAt = now;
+    return now + this.#doubts.next();
   }
 
   // ---------------------------------------------------------------- objects
 
-  #put(item: Decoded<T>): void {
-    this.#mended(item.key);
-    if (item.version !== '' && this.#known.get(item.key) === item.version) return;
-    this.#known.set(item.key, item.version);
-    this.#deliver(item.key, item.object);
-  }
-
-  #remove(key: string): void {
-    this.#mended(key);
-    if (this.#known.delete(key)) this.#deliver(key, undefined);
-  }
-
-  #mended(key: string): void {
-    if (this.#broken.delete(key)) this.#options.sink.unreadable(key, '', undefined);
-  }
-
-  #deliver(key: string, object: T | undefined): void {
-    try {
-      this.#options.sink.deliver(key, object);
-    } catch (error) {
-      this.#log.error('An object could not be taken over', error, {
-        kind: this.#resource.kind,
-        object: printable(key, 2 * longestName),
-      });
-    }
-  }
-
-  /**
-   * The last good state of a broken object stays. It may have been broken on its way, so it is asked for once more; if it is
-   * broken in itself, that does not go on.
-   */
-  #skip({ key, version, uid, error }: BrokenObject, sweep: Sweep | undefined): void {
+  /** An object may have been broken on its way, so it is asked for again; if it is broken in itself, that does not go on. */
+  #skip(broken: BrokenObject, sweep: Sweep | undefined): void {
     let again = Infinity;
-    let news = true;
-    if (key === undefined) {
+    const mayHeal = this.#objects.skip(broken);
+    if (broken.key === undefined) {
       if (sweep !== undefined) sweep.nameless = true;
       again = this.#soon();
     } else {
-      sweep?.seen.add(key);
-      news = version === undefined || this.#broken.get(key) !== version;
-      if (news) {
+      sweep?.seen.add(broken.key);
+      if (mayHeal) {
         again = Math.max(this.#soon(), this.#brokenListAt + this.#timings.brokenRetryMs);
         this.#brokenListAt = again;
       }
-      this.#broken.set(key, version ?? '');
     }
     if (sweep === undefined) this.#listBy(again);
     else sweep.doubtAt = Math.min(sweep.doubtAt, again);
-    if (!news) return;
-    this.#log.error('An object from the API server can not be read and is skipped', error, {
-      kind: this.#resource.kind,
-      object: key === undefined ? '(name unreadable)' : printable(key, 2 * longestName),
-    });
-    if (key !== undefined) this.#options.sink.unreadable(key, uid ?? '', error.message);
-  }
-
-  // ---------------------------------------------------------------- requests
-
-  /** @param continues a page of a list that counts as one request with the pages before it */
-  async #get(
-    target: string,
-    { watch, stallMs, signal }: { watch: boolean; stallMs: number; signal: AbortSignal },
-    continues = false,
-  ): Promise<ApiResponse> {
-    const { client, traits, gzip } = this.#options;
-    for (;;) {
-      const asked = traits.contentTypes;
-      const response = await client.request({
-        target,
-        accept: acceptHeader(asked, watch),
-        gzip: gzip && !watch,
-        stallMs,
-        signal,
-        continues,
-        watch,
-      });
-      this.#lastContact = Date.now();
-      if (response.status >= 200 && response.status < 300) return response;
-      const body = await readSome(response);
-      const refusesType = response.status === 406 || response.status === 415;
-      if (refusesType && asked.includes('protobuf') && asked.includes('json')) {
-        traits.contentTypes = ['json'];
-        this.#log.info('The API server has no protobuf, using JSON', { status: response.status });
-        continue;
-      }
-      const status = decodeStatus(body, response.contentType);
-      throw this.#statusError(
-        response.status,
-        { ...status, retryAfterSeconds: Math.max(status.retryAfterSeconds, response.retryAfterSeconds) },
-        watch ? 'watch' : 'list',
-      );
-    }
-  }
-
-  /** By what the server says that it sent, not by what was asked for. */
-  #codecOf(response: ApiResponse): Codec<T> {
-    const { strings, client } = this.#options;
-    if (response.contentType.includes('protobuf')) return this.#resource.codec('protobuf', strings);
-    if (response.contentType.includes('json')) return this.#resource.codec('json', strings);
-    throw new KubeError(
-      'KUBE_API_STATUS',
-      `${client.server} answered with ${response.contentType === '' ? 'no content type' : response.contentType}, ` +
-        'which is not what an API server sends: check the URL',
-    );
-  }
-
-  #statusError(httpStatus: number, body: ApiStatus, verb: 'list' | 'watch'): StatusError {
-    const status = body.code === 0 ? { ...body, code: httpStatus } : body;
-    const { client } = this.#options;
-    const { rbacName } = this.#resource;
-    const said = status.message === '' ? status.reason : status.message;
-    switch (status.code) {
-      case 401:
-        return new StatusError(
-          status,
-          `API server ${client.server} does not accept our credentials from ${client.credentials.source} ` +
-            `(${said}): renew the token or client certificate`,
-        );
-      case 403:
-        return new StatusError(
-          status,
-          `API server ${client.server} does not let us ${verb} ${rbacName} (${said}): grant list and watch on it, ` +
-            'as ClusterRole system:node-proxier does',
-        );
-      default:
-        return new StatusError(
-          status,
-          `API server ${client.server} answered ${status.code} when asked to ${verb} ${rbacName}: ${said}`,
-        );
-    }
   }
 }
 
-/** The same for failures with the same cure, whatever their messages say about kind and try. */
-function causeOf(failure: KubeError, kind: string): string {
-  if (!(failure instanceof StatusError)) return failure.code;
-  // Rights are granted one kind at a time.
-  return `${failure.status.code} ${failure.code === 'KUBE_FORBIDDEN' ? kind : ''}`;
+/** By the clock as it is now. */
+function sinceEpoch(at: number | undefined): number {
+  return at === undefined ? 0 : Math.round(Date.now() - (performance.now() - at));
 }
 
-/** Enough of an error body for its Status; whatever breaks on the way is less important than the HTTP status. */
-async function readSome(response: ApiResponse): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let size = 0;
-  try {
-    for await (const chunk of response.body) {
-      parts.push(chunk);
-      size += chunk.length;
-      if (size > 64 * 1024) break;
-    }
-  } catch (error) {
-    if (!(error instanceof KubeError)) throw error;
-  }
-  return Buffer.concat(parts);
-}
+/** Node's timers know no longer time. */
+const longestTimerMs = 2 ** 31 - 1;
+/** A list that takes most of so many objects away is asked for again. */
+const manyObjects = 10;
+/** A watch that lived for so many first pauses was a good one. */
+const goodWatch = 10;
 
-/**
- * Servers without the feature say 400 or 422, or, where only their etcd is too old, 500 in an ERROR event. One that
- * ignores the parameter never sends the closing bookmark, which ends in our own time limit.
- */
-function refusesStreaming(error: unknown): boolean {
-  if (error instanceof StatusError) return [400, 405, 422, 500].includes(error.status.code);
-  return error instanceof NoStreamingList;
-}
-
-/** Versions are decimal numbers of any length; of anything else nothing is known. */
-function isOlder(version: string, than: string): boolean {
-  if (!/^\d+$/.test(version) || !/^\d+$/.test(than)) return false;
-  return version.length === than.length ? version < than : version.length < than.length;
+/** Why a request is over: our own limits have their reasons, the client only knows that it was cancelled. */
+function causeOfEnd(error: unknown, limit: AbortSignal, answered: boolean): unknown {
+  const cause: unknown = limit.aborted ? limit.reason : error;
+  const connection =
+    cause instanceof KubeError &&
+    !(cause instanceof NoStreamingList) &&
+    (cause.code === 'KUBE_CONNECTION_LOST' || cause.code === 'KUBE_TIMEOUT');
+  return answered && connection ? new AnswerBroke(cause) : cause;
 }
 
 function sleep(ms: number, signal: AbortSignal): Promise<void> {

@@ -34,6 +34,8 @@ export interface Resource<T> {
   readonly fieldSelector: string;
   /** The server may not have it, or not let us see it: then there simply are none. */
   readonly optional: boolean;
+  /** Of an object that every cluster makes for itself once: which cluster it is. '' for all others. */
+  clusterIdentity?(key: string, object: T): string;
   codec(type: ContentType, strings: StringTable): Codec<T>;
 }
 
@@ -88,6 +90,7 @@ export const services: Resource<Service> = {
   labelSelector: '!service.kubernetes.io/service-proxy-name',
   fieldSelector: 'spec.clusterIP!=None',
   optional: false,
+  clusterIdentity: (key, { uid }) => (key === 'default/kubernetes' ? uid : ''),
   codec: codecs('Service', readService, serviceFromJson),
 };
 

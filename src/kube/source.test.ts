@@ -101,7 +101,7 @@ const slice = (name: string, address: string): object => ({
 const [serviceKind, nodeKind] = servedKinds;
 assert.ok(serviceKind !== undefined && nodeKind !== undefined);
 
-const quickBackoff = { firstMs: 20, maxMs: 100, resetMs: 120_000 };
+const quickBackoff = { firstMs: 20, maxMs: 100 };
 
 interface Setup {
   readonly server: ApiServer;
@@ -492,7 +492,8 @@ for (const status of [404, 403]) {
   test(`service CIDRs that answer ${status} again and again are gone`, async (t) => {
     const server = await serve(t);
     server.store.put(kubernetesCIDR);
-    const { recorder, source } = await connect(t, server.url, { kinds: ['ServiceCIDR'] });
+    const timings = { absentAfterMs: 100 };
+    const { recorder, source } = await connect(t, server.url, { kinds: ['ServiceCIDR'], timings });
     source.start();
     await until('the object', () => recorder.calls.includes('cidr kubernetes 10.96.0.0/12'), recorder);
     server.failNext({ status, count: 100, match: 'servicecidrs' });
@@ -562,8 +563,8 @@ for (const way of ['as an ERROR event', 'as an HTTP status']) {
       'service a/three 10.96.0.7',
       'service a/two gone',
     ]);
-    // One version was lost: the list asks for what is newest, not for what is cached.
-    assert.doesNotMatch(listRequests(server).at(-1) ?? '', /resourceVersion/);
+    // The watch cache holds later states than ours: the database is not asked.
+    assert.match(listRequests(server).at(-1) ?? '', /resourceVersion=\d+&resourceVersionMatch=NotOlderThan$/);
   });
 }
 
@@ -745,11 +746,23 @@ test('Retry-After is honoured', async (t) => {
   assert.ok(Date.now() - at >= 900, `only ${Date.now() - at} ms`);
 });
 
-test('a watch that is refused again and again keeps its place, a list follows only now and then', async (t) => {
+test('a watch that is refused once keeps its place; after two failures in a row everything is listed', async (t) => {
   const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' });
-  server.failNext({ status: 500, count: 3 });
+  await new Promise((resolve) => setTimeout(resolve, quickBackoff.firstMs));
   server.cutWatches();
-  await until('the watch', () => watching(source) && watchRequests(server) >= 5, recorder);
+  await until('the watch', () => watching(source) && watchRequests(server) >= 2, recorder);
+  assert.equal(listRequests(server).length, 1, 'one cut');
+  server.failNext({ status: 500, count: 1 });
+  server.cutWatches();
+  await until('the list', () => watching(source) && listRequests(server).length === 2, recorder);
+  assert.match(listRequests(server).at(-1) ?? '', /NotOlderThan$/);
+});
+
+test('a watch that is asked to wait keeps its place: a list would cost more', async (t) => {
+  const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' });
+  server.failNext({ status: 429, count: 3 });
+  server.cutWatches();
+  await until('the watch', () => watching(source) && server.faults.armed === 0, recorder);
   assert.equal(listRequests(server).length, 1);
 });
 
@@ -944,7 +957,7 @@ test('an empty list is believed when it is said twice', async (t) => {
       /resourceVersion/,
       'the newest state, not a cached one',
     );
-    assert.equal(recorder.lines.filter(({ message }) => message.includes('there is nothing')).length, 1);
+    assert.equal(recorder.lines.filter(({ message }) => message.startsWith('Empty list')).length, 1);
   }
 });
 

@@ -10,7 +10,6 @@ import type { ClusterSink, ResourceKind } from './objects.js';
 import {
   defaultReflectorTimings,
   Reflector,
-  ServerTraits,
   type ReflectorSink,
   type ReflectorStatus,
   type ReflectorTimings,
@@ -24,6 +23,7 @@ import {
   type ContentType,
   type Resource,
 } from './resources.js';
+import { defaultServerTimings, ServerState, type ServerTimings } from './server.js';
 import { StringTable } from './strings.js';
 
 export interface ApiSourceOptions {
@@ -53,10 +53,13 @@ export interface ApiSourceOptions {
   readonly observer?: ClientObserver;
   /** Told of each object that can't be read, and why; undefined: it can again, or is gone. */
   readonly onUnreadable?: (object: ObjectIdentity, why: string | undefined) => void;
+  /** A list is not believed for now: after the server's history changed it takes `missing` of `held` objects away. */
+  readonly onHeldBack?: (kind: ResourceKind, missing: number, held: number) => void;
   /** How connections are made; over the network when absent. */
   readonly dial?: NonNullable<ApiClientOptions['dial']>;
   readonly timeouts?: Partial<ClientTimeouts>;
   readonly timings?: Partial<ReflectorTimings>;
+  readonly serverTimings?: Partial<ServerTimings>;
 }
 
 export interface ObjectIdentity {
@@ -84,16 +87,6 @@ export class ApiServerSource {
 
   constructor(options: ApiSourceOptions, sink: ClusterSink, log: Logger) {
     const { rateLimit, rereadMs, observer, dial, timeouts } = options;
-    const client = new ApiClient(options.connection, {
-      userAgent: options.userAgent ?? 'kube-proxy-ts',
-      ...(timeouts === undefined ? {} : { timeouts }),
-      ...(rateLimit === undefined ? {} : { rateLimit }),
-      ...(rereadMs === undefined ? {} : { rereadMs }),
-      ...(observer === undefined ? {} : { observer }),
-      ...(dial === undefined ? {} : { dial }),
-    });
-    this.#client = client;
-    this.#events = new EventRecorder(client, options.nodeName, log);
     const types = acceptedTypes(options.acceptContentTypes ?? '', options.contentType ?? 'protobuf');
     if (types.length === 0) {
       throw new KubeError(
@@ -102,8 +95,25 @@ export class ApiServerSource {
           'use application/vnd.kubernetes.protobuf, application/json, or both',
       );
     }
-    const traits = new ServerTraits(types);
-    if (options.streamingLists === false) traits.streamingRefusedUntil = Infinity;
+    const timings = { ...defaultReflectorTimings, ...options.timings };
+    const server = new ServerState({
+      timings: { ...defaultServerTimings, backoff: timings.backoff, ...options.serverTimings },
+      contentTypes: types,
+    });
+    const client = new ApiClient(options.connection, {
+      userAgent: options.userAgent ?? 'kube-proxy-ts',
+      ...(timeouts === undefined ? {} : { timeouts }),
+      ...(rateLimit === undefined ? {} : { rateLimit }),
+      ...(rereadMs === undefined ? {} : { rereadMs }),
+      ...(observer === undefined ? {} : { observer }),
+      ...(dial === undefined ? {} : { dial }),
+      connected: () => {
+        server.connected();
+      },
+    });
+    this.#client = client;
+    this.#events = new EventRecorder(client, options.nodeName, log);
+    if (options.streamingLists === false) server.streamingRefused(Infinity);
     const strings = new StringTable();
     const reflect = <T>(
       resource: Resource<T>,
@@ -122,17 +132,20 @@ export class ApiServerSource {
         flush: () => {
           sink.flush();
         },
+        heldBack: (missing, held) => {
+          options.onHeldBack?.(resource.kind, missing, held);
+        },
       };
       const reflector = new Reflector({
         resource,
         client,
-        traits,
+        server,
         strings,
         sink: target,
         log,
         pageSize: options.pageSize ?? 500,
         gzip: options.gzip ?? true,
-        timings: { ...defaultReflectorTimings, ...options.timings },
+        timings,
       });
       return {
         kind: resource.kind,

@@ -50,7 +50,11 @@ export interface OwnMetrics {
   readonly checkDuration: Histogram<'ip_family'>;
   /** Times that such a look found what no notification had told of. */
   readonly silentDifferences: Counter<'ip_family'>;
+  /** After the API server's history changed, lists that took most of what was held away and were not believed for a while. */
+  readonly listsHeldBack: Counter<'resource'>;
 }
+
+const resources = ['Service', 'EndpointSlice', 'Node', 'ServiceCIDR'].map((resource) => ({ resource }));
 
 export interface OwnSources {
   /** How far each kind of object is followed; undefined: there is no API server (manifests). */
@@ -145,6 +149,13 @@ export function defineOwnMetrics(
       labels,
       stability,
       zero,
+    }),
+    listsHeldBack: catalogue.counter({
+      name: 'kubeproxyts_lists_held_back_total',
+      help: 'Times that a list with another history than before was held back, because it lacked most of the objects known',
+      labels: ['resource'],
+      stability,
+      zero: resources,
     }),
   };
 }

@@ -15,6 +15,7 @@ import { exitCodes, FatalError } from './exit-codes.js';
 import type { ChosenMode } from './mode.js';
 import type { Observability } from './observability.js';
 import { Running } from './running.js';
+import { heldBackLists } from './held-back-lists.js';
 import { openSource, type Source } from './source.js';
 import { TroubledObjects } from './troubled-objects.js';
 
@@ -84,6 +85,11 @@ export class Proxy {
         unreadable: (object, why) => {
           this.troubled.set('unreadable', object, why === undefined ? [] : [why]);
         },
+        heldBack: heldBackLists({
+          nodeName: this.config.nodeName,
+          metrics,
+          record: (event) => this.source?.record(event),
+        }),
       });
       this.source.start();
       await ended;

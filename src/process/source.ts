@@ -4,14 +4,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import type { PluginOutcome } from '../kube/credentials.js';
 import type { ClusterEvent } from '../kube/events.js';
-import { KubeError, type KubeErrorCode } from '../kube/errors.js';
+import { KubeError } from '../kube/errors.js';
 import type { SourceHealth } from '../kube/health.js';
 import type { ClientObserver } from '../kube/http/client.js';
 import type { ClusterSink, ResourceKind } from '../kube/objects.js';
 import type { ApiServerSource, ObjectIdentity } from '../kube/source.js';
 import type { Logger } from '../log/logger.js';
 import type { StateFile } from '../state/state-file.js';
+import { guarded } from '../callbacks/guarded.js';
 import { exitCodes, FatalError } from './exit-codes.js';
+import { exitCodeFor, StartPatience } from './start-patience.js';
 import { version } from './version.js';
 
 export interface Source {
@@ -33,6 +35,8 @@ export interface SourceObserver {
   readonly client: RequestObserver;
   /** An object can't be read, and why; undefined: it can again, or is gone. */
   readonly unreadable: (object: ObjectIdentity, why: string | undefined) => void;
+  /** A list is not believed for now: it lacks so many of the objects that are held. */
+  readonly heldBack: (kind: ResourceKind, missing: number, held: number) => void;
 }
 
 /**
@@ -84,35 +88,6 @@ async function manifestSource(config: Config, sink: ClusterSink, log: Logger): P
   };
 }
 
-/** What keeps us from the API server, by the exit code it ends with. */
-const exitCodeOf: Readonly<Partial<Record<KubeErrorCode, number>>> = {
-  KUBE_TLS_UNTRUSTED: exitCodes.apiCertificate,
-  KUBE_TLS_EXPIRED: exitCodes.apiCertificate,
-  KUBE_TLS_HOSTNAME: exitCodes.apiCertificate,
-  KUBE_TLS_FAILED: exitCodes.apiCertificate,
-  KUBE_UNAUTHORIZED: exitCodes.apiUnauthorized,
-  KUBE_FORBIDDEN: exitCodes.apiUnauthorized,
-  KUBE_CONFIG_MISSING: exitCodes.credentials,
-  KUBE_CONFIG_UNREADABLE: exitCodes.credentials,
-  KUBE_CONFIG_INVALID: exitCodes.credentials,
-  KUBE_CONTEXT_MISSING: exitCodes.credentials,
-  KUBE_CLUSTER_MISSING: exitCodes.credentials,
-  KUBE_USER_MISSING: exitCodes.credentials,
-  KUBE_CREDENTIAL_FILE: exitCodes.credentials,
-  KUBE_EXEC_PLUGIN: exitCodes.credentials,
-  KUBE_AUTH_UNSUPPORTED: exitCodes.credentials,
-  KUBE_NOT_IN_CLUSTER: exitCodes.credentials,
-  KUBE_SERVER_URL: exitCodes.credentials,
-  KUBE_CONTENT_TYPE: exitCodes.configuration,
-};
-
-/** At the start, these do not get better by waiting: the operator has to act. */
-const hopeless = new Set<number>([
-  exitCodes.apiCertificate,
-  exitCodes.apiUnauthorized,
-  exitCodes.credentials,
-]);
-
 /** Everything the first sync waits for. */
 const essential: readonly ResourceKind[] = ['Service', 'EndpointSlice', 'Node'];
 
@@ -147,13 +122,14 @@ async function apiSource(
         nodeName,
         observer: observer.client,
         onUnreadable: observer.unreadable,
+        onHeldBack: observer.heldBack,
       },
       stateFile?.sink(sink) ?? sink,
       log.named('api'),
     );
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
-    throw new FatalError(exitCodeOf[error.code] ?? exitCodes.failure, error.message, { cause: error });
+    throw new FatalError(exitCodeFor(error, exitCodes.failure), error.message, { cause: error });
   }
   stateFile?.proveWith(() => source.health().staleSince ?? Date.now());
   const stopWatching = { now: (): void => undefined };
@@ -205,42 +181,34 @@ function watchStart(
   timeoutMs: number,
   fail: (error: FatalError) => void,
 ): () => void {
-  const started = Date.now();
+  const started = performance.now();
+  const patience = new StartPatience(timeoutMs);
   let serving = false;
   let hasState = stateFile?.storedAt !== undefined;
-  const timer = every(() => {
-    const status = source.status();
-    const waiting = essential.filter((kind) => status[kind]?.synced !== true);
-    if (waiting.length === 0) {
+  const timer = every(
+    guarded('watch the start', () => {
+      const status = source.status();
+      const waiting = essential.filter((kind) => status[kind]?.synced !== true);
+      if (waiting.length === 0) {
+        clearInterval(timer);
+        return;
+      }
+      const error = waiting.map((kind) => status[kind]?.lastError).find((failure) => failure !== undefined);
+      if (hasState) {
+        if (serving || (error === undefined && performance.now() - started < listPatienceMs)) return;
+        serving = true;
+        void stateFile?.serve().then((served) => {
+          hasState = served;
+        });
+        return;
+      }
+      const end = patience.judge(error);
+      if (end === undefined) return;
       clearInterval(timer);
-      return;
-    }
-    const error = waiting.map((kind) => status[kind]?.lastError).find((failure) => failure !== undefined);
-    const waited = Date.now() - started;
-    if (hasState) {
-      if (serving || (error === undefined && waited < listPatienceMs)) return;
-      serving = true;
-      void stateFile?.serve().then((served) => {
-        hasState = served;
-      });
-      return;
-    }
-    if (error === undefined) return;
-    const code =
-      error instanceof KubeError ? (exitCodeOf[error.code] ?? exitCodes.apiUnreachable) : exitCodes.failure;
-    if (hopeless.has(code)) {
-      clearInterval(timer);
-      fail(new FatalError(code, error.message, { cause: error }));
-    } else if (timeoutMs > 0 && waited >= timeoutMs) {
-      clearInterval(timer);
-      const seconds = Math.round(waited / 1000);
-      fail(
-        new FatalError(code, `gave up after ${seconds} s (--startup-timeout): ${error.message}`, {
-          cause: error,
-        }),
-      );
-    }
-  }, checkMs);
+      fail(end);
+    }),
+    checkMs,
+  );
   return () => {
     clearInterval(timer);
   };

@@ -62,7 +62,7 @@ export function onLoopback(certificates: CertificateSet): Setting {
     clock: { pass: (ms) => sleep(ms), until },
     source: {
       timings: {
-        backoff: { firstMs: 5, maxMs: 40, resetMs: 120_000 },
+        backoff: { firstMs: 5, maxMs: 40 },
         watchMinMs: 1500,
         watchGraceMs: 50,
         watchStallMs: 900,

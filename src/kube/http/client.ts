@@ -29,8 +29,9 @@ export interface ClientTimeouts {
 export const defaultTimeouts: ClientTimeouts = {
   connectMs: 10_000,
   headersMs: 60_000,
-  pingAfterMs: 30_000,
-  pongMs: 15_000,
+  // Together with the steps of a look at the connection (#watchPulse), a dead peer is noticed within 30 s.
+  pingAfterMs: 15_000,
+  pongMs: 10_000,
 };
 
 type Method = 'GET' | 'POST';
@@ -62,6 +63,8 @@ export interface ApiClientOptions {
   /** Certificates are looked at anew after this time; 60000 ms when absent. */
   readonly rereadMs?: number;
   readonly observer?: ClientObserver;
+  /** There is a new connection, perhaps to another server than before. */
+  readonly connected?: () => void;
   /** How connections are made; over the network when absent. */
   readonly dial?: (options: DialOptions) => Promise<Dialled>;
 }
@@ -105,6 +108,9 @@ interface RawResponse {
   readonly cancel: () => void;
 }
 
+/** How finely the quiet of a connection is measured. */
+const looksPerPing = 3;
+
 /** Certificates on disk are looked at this often, as client-go does. */
 const defaultRereadMs = 60_000;
 
@@ -118,10 +124,12 @@ export class ApiClient {
   readonly #dialWith: (options: DialOptions) => Promise<Dialled>;
   /** Path in front of every request: the server URL may have one. */
   readonly #prefix: string;
-  #session: Promise<http2.ClientHttp2Session | 'http/1.1'> | undefined;
   /** The HTTP/2 connection that new requests use. */
-  #openedSession: http2.ClientHttp2Session | undefined;
-  #agent: SocketAgent | undefined;
+  #session: http2.ClientHttp2Session | undefined;
+  /** A connection that is being made; what it speaks is known when it is there. */
+  #dialling: Promise<void> | undefined;
+  readonly #agent = new SocketAgent();
+  readonly #connectedTo: () => void;
   /** What the newest connection was made with, and when that was last compared with what is on disk. */
   #material: { readonly fingerprint: string; comparedAt: number } | undefined;
   #closed = false;
@@ -134,6 +142,7 @@ export class ApiClient {
     this.#rereadMs = options.rereadMs ?? defaultRereadMs;
     this.#observer = options.observer;
     this.#dialWith = options.dial ?? dial;
+    this.#connectedTo = options.connected ?? (() => undefined);
     this.#prefix = credentials.server.pathname.replace(/\/+$/, '');
   }
 
@@ -175,12 +184,7 @@ export class ApiClient {
         : { 'content-type': 'application/json', 'content-length': String(request.post.length) }),
     };
     await this.#followRenewal();
-    const session = await this.#connected();
-    const target = this.#prefix + request.target;
-    const raw =
-      session === 'http/1.1'
-        ? await this.#send1(target, headers, request)
-        : await this.#send2(session, target, headers, request);
+    const raw = await this.#exchange(this.#prefix + request.target, headers, request);
     if (raw.status === 401) {
       this.credentials.rejected();
       // A renewed client certificate only counts on a new connection.
@@ -201,41 +205,42 @@ export class ApiClient {
   close(): void {
     this.#closed = true;
     this.credentials.close?.();
-    this.#agent?.destroy();
-    const session = this.#session;
+    this.#agent.destroy();
+    this.#session?.destroy();
     this.#session = undefined;
-    session?.then(
-      (open) => {
-        if (open !== 'http/1.1') open.destroy();
-      },
-      () => undefined,
-    );
   }
 
-  /** All requests wait for the same attempt; after a failed one the next request tries again. */
-  #connected(): Promise<http2.ClientHttp2Session | 'http/1.1'> {
-    // It ended, but its events are still on their way.
-    if (this.#openedSession?.closed === true || this.#openedSession?.destroyed === true) {
-      this.#openedSession = undefined;
-      this.#session = undefined;
-    }
-    if (this.#session === undefined) {
-      const attempt = this.#connect();
-      this.#session = attempt;
-      attempt.catch(() => {
-        if (this.#session === attempt) this.#session = undefined;
+  /**
+   * What is spoken is a property of each connection: behind one address may be servers of several kinds, one after the other.
+   */
+  async #exchange(target: string, headers: Headers, request: ApiRequest): Promise<RawResponse> {
+    for (;;) {
+      const session = this.#openSession();
+      if (session !== undefined) return await this.#send2(session, target, headers, request);
+      if (this.#agent.hasFree()) return await this.#send1(target, headers, request);
+      // All requests wait for the same attempt. If it yields a connection for one request only, the first takes it.
+      this.#dialling ??= this.#connect().finally(() => {
+        this.#dialling = undefined;
       });
+      await this.#dialling;
     }
+  }
+
+  #openSession(): http2.ClientHttp2Session | undefined {
+    // It ended, but its events are still on their way.
+    if (this.#session?.closed === true || this.#session?.destroyed === true) this.#session = undefined;
     return this.#session;
   }
 
-  /** Settle which protocol is spoken; for HTTP/2 that yields the connection itself. */
-  async #connect(): Promise<http2.ClientHttp2Session | 'http/1.1'> {
-    this.#agent ??= new SocketAgent(() => this.#dial());
+  async #connect(): Promise<void> {
     const { socket, protocol } = await this.#dial();
-    if (protocol === 'h2') return this.#openSession(socket);
-    this.#agent.spare(socket);
-    return 'http/1.1';
+    if (this.#closed) {
+      socket.destroy();
+      throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
+    }
+    this.#connectedTo();
+    if (protocol === 'h2') this.#startSession(socket);
+    else this.#agent.spare(socket);
   }
 
   async #dial(): Promise<Dialled> {
@@ -270,7 +275,7 @@ export class ApiClient {
     this.#leaveConnections();
   }
 
-  #openSession(socket: net.Socket): http2.ClientHttp2Session {
+  #startSession(socket: net.Socket): void {
     const session = http2.connect(this.credentials.server.origin, {
       createConnection: () => socket,
       settings: { enablePush: false, initialWindowSize: streamWindow },
@@ -282,56 +287,55 @@ export class ApiClient {
     });
     // No more requests on a connection that is ending; those under way go on.
     const forget = (): void => {
-      if (this.#openedSession === session) {
-        this.#openedSession = undefined;
-        this.#session = undefined;
-      }
+      if (this.#session === session) this.#session = undefined;
     };
-    this.#openedSession = session;
+    this.#session = session;
     session.once('goaway', forget);
     session.once('close', forget);
     session.on('error', forget);
     this.#watchPulse(session, socket);
-    return session;
   }
 
   /** New requests use new connections; those under way keep theirs until they end. */
   #leaveConnections(): void {
-    this.#agent?.leaveIdle();
-    const old = this.#openedSession;
-    if (old === undefined) return;
-    this.#openedSession = undefined;
+    this.#agent.leaveIdle();
+    const old = this.#session;
     this.#session = undefined;
-    old.close();
+    old?.close();
   }
 
   /** Ping a connection that went quiet; end it when no answer comes. */
   #watchPulse(session: http2.ClientHttp2Session, socket: net.Socket): void {
+    const { pingAfterMs, pongMs } = this.#timeouts;
     let received = socket.bytesRead;
+    let quietLooks = 0;
+    let give: NodeJS.Timeout | undefined;
     const timer = setInterval(() => {
+      if (give !== undefined) return;
       const now = socket.bytesRead;
-      if (now !== received) {
-        received = now;
-        return;
-      }
-      const give = setTimeout(() => {
+      quietLooks = now === received ? quietLooks + 1 : 0;
+      received = now;
+      if (quietLooks < looksPerPing) return;
+      give = setTimeout(() => {
         session.destroy(
           new KubeError(
             'KUBE_TIMEOUT',
-            `API server ${this.server} did not answer a ping within ${this.#timeouts.pongMs / 1000} s`,
+            `API server ${this.server} did not answer a ping within ${pongMs / 1000} s`,
           ),
         );
-      }, this.#timeouts.pongMs);
-      const sent =
-        !session.destroyed &&
-        session.ping(() => {
-          clearTimeout(give);
-        });
-      if (!sent) clearTimeout(give);
-    }, this.#timeouts.pingAfterMs);
+      }, pongMs);
+      const answered = (): void => {
+        clearTimeout(give);
+        give = undefined;
+        quietLooks = 0;
+        received = socket.bytesRead;
+      };
+      if (session.destroyed || !session.ping(answered)) answered();
+    }, pingAfterMs / looksPerPing);
     timer.unref();
     session.once('close', () => {
       clearInterval(timer);
+      clearTimeout(give);
     });
   }
 
@@ -364,10 +368,10 @@ export class ApiClient {
     };
   }
 
-  async #send1(target: string, headers: Headers, what: ApiRequest, retried = false): Promise<RawResponse> {
+  async #send1(target: string, headers: Headers, what: ApiRequest): Promise<RawResponse> {
     const { signal, post } = what;
     const request = http.request({
-      ...(this.#agent === undefined ? {} : { agent: this.#agent }),
+      agent: this.#agent,
       // The agent dials; host and port only name the pool and the Host header.
       host: this.credentials.server.hostname.replace(/^\[|\]$/g, ''),
       port: this.credentials.server.port || (this.credentials.server.protocol === 'https:' ? 443 : 80),
@@ -390,15 +394,12 @@ export class ApiClient {
         cancel,
       };
     } catch (error) {
-      // The server closed a kept connection at the moment we used it: not a failure, ask again on a new one.
-      if (request.reusedSocket && !retried && !signal.aborted && error instanceof KubeError) {
-        if (error.code === 'KUBE_CONNECTION_LOST') {
-          const method: Method = post === undefined ? 'GET' : 'POST';
-          this.#observer?.retried({ method, host: this.credentials.server.host });
-          return this.#send1(target, headers, what, true);
-        }
-      }
-      throw error;
+      // The server closed a kept connection at the moment we used it: not a failure, ask again on another one.
+      const closed = error instanceof KubeError && error.code === 'KUBE_CONNECTION_LOST';
+      if (!request.reusedSocket || !closed || signal.aborted) throw error;
+      const method: Method = post === undefined ? 'GET' : 'POST';
+      this.#observer?.retried({ method, host: this.credentials.server.host });
+      return await this.#exchange(target, headers, what);
     }
   }
 
@@ -505,19 +506,23 @@ async function* readBody(
   }
 }
 
-/** An HTTP agent whose connections are made by dial(). */
+/** Keeps HTTP/1.1 connections. It makes none: a request comes here when there is one for it. */
 class SocketAgent extends http.Agent {
-  readonly #dial: () => Promise<{ socket: net.Socket }>;
   #spare: net.Socket | undefined;
   /** In use when leaveIdle() was called: they end with what they carry. */
   #leaving = new WeakSet<object>();
 
-  constructor(connect: () => Promise<{ socket: net.Socket }>) {
+  constructor() {
     super({ keepAlive: true, maxFreeSockets: 2 });
-    this.#dial = connect;
     this.on('free', (socket: Duplex) => {
       if (this.#leaving.has(socket)) socket.destroy();
     });
+  }
+
+  /** Whether the next request has a connection. */
+  hasFree(): boolean {
+    if (this.#spare !== undefined && !this.#spare.destroyed) return true;
+    return Object.values(this.freeSockets).some((sockets) => sockets?.some(isUsable) === true);
   }
 
   /** A connection that is open already; the next request takes it. */
@@ -529,24 +534,11 @@ class SocketAgent extends http.Agent {
     socket.on('error', () => undefined);
   }
 
-  override createConnection(
-    _options: http.ClientRequestArgs,
-    callback?: (error: Error | null, socket: net.Socket) => void,
-  ): net.Socket | undefined {
+  override createConnection(): net.Socket {
     const spare = this.#spare;
     this.#spare = undefined;
-    if (spare !== undefined && !spare.destroyed) return spare;
-    this.#dial().then(
-      ({ socket }) => {
-        callback?.(null, socket);
-      },
-      (error: unknown) => {
-        // Node looks at the socket only when there is no error; its type does not say so.
-        const failed = callback as ((error: Error) => void) | undefined;
-        failed?.(error instanceof Error ? error : new Error(String(error)));
-      },
-    );
-    return undefined;
+    if (spare === undefined) throw new KubeError('KUBE_CONNECTION_LOST', 'there is no connection');
+    return spare;
   }
 
   /** No request that comes from now on uses a connection that exists now. */
@@ -564,4 +556,9 @@ class SocketAgent extends http.Agent {
     this.#spare?.destroy();
     super.destroy();
   }
+}
+
+/** As Node's agent judges a kept connection. */
+function isUsable(socket: net.Socket): boolean {
+  return !socket.destroyed && socket.writable;
 }
