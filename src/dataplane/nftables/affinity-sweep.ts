@@ -11,7 +11,7 @@ import { performance } from 'node:perf_hooks';
 import { NetlinkError } from '../../netlink/index.js';
 import type { NftablesConnection } from '../../netlink/nftables/index.js';
 import { readHostUint32 } from '../nft/keys.js';
-import { forgetUntil, type AffinityNumbers } from './affinity.js';
+import { forgetUntil } from './affinity.js';
 import type { Committer } from './committer.js';
 import { maps } from './names.js';
 import type { Tally } from './tally.js';
@@ -69,8 +69,6 @@ export class AffinitySweep {
   private noted: Buffer[] = [];
   /** The last reading saw the whole map, as of that time at the earliest. */
   private readSince: number | undefined;
-  /** Minor numbers in use. */
-  private readonly minors = new WeakMap<AffinityNumbers, ReadonlySet<number>>();
 
   constructor(private readonly options: AffinitySweepOptions) {}
 
@@ -226,19 +224,13 @@ export class AffinitySweep {
     const state = states.withAffinityNumber(service);
     if (state?.affinity === undefined) return 'goes';
     const number = readHostUint32(value.toString('latin1'));
-    if (number >>> 16 !== service || !this.minorsOf(state.affinity).has(number & 0xffff)) return 'goes';
+    if (number >>> 16 !== service || !state.affinity.numbers.isUsed(number & 0xffff)) return 'goes';
     const timeout = state.port.affinitySeconds * 1000;
     if (expiresMs === undefined || expiresMs <= timeout + slackMs) return 'stays';
     // An element that was kept alive by packets says how long it was to live at first.
     const former = affinityChanges.lowered.get(service)?.formerMs ?? timeoutMs ?? expiresMs;
     const left = timeout - Math.max(0, former - expiresMs);
     return left <= 0 ? 'goes' : { timeoutMs: timeout, leftMs: left };
-  }
-
-  private minorsOf(affinity: AffinityNumbers): ReadonlySet<number> {
-    let minors = this.minors.get(affinity);
-    if (minors === undefined) this.minors.set(affinity, (minors = new Set(affinity.endpoints.values())));
-    return minors;
   }
 }
 

@@ -1,14 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Endpoint } from '../../model/types.js';
-import {
-  AffinityChanges,
-  AffinityServiceNumbers,
-  forgetUntil,
-  numberEndpoints,
-  type AffinityNumbers,
-} from './affinity.js';
-import { endpointKey } from './slots.js';
+import { AffinityChanges, AffinityServiceNumbers, forgetUntil } from './affinity.js';
 
 const first = 0x8000;
 const last = 0xffff;
@@ -61,87 +53,6 @@ describe('numbers of service ports', () => {
     assert.equal(numbers.take(), first + 5, 'all are reserved');
     numbers.reserve([]);
     assert.equal(numbers.take(), first + 6);
-  });
-});
-
-describe('numbers of endpoints', () => {
-  const endpoints = (names: string): Endpoint[] =>
-    Array.from(names).map((name) => ({
-      ip: `10.61.1.${name.charCodeAt(0)}`,
-      port: 9000,
-      local: false,
-      nodeUnknown: false,
-    }));
-  const keyOf = (name: string): string => endpoints(name).map(endpointKey).join();
-  const known = (text: string): Map<string, number> =>
-    new Map(
-      text
-        .split(' ')
-        .filter((word) => word !== '')
-        .map((word) => [keyOf(word.charAt(0)), Number(word.slice(1))]),
-    );
-  const numbered = (found: ReadonlyMap<string, number>): AffinityNumbers => ({
-    service: first,
-    endpoints: found,
-    last: [...found.values()].at(-1) ?? 0,
-  });
-  const print = (numbers: ReadonlyMap<string, number>): string =>
-    [...numbers]
-      .map(([key, number]) => `${String.fromCharCode(Number(/(\d+):/.exec(key)?.[1]))}${number}`)
-      .sort()
-      .join(' ');
-
-  const cases: [known: string, wanted: string, expected: string, why: string][] = [
-    ['', 'abc', 'a1 b2 c3', 'from 1'],
-    ['a1 b2', 'ab', 'a1 b2', 'nothing changed'],
-    ['a1 b2', 'abc', 'a1 b2 c3', 'a new one gets the next'],
-    ['a1 b2 c3', 'ac', 'a1 c3', 'the others keep theirs'],
-    ['a1 b2 c3', 'acd', 'a1 c3 d4', 'not the number that has just become free'],
-    ['a1 b2 c3', 'abd', 'a1 b2 d4', 'nor when that was the last'],
-    ['a1', 'bc', 'b2 c3', 'nor when all are gone'],
-    ['a1 b2', 'bb', 'b2', 'a list that names one twice: both lists of a service port together'],
-    ['a65535', 'ab', 'a65535 b1', 'after the last comes the first'],
-    ['a65535 b1', 'abc', 'a65535 b1 c2', 'past those in use'],
-    ['a1', '', '', 'none'],
-  ];
-  for (const [before, wanted, expected, why] of cases) {
-    test(`${before || '-'} + ${wanted || '-'} → ${expected || '-'}: ${why}`, () => {
-      assert.equal(print(numberEndpoints(numbered(known(before)), endpoints(wanted)).endpoints), expected);
-    });
-  }
-
-  test('unchanged numbers keep their identity', () => {
-    const numbers = numbered(known('a1 b2'));
-    assert.equal(numberEndpoints(numbers, endpoints('ba')), numbers);
-  });
-
-  test('more endpoints than numbers: those that fit', () => {
-    const many = Array.from({ length: 65_540 }, (_, i) => ({
-      ip: `10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`,
-      port: 1,
-      local: false,
-      nodeUnknown: false,
-    }));
-    const { endpoints: numbers } = numberEndpoints(numbered(new Map()), many);
-    assert.equal(numbers.size, 65_535);
-    assert.equal(new Set(numbers.values()).size, 65_535);
-  });
-
-  test('without endpoints the place is kept: what comes next does not begin at 1', () => {
-    const freed: number[] = [];
-    const none = numberEndpoints(numbered(known('a1 b2')), [], undefined, freed);
-    assert.deepEqual(freed, [1, 2]);
-    assert.equal(print(numberEndpoints(none, endpoints('xy')).endpoints), 'x3 y4');
-  });
-
-  test('retired numbers are passed over, until nothing else is left: then the first one retired', () => {
-    const before = numbered(known('a65534'));
-    const retired = new Map([65535, 1, 2, 4].map((number) => [number, 0]));
-    assert.equal(print(numberEndpoints(before, endpoints('abc'), retired).endpoints), 'a65534 b3 c5');
-    const all = new Map(Array.from({ length: 65_535 }, (_, i) => [65_535 - i, 0]));
-    assert.equal(print(numberEndpoints(before, endpoints('ab'), all).endpoints), 'a65534 b65535');
-    // One more goes: of all free numbers its own is the last to be given away.
-    assert.equal(print(numberEndpoints(before, endpoints('b'), all).endpoints), 'b65535');
   });
 });
 

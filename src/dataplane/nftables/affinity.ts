@@ -7,12 +7,10 @@
  * anew. So a number that became free is retired: nobody gets it before what remembers it is deleted
  * (affinity-sweep.ts), or a later endpoint would inherit all clients of an earlier one.
  */
-import type { Endpoint } from '../../model/types.js';
 import { firstAffinityServiceMajor } from './classes.js';
-import { endpointKey } from './slots.js';
+import type { EndpointNumbers } from './endpoint-numbers.js';
 
 const lastMajor = 0xffff;
-const lastMinor = 0xffff;
 
 /** Numbers that became free, and since when (performance.now()), the first one first. */
 export type RetiredNumbers = Map<number, number>;
@@ -82,71 +80,15 @@ export class AffinityServiceNumbers {
   }
 }
 
-const noneRetired: ReadonlyMap<number, unknown> = new Map();
-
 /** Identity of a service port with affinity in the kernel, and of its endpoints. */
-export interface AffinityNumbers {
+export interface Affinity {
   /** Major number, `firstAffinityServiceMajor`..0xffff. */
   readonly service: number;
-  /** endpointKey → minor number, 1..65535: stable for as long as the endpoint lives. */
-  readonly endpoints: ReadonlyMap<string, number>;
-  /** The number that an endpoint got last: the next one gets the next, so that numbers are reused late. */
-  readonly last: number;
-}
-
-/**
- * Numbers for the endpoints of one service port.
- * @param known numbers in force
- * @param retired numbers that are given away only when no others are left, the first one first
- * @param freed gets the numbers of endpoints that are gone
- * @returns `known` itself when no endpoint came or went.
- */
-export function numberEndpoints(
-  known: AffinityNumbers,
-  endpoints: readonly Endpoint[],
-  retired: ReadonlyMap<number, unknown> = noneRetired,
-  freed: number[] = [],
-): AffinityNumbers {
-  const keys = new Set(endpoints.map(endpointKey));
-  if (keys.size === known.endpoints.size && [...keys].every((key) => known.endpoints.has(key))) return known;
-
-  const numbers = new Map<string, number>();
-  const taken = new Set<number>();
-  for (const [key, number] of known.endpoints) {
-    if (keys.has(key)) {
-      numbers.set(key, number);
-      taken.add(number);
-    } else {
-      freed.push(number);
-    }
-  }
-  const leaving = new Set(freed);
-  let { last } = known;
-  /** Numbers that were looked at: after one round only retired ones are left. */
-  let looked = 0;
-  const takeNext = (): number | undefined => {
-    while (looked < lastMinor) {
-      last = last >= lastMinor ? 1 : last + 1;
-      looked++;
-      if (!taken.has(last) && !leaving.has(last) && !retired.has(last)) return last;
-    }
-    for (const late of [retired.keys(), leaving])
-      for (const number of late) if (!taken.has(number)) return number;
-    return undefined;
-  };
-  for (const key of keys) {
-    if (numbers.has(key)) continue;
-    const number = takeNext();
-    if (number === undefined) break;
-    numbers.set(key, number);
-    taken.add(number);
-  }
-  return { service: known.service, endpoints: numbers, last };
-}
-
-/** The next endpoint gets a random number: nobody knows which ones are remembered. */
-export function startAnywhere(affinity: AffinityNumbers): AffinityNumbers {
-  return { ...affinity, last: Math.floor(Math.random() * lastMinor) };
+  /** Changes in place, and only with the service port's state. */
+  readonly numbers: EndpointNumbers;
+  /** Numbers of the endpoints in the slots; empty where only the kernel has told of them. */
+  readonly clusterMinors: Uint16Array;
+  readonly localMinors: Uint16Array;
 }
 
 /** What became of affinity since clients that are remembered were last looked at. */

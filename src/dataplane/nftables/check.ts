@@ -41,19 +41,19 @@ export function isByService(set: string): boolean {
 export function* elementsOf({ elements, blocks, numbered }: Footprint): Generator<Element, void, undefined> {
   yield* elements;
   for (const block of blocks) {
-    for (const [slot, endpoint] of block.slots.entries()) {
+    for (const slot of block.slots.keys()) {
       const key = slotKey(block.prefix, slot);
-      yield { set: block.set, key, value: slotValue(block, endpoint), comment: undefined };
+      yield { set: block.set, key, value: slotValue(block, slot), comment: undefined };
     }
   }
   for (const list of numbered) yield* numberedElements(list);
 }
 
 export function* numberedElements(list: NumberedEndpoints): Generator<Element, void, undefined> {
-  for (const endpoint of list.endpoints)
+  for (const [at, endpoint] of list.endpoints.entries())
     yield {
       set: list.set,
-      key: numberKey(list, endpoint),
+      key: numberKey(list, at),
       value: targetBytes(endpoint),
       comment: undefined,
     };

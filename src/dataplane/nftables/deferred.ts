@@ -10,7 +10,8 @@ import type { Endpoint } from '../../model/types.js';
 import type { ElementTable } from '../nft/element-table.js';
 import { readHostUint32, targetBytes } from '../nft/keys.js';
 import { keyBytes } from './element-bytes.js';
-import { slotKey, type SlotBlock } from './footprint.js';
+import { DeferredNumbers } from './deferred-numbers.js';
+import { slotKey, type NumberedEndpoints, type SlotBlock } from './footprint.js';
 import { elementId } from './touched.js';
 import type { Transaction } from './transaction.js';
 
@@ -46,7 +47,8 @@ interface DeferredBlock {
 
 export interface DeferredSlot {
   readonly block: SlotBlock;
-  readonly endpoint: Endpoint;
+  /** Index in block.slots. */
+  readonly at: number;
 }
 
 /** The slots of one block in ascending order, while it grows over them. */
@@ -69,8 +71,8 @@ export class DeferredSlots {
       const segment = this.segments[this.at];
       if (segment === undefined || slot < segment.from) return undefined;
       if (slot >= segment.to) continue;
-      const endpoint = segment.block.slots[slot - segment.base];
-      return endpoint === undefined ? undefined : { block: segment.block, endpoint };
+      const at = slot - segment.base;
+      return at < segment.block.slots.length ? { block: segment.block, at } : undefined;
     }
     return undefined;
   }
@@ -80,14 +82,17 @@ export class DeferredDeletions {
   /** By set and key. */
   private readonly elements = new Map<string, Map<string, DeferredElement>>();
   private readonly blocks = new Map<string, DeferredBlock>();
+  /** The first to be due first. */
+  private readonly numbers = new Set<DeferredNumbers>();
 
   clear(): void {
     this.elements.clear();
     this.blocks.clear();
+    this.numbers.clear();
   }
 
   get isEmpty(): boolean {
-    if (this.blocks.size > 0) return false;
+    if (this.blocks.size > 0 || this.numbers.size > 0) return false;
     for (const elements of this.elements.values()) if (elements.size > 0) return false;
     return true;
   }
@@ -105,6 +110,10 @@ export class DeferredDeletions {
       due = Math.min(due, segments.at(-1)?.dueAt ?? Infinity);
       break;
     }
+    for (const { dueAt } of this.numbers) {
+      due = Math.min(due, dueAt);
+      break;
+    }
     return due === Infinity ? undefined : due;
   }
 
@@ -117,8 +126,13 @@ export class DeferredDeletions {
     }
     for (const { segments } of this.blocks.values()) {
       const last = segments.at(-1);
-      if (count > enough || last === undefined || last.dueAt > now) return count;
+      if (count > enough) return count;
+      if (last === undefined || last.dueAt > now) break;
       count += last.to - last.from;
+    }
+    for (const { size, dueAt } of this.numbers) {
+      if (count > enough || dueAt > now) return count;
+      count += size;
     }
     return count;
   }
@@ -136,7 +150,24 @@ export class DeferredDeletions {
     const elements = this.elements.get(set);
     const found = elements?.get(key);
     if (elements !== undefined && found !== undefined) tx.note(elements, key, undefined);
-    return found;
+    return found ?? this.takeNumber(tx, set, key);
+  }
+
+  private takeNumber(tx: Transaction, set: string, key: string): DeferredElement | undefined {
+    for (const numbers of this.numbers) {
+      const target = numbers.set === set ? numbers.target(key) : undefined;
+      if (target === undefined) continue;
+      tx.onFailure(numbers.take(key));
+      return { value: { target }, comment: undefined, dueAt: numbers.dueAt };
+    }
+    return undefined;
+  }
+
+  /** Numbers of endpoints that went, each leading to its endpoint. */
+  addNumbers(tx: Transaction, list: NumberedEndpoints): void {
+    const numbers = new DeferredNumbers(list, performance.now() + graceMs);
+    this.numbers.add(numbers);
+    tx.onFailure(() => this.numbers.delete(numbers));
   }
 
   /** Elements of a set were deferred one by one. */
@@ -210,6 +241,19 @@ export class DeferredDeletions {
         left--;
       }
     }
+    for (const numbers of this.numbers) {
+      if (left === 0) return;
+      if (numbers.dueAt > now) break;
+      const undo = numbers.takeLast(left, (key) => {
+        tx.delete(numbers.set, key);
+        left--;
+      });
+      if (numbers.size === 0) this.numbers.delete(numbers);
+      tx.onFailure(() => {
+        undo();
+        this.numbers.add(numbers);
+      });
+    }
     for (const [id, block] of this.blocks) {
       let { segments } = block;
       for (;;) {
@@ -231,12 +275,15 @@ export class DeferredDeletions {
 
   has(set: string, key: string): boolean {
     if (this.elements.get(set)?.has(key) === true) return true;
+    for (const numbers of this.numbers)
+      if (numbers.set === set && numbers.target(key) !== undefined) return true;
     return this.blockOf(set, key) !== undefined;
   }
 
   /** Somebody else has deleted it. */
   forget(set: string, key: string): void {
     this.elements.get(set)?.delete(key);
+    for (const numbers of this.numbers) if (numbers.set === set) numbers.take(key);
     const found = this.blockOf(set, key);
     if (found === undefined) return;
     // What remains of the block is no tail any more.
@@ -260,6 +307,10 @@ export class DeferredDeletions {
     for (const [set, elements] of this.elements) {
       const table = dumped.get(set);
       if (table !== undefined) for (const key of elements.keys()) take(table, key);
+    }
+    for (const numbers of this.numbers) {
+      const table = dumped.get(numbers.set);
+      if (table !== undefined) for (const key of numbers.keys()) take(table, key);
     }
     for (const { set, prefix, segments } of this.blocks.values()) {
       const table = dumped.get(set);

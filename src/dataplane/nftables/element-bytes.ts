@@ -5,7 +5,7 @@
  */
 import type { Endpoint } from '../../model/types.js';
 import { encodeIPv4, encodeIPv6 } from '../../netlink/address.js';
-import type { SlotBlock } from './footprint.js';
+import { slotValue, type SlotBlock } from './footprint.js';
 import { writeHostUint32 } from '../nft/keys.js';
 
 export interface ElementBytes {
@@ -63,10 +63,13 @@ export function targetValueBytes(endpoint: Endpoint): Buffer {
   return value;
 }
 
-/** The element of one slot. */
-export function slotElement(block: SlotBlock, slot: number, endpoint: Endpoint): ElementBytes {
+/** The element of one slot. @param at index in block.slots of what stands there */
+export function slotElement(block: SlotBlock, slot: number, at = slot): ElementBytes {
   const key = slotKeyBytes(block.prefix, slot);
+  const endpoint = block.slots[at];
   const value =
-    block.valueOf === undefined ? targetValueBytes(endpoint) : valueBytes(block.valueOf(endpoint));
+    block.numbers === undefined && endpoint !== undefined
+      ? targetValueBytes(endpoint)
+      : valueBytes(slotValue(block, at));
   return { key, value };
 }

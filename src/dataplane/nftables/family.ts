@@ -15,9 +15,8 @@ import {
   type DataplaneOptions,
 } from '../dataplane.js';
 import { classMap, parseClassName } from './classes.js';
-import { startAnywhere } from './affinity.js';
 import { AffinitySweep, retireRemembered, type AffinitySweepOptions } from './affinity-sweep.js';
-import { footprintOf, type ServicePortState } from './footprint.js';
+import { footprintOf, hairpinsOf, type ServicePortState } from './footprint.js';
 import { dump, elementsOf, Expected, isByService, numberedElements, unexpected } from './check.js';
 import { Committer } from './committer.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
@@ -601,9 +600,7 @@ export class NftablesFamily implements Dataplane {
     for (const block of now.blocks) {
       const { set, slots } = block;
       for (let slot = 0; slot < slots.length; slot++) {
-        const endpoint = slots[slot];
-        if (endpoint === undefined) continue;
-        const element = slotElement(block, slot, endpoint);
+        const element = slotElement(block, slot);
         const found = kernel.take(set, element.key, element.value);
         if (found === 'absent') tx.addBytes(set, element);
         if (found === 'different') tx.replaceBytes(set, element);
@@ -623,20 +620,18 @@ export class NftablesFamily implements Dataplane {
     port: ServicePort,
     kernel: KernelTable,
   ): ServicePortState | undefined {
-    const found = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
-    const affinity = found === undefined || this.written.affinityIsKnown ? found : startAnywhere(found);
+    const affinity = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
     if (affinity !== undefined) {
+      if (!this.written.affinityIsKnown) affinity.numbers.startAnywhere();
       if (!this.written.affinityNumbers.claim(affinity.service)) return undefined;
       tx.onFailure(() => {
         this.written.affinityNumbers.release(affinity.service, performance.now());
       });
     }
-    return {
-      port,
-      clusterSlots: kernel.slotsOf(port, 'cluster', affinity),
-      localSlots: kernel.slotsOf(port, 'local', affinity),
-      affinity,
-    };
+    const clusterSlots = kernel.slotsOf(port, 'cluster', affinity);
+    const localSlots = kernel.slotsOf(port, 'local', affinity);
+    const hairpins = hairpinsOf(port.protocol, clusterSlots, localSlots);
+    return { port, clusterSlots, localSlots, affinity, hairpins };
   }
 
   private ensure(

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import type { Cidr, Endpoint, Fallback, ServicePort, VirtualAddress } from '../../model/types.js';
 import { ClassNumbers } from './classes.js';
 import { numberedElements } from './check.js';
-import { elementComment, footprintOf, slotValue, type ServicePortState } from './footprint.js';
+import { EndpointNumbers } from './endpoint-numbers.js';
+import { elementComment, footprintOf, hairpinsOf, slotValue, type ServicePortState } from './footprint.js';
 import { addressText, readHostUint32 } from '../nft/keys.js';
 
 const pods: Readonly<Record<string, Endpoint>> = {
@@ -68,12 +69,23 @@ function state({ addresses, cluster = '', local = '', affinity = 0 }: Given): Se
     servingEndpoints: [],
   };
   const all = [...new Set([...list(cluster), ...list(local)])];
-  const endpoints = new Map(all.map((endpoint, i) => [`${endpoint.ip}:${endpoint.port}`, i + 1]));
+  const minors = (endpoints: readonly Endpoint[]): Uint16Array =>
+    Uint16Array.from(endpoints, (endpoint) => all.indexOf(endpoint) + 1);
+  const { clusterEndpoints: clusterSlots, localEndpoints: localSlots } = port;
   return {
     port,
-    clusterSlots: port.clusterEndpoints,
-    localSlots: port.localEndpoints,
-    affinity: affinity === 0 ? undefined : { service: 0x8005, endpoints, last: endpoints.size },
+    clusterSlots,
+    localSlots,
+    affinity:
+      affinity === 0
+        ? undefined
+        : {
+            service: 0x8005,
+            numbers: new EndpointNumbers(),
+            clusterMinors: minors(clusterSlots),
+            localMinors: minors(localSlots),
+          },
+    hairpins: hairpinsOf('TCP', clusterSlots, localSlots),
   };
 }
 
@@ -115,9 +127,9 @@ function print(given: Given): string[] {
     );
   }
   for (const block of blocks.values()) {
-    block.slots.forEach((endpoint, slot) => {
+    block.slots.forEach((_, slot) => {
       lines.push(
-        `${block.set}: ${keyText(block.set, block.prefix)} . ${slot}${valueText(slotValue(block, endpoint))}`,
+        `${block.set}: ${keyText(block.set, block.prefix)} . ${slot}${valueText(slotValue(block, slot))}`,
       );
     });
   }

@@ -4,7 +4,7 @@
  * `ServicePortState`.
  */
 import type { Cidr, Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
-import type { AffinityNumbers } from './affinity.js';
+import type { Affinity } from './affinity.js';
 import {
   externalLocalClass,
   maxEndpoints,
@@ -13,6 +13,7 @@ import {
   type ClassNumbers,
   type ServiceClass,
 } from './classes.js';
+import { noMinors, type NumberedSlots } from './endpoint-numbers.js';
 import {
   addressBytes,
   classId,
@@ -23,7 +24,6 @@ import {
   targetBytes,
 } from '../nft/keys.js';
 import { maps, sets } from './names.js';
-import { endpointKey } from './slots.js';
 import { sourceRangeSet } from '../nft/source-range-rules.js';
 import { maskAddress } from '../nft/source-ranges.js';
 
@@ -32,7 +32,9 @@ export interface ServicePortState {
   readonly port: ServicePort;
   readonly clusterSlots: readonly Endpoint[];
   readonly localSlots: readonly Endpoint[];
-  readonly affinity: AffinityNumbers | undefined;
+  readonly affinity: Affinity | undefined;
+  /** Keys of the elements for endpoints that may reach themselves through the Service, each once. */
+  readonly hairpins: readonly string[];
 }
 
 /** An address of which only the source ranges are in force yet: they are there before the address serves (steps.ts). */
@@ -54,8 +56,8 @@ export interface SlotBlock {
   readonly set: string;
   readonly prefix: string;
   readonly slots: readonly Endpoint[];
-  /** undefined: the endpoint's address and port. */
-  readonly valueOf: ((endpoint: Endpoint) => string) | undefined;
+  /** Of endpoints with affinity, by slot; undefined: the value is the endpoint's address and port. */
+  readonly numbers: { readonly service: number; readonly minors: Uint16Array } | undefined;
 }
 
 /** The elements `number of the endpoint → endpoint` of one list of a service port with affinity. */
@@ -63,7 +65,8 @@ export interface NumberedEndpoints {
   readonly set: string;
   readonly service: number;
   readonly endpoints: readonly Endpoint[];
-  readonly numbers: AffinityNumbers['endpoints'];
+  /** By endpoint. */
+  readonly minors: Uint16Array;
 }
 
 export interface Footprint {
@@ -99,13 +102,17 @@ export function slotKey(prefix: string, slot: number): string {
   return prefix + hostUint32(slot);
 }
 
-export function slotValue(block: SlotBlock, endpoint: Endpoint): string {
-  return block.valueOf === undefined ? targetBytes(endpoint) : block.valueOf(endpoint);
+/** @param at index in block.slots */
+export function slotValue({ slots, numbers }: SlotBlock, at: number): string {
+  if (numbers !== undefined) return hostUint32(classId(numbers.service, numbers.minors[at] ?? 0));
+  const endpoint = slots[at];
+  if (endpoint === undefined) throw new RangeError(`no slot ${at}`);
+  return targetBytes(endpoint);
 }
 
-/** Key of the element of one endpoint. */
-export function numberKey({ service, numbers }: NumberedEndpoints, endpoint: Endpoint): string {
-  return hostUint32(classId(service, numbers.get(endpointKey(endpoint)) ?? 0));
+/** Key of the element of one endpoint. @param at index in list.endpoints */
+export function numberKey({ service, minors }: NumberedEndpoints, at: number): string {
+  return hostUint32(classId(service, minors[at] ?? 0));
 }
 
 export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Footprint {
@@ -124,10 +131,13 @@ class FootprintInTheMaking implements Footprint {
   readonly classes: ServiceClass[] = [];
   readonly shared: Element[] = [];
   private readonly port: ServicePort;
-  private readonly affinity: AffinityNumbers | undefined;
+  private readonly affinity: Affinity | undefined;
   private readonly comment: string;
   private readonly cluster: readonly Endpoint[];
   private readonly local: readonly Endpoint[];
+  private readonly clusterMinors: Uint16Array;
+  private readonly localMinors: Uint16Array;
+  private readonly hairpins: readonly string[];
 
   constructor(
     state: ServicePortState,
@@ -136,8 +146,13 @@ class FootprintInTheMaking implements Footprint {
     this.port = state.port;
     this.affinity = state.affinity;
     this.comment = elementComment(state.port.name);
-    this.cluster = drawable(state.clusterSlots, state.affinity);
-    this.local = drawable(state.localSlots, state.affinity);
+    this.hairpins = state.hairpins;
+    const cluster = drawable(state.clusterSlots, state.affinity?.clusterMinors);
+    const local = drawable(state.localSlots, state.affinity?.localMinors);
+    this.cluster = cluster.slots;
+    this.local = local.slots;
+    this.clusterMinors = cluster.minors;
+    this.localMinors = local.minors;
   }
 
   putAddress(address: VirtualAddress): void {
@@ -201,35 +216,30 @@ class FootprintInTheMaking implements Footprint {
 
   /** What the addresses lead to; without any, nobody could find the number, after a restart not even we. */
   putAffinity(): void {
-    const { port, affinity, cluster, local } = this;
+    const { port, affinity, cluster, local, clusterMinors, localMinors } = this;
     if (affinity === undefined || port.addresses.length === 0) return;
-    const service = hostUint32(classId(affinity.service, 0));
-    const numberOf = (endpoint: Endpoint): string =>
-      hostUint32(classId(affinity.service, affinity.endpoints.get(endpointKey(endpoint)) ?? 0));
-    this.putBlock(maps.affinitySlots, service, cluster, numberOf);
-    this.putBlock(maps.affinitySlotsLocal, service, local, numberOf);
-    this.putNumbered(maps.affinityEndpoints, affinity, cluster);
-    this.putNumbered(maps.affinityEndpointsLocal, affinity, local);
+    const { service } = affinity;
+    const prefix = hostUint32(classId(service, 0));
+    this.putBlock(maps.affinitySlots, prefix, cluster, { service, minors: clusterMinors });
+    this.putBlock(maps.affinitySlotsLocal, prefix, local, { service, minors: localMinors });
+    this.putNumbered(maps.affinityEndpoints, service, cluster, clusterMinors);
+    this.putNumbered(maps.affinityEndpointsLocal, service, local, localMinors);
   }
 
-  private putNumbered(set: string, affinity: AffinityNumbers, endpoints: readonly Endpoint[]): void {
-    const { service, endpoints: numbers } = affinity;
-    if (endpoints.length > 0) this.numbered.push({ set, service, endpoints, numbers });
+  private putNumbered(
+    set: string,
+    service: number,
+    endpoints: readonly Endpoint[],
+    minors: Uint16Array,
+  ): void {
+    if (endpoints.length > 0) this.numbered.push({ set, service, endpoints, minors });
   }
 
   putShared(): void {
-    const { port, cluster, local } = this;
+    const { port } = this;
     // An address of kind ClusterIP that lost a conflict is somebody else's cluster IP; ours is active all the same.
     this.share(sets.clusterIPs, addressBytes(port.clusterIP));
-    let hairpins: Set<string> | undefined;
-    for (const list of [cluster, local]) {
-      for (const endpoint of list) {
-        if (!endpoint.local && !endpoint.nodeUnknown) continue;
-        hairpins ??= new Set();
-        hairpins.add(hairpinKey(endpoint, port.protocol));
-      }
-    }
-    for (const key of hairpins ?? []) this.share(sets.hairpin, key);
+    for (const key of this.hairpins) this.share(sets.hairpin, key);
   }
 
   private putSourceRanges(key: string, ranges: readonly Cidr[]): void {
@@ -264,9 +274,9 @@ class FootprintInTheMaking implements Footprint {
     set: string,
     prefix: string,
     slots: readonly Endpoint[],
-    valueOf?: (endpoint: Endpoint) => string,
+    numbers?: SlotBlock['numbers'],
   ): void {
-    if (slots.length > 0) this.blocks.push({ set, prefix, slots, valueOf });
+    if (slots.length > 0) this.blocks.push({ set, prefix, slots, numbers });
   }
 
   private share(set: string, key: string): void {
@@ -274,12 +284,33 @@ class FootprintInTheMaking implements Footprint {
   }
 }
 
+/** Keys of the elements for endpoints that may reach themselves: those on this node, and those that may be. */
+export function hairpinsOf(
+  protocol: ServicePort['protocol'],
+  ...lists: readonly (readonly Endpoint[])[]
+): readonly string[] {
+  let hairpins: Set<string> | undefined;
+  for (const list of lists)
+    for (const endpoint of list)
+      if (isNearby(endpoint)) (hairpins ??= new Set()).add(hairpinKey(endpoint, protocol));
+  return hairpins === undefined ? noHairpins : [...hairpins];
+}
+
+const noHairpins: readonly string[] = [];
+
+/** It may be on this node. */
+export function isNearby({ local, nodeUnknown }: Endpoint): boolean {
+  return local || nodeUnknown;
+}
+
 /** A class counts its endpoints in 16 bits, and so are they numbered; nobody has more, but a hostile object might. */
-function drawable(slots: readonly Endpoint[], affinity: AffinityNumbers | undefined): readonly Endpoint[] {
-  const numbers = affinity?.endpoints;
-  const numbered =
-    numbers === undefined || numbers.size < maxEndpoints
-      ? slots
-      : slots.filter((endpoint) => numbers.has(endpointKey(endpoint)));
-  return numbered.length > maxEndpoints ? numbered.slice(0, maxEndpoints) : numbered;
+function drawable(slots: readonly Endpoint[], minors = noMinors): NumberedSlots {
+  let drawn = { slots, minors };
+  if (minors.includes(0))
+    drawn = {
+      slots: slots.filter((_, slot) => minors[slot] !== 0),
+      minors: minors.filter((minor) => minor !== 0),
+    };
+  if (drawn.slots.length <= maxEndpoints) return drawn;
+  return { slots: drawn.slots.slice(0, maxEndpoints), minors: drawn.minors.subarray(0, maxEndpoints) };
 }

@@ -9,17 +9,17 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { sameExpressions, type Expression } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
-import type { AffinityNumbers } from './affinity.js';
+import type { Affinity } from './affinity.js';
+import { EndpointNumbers, noMinors } from './endpoint-numbers.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { slotKey } from './footprint.js';
 import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
 import { KernelSets, noValue } from '../nft/kernel-sets.js';
-import { addressText, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
+import { addressText, classId, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
 import type { RuleDefinition } from '../nft/rules.js';
 import { maps, sets } from './names.js';
-import { endpointKey } from './slots.js';
 import { addressKey } from './touched.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
@@ -340,11 +340,7 @@ export class KernelTable extends KernelSets {
   // ---- what a service port has in the kernel
 
   /** Endpoints by slot of the list that an address of this service port draws from. */
-  slotsOf(
-    port: ServicePort,
-    list: 'cluster' | 'local',
-    affinity: AffinityNumbers | undefined,
-  ): readonly Endpoint[] {
+  slotsOf(port: ServicePort, list: 'cluster' | 'local', affinity: Affinity | undefined): readonly Endpoint[] {
     const wanted = list === 'cluster' ? port.clusterEndpoints : port.localEndpoints;
     if (wanted.length === 0) return [];
     const block =
@@ -356,9 +352,7 @@ export class KernelTable extends KernelSets {
       wanted.map((endpoint) => [
         affinity === undefined
           ? targetBytes(endpoint)
-          : hostUint32(
-              ((affinity.service << 16) | (affinity.endpoints.get(endpointKey(endpoint)) ?? 0)) >>> 0,
-            ),
+          : hostUint32(classId(affinity.service, affinity.numbers.of(endpoint))),
         endpoint,
       ]),
     );
@@ -402,22 +396,20 @@ export class KernelTable extends KernelSets {
   }
 
   /** The numbers under which clients are remembered for this service port. */
-  affinityOf(port: ServicePort): AffinityNumbers | undefined {
+  affinityOf(port: ServicePort): Affinity | undefined {
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
       const elements = this.elements.get(onNode ? maps.affinityNodePorts : maps.affinityIPs);
       const record = elements?.find(keyBytes(addressKey(port, address))) ?? -1;
       if (elements === undefined || record < 0) continue;
       const service = hostUint32At(elements.value(record)) >>> 16;
-      const endpoints = new Map<string, number>();
-      let last = 0;
+      const numbers = new EndpointNumbers();
       for (const [target, number] of this.affinityEndpoints.get(service) ?? []) {
         const addressBytes = target.length - 4;
         const portNumber = (target.charCodeAt(addressBytes) << 8) | target.charCodeAt(addressBytes + 1);
-        endpoints.set(`${addressText(target.slice(0, addressBytes))}:${portNumber}`, number);
-        last = Math.max(last, number);
+        numbers.learn(`${addressText(target.slice(0, addressBytes))}:${portNumber}`, number);
       }
-      return { service, endpoints, last };
+      return { service, numbers, clusterMinors: noMinors, localMinors: noMinors };
     }
     return undefined;
   }

@@ -120,6 +120,24 @@ export function differenceOf(
   };
 }
 
+/** What came into slots, and what is in none any more, by identity; most slots hold what they held. */
+export function slotDifference(before: readonly Endpoint[], now: readonly Endpoint[]): Difference {
+  if (before === now) return noDifference;
+  const gone = new Set<Endpoint>();
+  const come = new Set<Endpoint>();
+  for (let slot = 0; slot < before.length || slot < now.length; slot++) {
+    const [old, next] = [before[slot], now[slot]];
+    if (old === next) continue;
+    if (old !== undefined) gone.add(old);
+    if (next !== undefined) come.add(next);
+  }
+  // What only moved is no difference.
+  for (const endpoint of gone) if (come.delete(endpoint)) gone.delete(endpoint);
+  return { gone: [...gone], come: [...come] };
+}
+
+const noDifference: Difference = { gone: [], come: [] };
+
 /** Endpoints that came and went. */
 const fewChanges = 256;
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Random } from '../../netlink/testing/random.js';
 import { World } from '../testing/world.js';
+import { EndpointNumbers, noMinors } from './endpoint-numbers.js';
 import type { ServicePortState } from './footprint.js';
 import { ServicePortStates } from './states.js';
 import { addressKey } from './touched.js';
@@ -10,7 +11,11 @@ const stateOf = (port: ServicePortState['port'], service: number): ServicePortSt
   port,
   clusterSlots: port.clusterEndpoints,
   localSlots: port.localEndpoints,
-  affinity: port.affinitySeconds === 0 ? undefined : { service, endpoints: new Map(), last: 0 },
+  affinity:
+    port.affinitySeconds === 0
+      ? undefined
+      : { service, numbers: new EndpointNumbers(), clusterMinors: noMinors, localMinors: noMinors },
+  hairpins: [],
 });
 
 test('owners of addresses and affinity numbers are those that looking at all would find', () => {

@@ -45,7 +45,7 @@ function plan(
   const states = new Map<string, ServicePortState>(
     before.map((port) => [
       port.key,
-      { port, clusterSlots: port.clusterEndpoints, localSlots: [], affinity: undefined },
+      { port, clusterSlots: port.clusterEndpoints, localSlots: [], affinity: undefined, hairpins: [] },
     ]),
   );
   return stepsOf({ family: 'IPv4', upserted, removed }, states);

@@ -121,17 +121,17 @@ function collect(
     const { set, prefix, slots } = block;
     for (const key of touched.get(set) ?? []) {
       if (key.length !== prefix.length + slotLength || !key.startsWith(prefix)) continue;
-      const endpoint = slots[readHostUint32(key, prefix.length)];
-      if (endpoint === undefined) continue;
-      const value = slotValue(block, endpoint);
+      const slot = readHostUint32(key, prefix.length);
+      if (slot >= slots.length) continue;
+      const value = slotValue(block, slot);
       wanted.set(elementId(set, key), { set, key, value, comment: undefined });
     }
   }
   for (const list of numbered) {
     const keys = touched.get(list.set);
     if (keys === undefined) continue;
-    for (const endpoint of list.endpoints) {
-      const key = numberKey(list, endpoint);
+    for (const [at, endpoint] of list.endpoints.entries()) {
+      const key = numberKey(list, at);
       if (keys.has(key))
         wanted.set(elementId(list.set, key), {
           set: list.set,

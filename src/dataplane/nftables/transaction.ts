@@ -5,7 +5,6 @@
  * Deletions are sent before additions, whatever their order here: so a key may be deleted and added, never the other
  * way round.
  */
-import type { Endpoint } from '../../model/types.js';
 import type { Batch } from '../../netlink/nftables/index.js';
 import { keyBytes, slotElement, valueBytes, type ElementBytes } from './element-bytes.js';
 import type { Element, SlotBlock } from './footprint.js';
@@ -67,9 +66,9 @@ export class Transaction {
     );
   }
 
-  /** The element of one slot. */
-  addSlot(block: SlotBlock, slot: number, endpoint: Endpoint): void {
-    this.addBytes(block.set, slotElement(block, slot, endpoint));
+  /** The element of one slot. @param at index in block.slots of what stands there */
+  addSlot(block: SlotBlock, slot: number, at = slot): void {
+    this.addBytes(block.set, slotElement(block, slot, at));
   }
 
   addBytes(set: string, { key, value }: ElementBytes): void {

@@ -6,7 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { goTo } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import type { DataplaneOptions } from '../dataplane.js';
-import { AffinityChanges, AffinityServiceNumbers, numberEndpoints } from './affinity.js';
+import { AffinityChanges, AffinityServiceNumbers, type Affinity } from './affinity.js';
 import {
   classMap,
   className,
@@ -19,6 +19,8 @@ import {
 import {
   emptyFootprint,
   footprintOf,
+  hairpinsOf,
+  isNearby,
   numberKey,
   slotKey,
   slotValue,
@@ -31,11 +33,12 @@ import {
 import { hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from '../nft/keys.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { classRules } from './layout.js';
+import { EndpointNumbers, type NumberedSlots } from './endpoint-numbers.js';
 import { DeferredDeletions, holdsValue } from './deferred.js';
 import { slotElement } from './element-bytes.js';
 import { isLed } from './leads.js';
 import { chains, maps, sets } from './names.js';
-import { assignFew, assignSlots, endpointKey } from './slots.js';
+import { assignFew, assignSlots, endpointKey, slotDifference, type Difference } from './slots.js';
 import { ServicePortStates } from './states.js';
 import type { Step } from './steps.js';
 import { addressKey, elementId } from './touched.js';
@@ -61,6 +64,11 @@ const askingClasses: readonly {
     maps: [maps.shortCircuitNodePorts, maps.localNodePorts],
   },
 ];
+
+/** With more endpoints it pays to look for those that came and went. */
+const fewEndpoints = 64;
+
+type Lists = Pick<ServicePortState, 'clusterSlots' | 'localSlots'>;
 
 /** Slots of a former owner's that a new owner covers. */
 const maxCovered = 8192;
@@ -166,20 +174,25 @@ export class Written {
       // Of a list that the new owner does not have, its other one will do.
       const own = now.blocks.find((block) => block.set === set);
       const other = own ?? now.blocks.find((block) => isAffinitySlots(block.set));
-      if (other === undefined || !isAffinitySlots(set)) continue;
-      const block: SlotBlock = { ...other, set };
-      const from = Math.max(own?.slots.length ?? 0, this.deferred.slotsOf(set, block.prefix)?.to ?? 0);
-      const to = Math.min(slots.length, from + maxCovered);
+      if (other?.numbers === undefined || !isAffinitySlots(set)) continue;
+      const { slots: there, numbers } = other;
+      const from = Math.max(own?.slots.length ?? 0, this.deferred.slotsOf(set, other.prefix)?.to ?? 0);
       const cover = Array.from(
-        { length: Math.max(0, to - from) },
-        (_, i) => other.slots[i % other.slots.length],
-      ).filter((endpoint) => endpoint !== undefined);
-      for (const [i, endpoint] of cover.entries()) tx.addSlot(block, from + i, endpoint);
-      this.deferred.addSlotsAbove(tx, { ...block, slots: cover }, from, from + cover.length, from);
+        { length: Math.min(slots.length - from, maxCovered) },
+        (_, i) => i % there.length,
+      );
+      const block: SlotBlock = {
+        ...other,
+        set,
+        slots: cover.map((at) => there[at]).filter((endpoint) => endpoint !== undefined),
+        numbers: { ...numbers, minors: Uint16Array.from(cover, (at) => numbers.minors[at] ?? 0) },
+      };
+      for (const at of cover.keys()) tx.addSlot(block, from + at, at);
+      this.deferred.addSlotsAbove(tx, block, from, from + cover.length, from);
       if (own !== undefined) continue;
       const targets = set === maps.affinitySlots ? maps.affinityEndpoints : maps.affinityEndpointsLocal;
-      for (const endpoint of new Set(cover)) {
-        const number = slotValue(block, endpoint);
+      for (const [at, endpoint] of block.slots.slice(0, there.length).entries()) {
+        const number = slotValue(block, at);
         this.put(tx, { set: targets, key: number, value: targetBytes(endpoint), comment: undefined });
         this.deferred.add(tx, targets, number, { target: endpoint });
       }
@@ -199,24 +212,53 @@ export class Written {
   nextState(tx: Transaction, before: ServicePortState | undefined, port: ServicePort): ServicePortState {
     const clusterSlots = slotsFor(before?.clusterSlots, before?.port.clusterEndpoints, port.clusterEndpoints);
     const localSlots = slotsFor(before?.localSlots, before?.port.localEndpoints, port.localEndpoints);
-    if (port.affinitySeconds === 0) return { port, clusterSlots, localSlots, affinity: undefined };
-    let service = before?.affinity?.service;
-    if (service === undefined) {
-      const taken = this.affinityNumbers.take();
-      tx.onFailure(() => {
-        this.affinityNumbers.release(taken, performance.now());
-      });
-      service = taken;
-    }
-    const freed: number[] = [];
-    const affinity = numberEndpoints(
-      before?.affinity ?? { service, endpoints: new Map(), last: 0 },
-      [...clusterSlots, ...localSlots],
+    const next = { port, clusterSlots, localSlots };
+    // Nearly always there are few endpoints, and what is different need not be known.
+    const isLong = port.affinitySeconds > 0 || clusterSlots.length + localSlots.length > fewEndpoints;
+    const difference = before !== undefined && isLong ? differenceBetween(before, next) : undefined;
+    const hairpins =
+      before !== undefined &&
+      difference !== undefined &&
+      before.port.protocol === port.protocol &&
+      !difference.gone.some(isNearby) &&
+      !difference.come.some(isNearby)
+        ? before.hairpins
+        : hairpinsOf(port.protocol, clusterSlots, localSlots);
+    const affinity = port.affinitySeconds === 0 ? undefined : this.nextAffinity(tx, before, next, difference);
+    return { port, clusterSlots, localSlots, affinity, hairpins };
+  }
+
+  /** @param difference between the two */
+  private nextAffinity(
+    tx: Transaction,
+    before: ServicePortState | undefined,
+    { clusterSlots, localSlots }: Lists,
+    difference: Difference | undefined,
+  ): Affinity {
+    const { service, numbers } = before?.affinity ?? this.newAffinity(tx);
+    const known = before === undefined ? undefined : numberedSlots(before);
+    const freed = numbers.change(
+      tx,
+      known !== undefined && difference !== undefined
+        ? difference
+        : { gone: [], come: clusterSlots.concat(localSlots) },
       this.affinityChanges.endpoints.get(service),
-      freed,
     );
     if (freed.length > 0) tx.onFailure(this.affinityChanges.retire(service, freed, performance.now()));
-    return { port, clusterSlots, localSlots, affinity };
+    return {
+      service,
+      numbers,
+      clusterMinors: numbers.bySlot(clusterSlots, known?.cluster),
+      localMinors: numbers.bySlot(localSlots, known?.local),
+    };
+  }
+
+  private newAffinity(tx: Transaction): Pick<Affinity, 'service' | 'numbers'> {
+    const service = this.affinityNumbers.take();
+    tx.onFailure(() => {
+      this.affinityNumbers.release(service, performance.now());
+    });
+    return { service, numbers: new EndpointNumbers() };
   }
 
   /** What clients that are remembered under this number have to be told. */
@@ -352,18 +394,17 @@ export class Written {
       if (old !== undefined && held !== undefined) {
         if (held === endpoint) continue;
         moved.push(endpoint);
-        if (slotValue(old, held) !== slotValue(now, endpoint))
-          tx.replaceBytes(set, slotElement(now, slot, endpoint));
+        if (slotValue(old, slot) !== slotValue(now, slot)) tx.replaceBytes(set, slotElement(now, slot));
         continue;
       }
       const found = waiting?.get(slot);
       if (found !== undefined) {
-        if (slotValue(found.block, found.endpoint) !== slotValue(now, endpoint))
-          tx.replaceBytes(set, slotElement(now, slot, endpoint));
+        if (slotValue(found.block, found.at) !== slotValue(now, slot))
+          tx.replaceBytes(set, slotElement(now, slot));
       } else if (single && this.deferred.take(tx, set, slotKey(prefix, slot)) !== undefined) {
-        tx.replaceBytes(set, slotElement(now, slot, endpoint));
+        tx.replaceBytes(set, slotElement(now, slot));
       } else {
-        tx.addSlot(now, slot, endpoint);
+        tx.addSlot(now, slot);
       }
     }
     if (waiting !== undefined) this.deferred.takeSlots(tx, set, prefix, slots.length);
@@ -379,15 +420,17 @@ export class Written {
     }
     // What lives on has come to a lower slot.
     const alive = new Set(moved.map(endpointKey));
-    const block: SlotBlock = {
-      ...now,
-      slots: old.slots.slice(from).map((endpoint, i) => {
-        const other = alive.has(endpointKey(endpoint)) ? undefined : now.slots[i % from];
-        if (other !== undefined) tx.replaceBytes(now.set, slotElement(now, from + i, other));
-        return other ?? endpoint;
-      }),
-    };
-    this.deferred.addSlots(tx, block, from, to, from);
+    const minors = old.numbers?.minors.slice(from);
+    const slots = old.slots.slice(from).map((endpoint, i) => {
+      const other = alive.has(endpointKey(endpoint)) ? undefined : now.slots[i % from];
+      if (other === undefined) return endpoint;
+      tx.replaceBytes(now.set, slotElement(now, from + i, i % from));
+      if (minors !== undefined) minors[i] = now.numbers?.minors[i % from] ?? 0;
+      return other;
+    });
+    const numbers =
+      minors === undefined || old.numbers === undefined ? undefined : { ...old.numbers, minors };
+    this.deferred.addSlots(tx, { ...now, slots, numbers }, from, to, from);
   }
 
   private writeNumbered(
@@ -397,25 +440,17 @@ export class Written {
   ): void {
     const same = old !== undefined && now !== undefined && old.service === now.service;
     // Most are as they were and where they were.
-    const differs = (
-      list: NumberedEndpoints | undefined,
-      other: NumberedEndpoints | undefined,
-    ): readonly Endpoint[] =>
-      list === undefined
-        ? []
-        : same
-          ? list.endpoints.filter((endpoint, i) => other?.endpoints[i] !== endpoint)
-          : list.endpoints;
     const came = new Map<string, Endpoint>();
     if (now !== undefined)
-      for (const endpoint of differs(now, old)) came.set(numberKey(now, endpoint), endpoint);
-    const gone: { readonly key: string; readonly endpoint: Endpoint }[] = [];
+      for (const [at, endpoint] of differing(now, same ? old : undefined))
+        came.set(numberKey(now, at), endpoint);
+    const gone: { readonly key: string; readonly endpoint: Endpoint; readonly at: number }[] = [];
     if (old !== undefined) {
-      for (const endpoint of differs(old, now)) {
-        const key = numberKey(old, endpoint);
+      for (const [at, endpoint] of differing(old, same ? now : undefined)) {
+        const key = numberKey(old, at);
         const next = came.get(key);
         came.delete(key);
-        if (next === undefined) gone.push({ key, endpoint });
+        if (next === undefined) gone.push({ key, endpoint, at });
         else if (targetBytes(next) !== targetBytes(endpoint)) tx.replace(old.set, key, targetBytes(next));
       }
     }
@@ -423,13 +458,21 @@ export class Written {
       if (now !== undefined)
         this.put(tx, { set: now.set, key, value: targetBytes(endpoint), comment: undefined });
     if (old === undefined) return;
-    const living = same && gone.length <= maxRedirected ? now.endpoints : [];
+    if (gone.length > maxRedirected) {
+      this.deferred.addNumbers(tx, {
+        ...old,
+        endpoints: gone.map(({ endpoint }) => endpoint),
+        minors: Uint16Array.from(gone, ({ at }) => old.minors[at] ?? 0),
+      });
+      return;
+    }
+    const living = same ? now.endpoints : [];
     if (gone.length > 0 && living.length > 0) {
       // Numbers that wait may have been led to one that goes now.
       const dead = new Set(gone.map(({ endpoint }) => targetBytes(endpoint)));
       for (const { key, target } of this.deferred.targetsOf(old.set)) {
         if (readHostUint32(key) >>> 16 === old.service && dead.has(targetBytes(target)))
-          gone.push({ key, endpoint: target });
+          gone.push({ key, endpoint: target, at: -1 });
       }
     }
     for (const [i, { key, endpoint }] of gone.entries()) {
@@ -553,6 +596,44 @@ function slotsFor(
 ): readonly Endpoint[] {
   if (before === wanted) return assignSlots(current, wanted);
   return assignFew(current, before, wanted) ?? assignSlots(current, wanted);
+}
+
+/** Endpoints with the index at which they stand, but those that stand there in the other list, too. */
+function differing(
+  list: NumberedEndpoints,
+  other: NumberedEndpoints | undefined,
+): (readonly [at: number, endpoint: Endpoint])[] {
+  const found: (readonly [number, Endpoint])[] = [];
+  const { endpoints } = list;
+  for (let at = 0; at < endpoints.length; at++) {
+    const endpoint = endpoints[at];
+    if (endpoint !== undefined && other?.endpoints[at] !== endpoint) found.push([at, endpoint]);
+  }
+  return found;
+}
+
+/** undefined: they are not known by slot. */
+function numberedSlots({
+  clusterSlots,
+  localSlots,
+  affinity,
+}: ServicePortState): { readonly cluster: NumberedSlots; readonly local: NumberedSlots } | undefined {
+  if (
+    affinity?.clusterMinors.length !== clusterSlots.length ||
+    affinity.localMinors.length !== localSlots.length
+  )
+    return undefined;
+  return {
+    cluster: { slots: clusterSlots, minors: affinity.clusterMinors },
+    local: { slots: localSlots, minors: affinity.localMinors },
+  };
+}
+
+/** In both lists: an endpoint once for each. */
+function differenceBetween(before: Lists, next: Lists): Difference {
+  const cluster = slotDifference(before.clusterSlots, next.clusterSlots);
+  const local = slotDifference(before.localSlots, next.localSlots);
+  return { gone: cluster.gone.concat(local.gone), come: cluster.come.concat(local.come) };
 }
 
 function isAffinitySlots(set: string): boolean {
