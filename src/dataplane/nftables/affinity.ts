@@ -86,7 +86,7 @@ export interface Affinity {
   readonly service: number;
   /** Changes in place, and only with the service port's state. */
   readonly numbers: EndpointNumbers;
-  /** Numbers of the endpoints in the slots; empty where only the kernel has told of them. */
+  /** Numbers of the endpoints in the slots; 0: it has none. */
   readonly clusterMinors: Uint16Array;
   readonly localMinors: Uint16Array;
 }

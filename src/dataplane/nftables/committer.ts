@@ -136,6 +136,34 @@ export class Committer {
     }
   }
 
+  /**
+   * One step in a transaction of its own, whose parts are put together in turns of the event loop of their own. Nothing else is to
+   * change what it is about meanwhile.
+   * @returns false when it was refused
+   */
+  async inTurns(
+    step: Named,
+    tally: Tally,
+    build: (tx: Transaction) => Iterator<undefined, void, undefined>,
+  ): Promise<boolean> {
+    const tx = this.begin();
+    try {
+      for (const parts = build(tx); parts.next().done !== true;) await nextTurn();
+    } catch (error) {
+      tx.rollBack();
+      this.refused(step, error, tally);
+      return false;
+    }
+    try {
+      this.commit(tx, tally);
+      return true;
+    } catch (error) {
+      this.options.judge(error);
+      this.refused(step, error, tally);
+      return false;
+    }
+  }
+
   private async isolate<T extends Named>(
     steps: readonly T[],
     failure: unknown,

@@ -47,6 +47,12 @@ export class EndpointNumbers {
     this.hasLearned = true;
   }
 
+  /** One whose number was found in the kernel is in a list there. */
+  enlist(key: string): void {
+    const packed = this.known.get(key);
+    if (packed !== undefined) this.known.set(key, packed + pack(0, 1));
+  }
+
   /** The next endpoint gets a random number: nobody knows which ones are remembered. */
   startAnywhere(): void {
     this.last = Math.floor(Math.random() * lastMinor);

@@ -30,7 +30,7 @@ import { baseObjects, classRules } from './layout.js';
 import { interimTableName, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
 import { releasedAddresses } from './released.js';
-import { extentOf, stepsOf } from './steps.js';
+import { extentOf, firstStage, isLarge, stepsOf } from './steps.js';
 import { Tally } from './tally.js';
 import type { TouchedElements } from '../nft/watch.js';
 import { elementId, wantedAmong } from './touched.js';
@@ -49,6 +49,9 @@ const manyElements = 4096;
 
 /** Deferred deletions of one transaction: 3 ms. */
 const deferredAtOnce = 2000;
+
+/** Elements of one service port that are compared in one turn of the event loop. */
+const restAfter = 2048;
 
 const noValue = Buffer.alloc(0);
 
@@ -424,20 +427,14 @@ export class NftablesFamily implements Dataplane {
     this.baseWritten = true;
     if (kernel.exists) await retireRemembered(this.sweepOptions, performance.now());
 
-    let current: Transaction | undefined;
     for (const part of kernel.parts(ports)) {
       await kernel.readSlots(part);
       if (kernel.isPartial) await nextTurn();
-      await this.committer.inTransactions(part, tally, (each, port) => {
-        if (each !== current) {
-          current = each;
-          kernel.checkpoint();
-          each.onFailure(() => {
-            kernel.rollBack();
-          });
-        }
-        this.adoptServicePort(each, port, kernel);
-      });
+      for (const run of runsBySize(part)) {
+        const [only] = run;
+        if (only !== undefined && isLarge(only)) await this.adoptLarge(only, kernel, tally);
+        else await this.adoptSmall(run, kernel, tally);
+      }
       await nextTurn();
     }
     this.written.affinityNumbers.reserve([]);
@@ -505,7 +502,7 @@ export class NftablesFamily implements Dataplane {
     try {
       tx.batch.deleteTable();
       this.writeBase(tx, kernel);
-      for (const port of ports) this.adoptServicePort(tx, port, kernel);
+      for (const port of ports) this.written.change(tx, port.key, port);
       this.committer.commit(tx, tally);
       return true;
     } catch (error) {
@@ -585,29 +582,82 @@ export class NftablesFamily implements Dataplane {
     return unknown;
   }
 
-  private adoptServicePort(tx: Transaction, port: ServicePort, kernel: KernelTable): void {
-    if (!kernel.exists) {
-      this.written.change(tx, port.key, port);
-      return;
+  private async adoptSmall(ports: readonly ServicePort[], kernel: KernelTable, tally: Tally): Promise<void> {
+    let current: Transaction | undefined;
+    await this.committer.inTransactions(ports, tally, (each, port) => {
+      if (!kernel.exists) {
+        this.written.change(each, port.key, port);
+        return;
+      }
+      if (each !== current) {
+        current = each;
+        kernel.checkpoint();
+        each.onFailure(() => {
+          kernel.rollBack();
+        });
+      }
+      const found = finish(this.stateInKernel(each, port, kernel));
+      finish(this.adoptServicePort(each, port, kernel, found));
+    });
+  }
+
+  /** First what the kernel has of it, and some of what is new; the rest comes in bounded steps, as changes do. */
+  private async adoptLarge(port: ServicePort, kernel: KernelTable, tally: Tally): Promise<void> {
+    if (kernel.exists) {
+      const isAccepted = await this.committer.inTurns(port, tally, (tx) => this.takeOver(tx, port, kernel));
+      if (!isAccepted || this.written.states.get(port.key)?.port === port) return;
     }
-    const state = this.written.nextState(tx, this.stateInKernel(tx, port, kernel), port);
+    tally.add(await this.apply({ family: this.family, upserted: [port], removed: [] }));
+  }
+
+  private *takeOver(
+    tx: Transaction,
+    port: ServicePort,
+    kernel: KernelTable,
+  ): Generator<undefined, void, undefined> {
+    kernel.checkpoint();
+    tx.onFailure(() => {
+      kernel.rollBack();
+    });
+    const found = yield* this.stateInKernel(tx, port, kernel);
+    yield;
+    const { clusterSlots = [], localSlots = [] } = found ?? {};
+    const first = firstStage({ ...port, clusterEndpoints: clusterSlots, localEndpoints: localSlots }, port);
+    yield;
+    yield* this.adoptServicePort(tx, first, kernel, found);
+  }
+
+  /** Takes a service port over. Rests now and then, for those that are so large that this takes several turns of the event loop. */
+  private *adoptServicePort(
+    tx: Transaction,
+    port: ServicePort,
+    kernel: KernelTable,
+    found: ServicePortState | undefined,
+  ): Generator<undefined, void, undefined> {
+    const state = this.written.nextState(tx, found, port);
     const now = footprintOf(state, this.written.numbers);
     for (const of of now.classes) this.written.acquireClass(tx, of);
     for (const element of now.elements) {
       this.written.ensureSourceRangeSet(tx, element.set);
       this.ensure(tx, kernel, element);
     }
+    let count = 0;
     for (const block of now.blocks) {
       const { set, slots } = block;
       for (let slot = 0; slot < slots.length; slot++) {
+        if (++count % restAfter === 0) yield;
         const element = slotElement(block, slot);
         const found = kernel.take(set, element.key, element.value);
         if (found === 'absent') tx.addBytes(set, element);
         if (found === 'different') tx.replaceBytes(set, element);
       }
     }
-    for (const list of now.numbered)
-      for (const element of numberedElements(list)) this.ensure(tx, kernel, element);
+    for (const list of now.numbered) {
+      for (const element of numberedElements(list)) {
+        if (++count % restAfter === 0) yield;
+        this.ensure(tx, kernel, element);
+      }
+    }
     for (const element of now.shared) {
       if (this.written.countShared(tx, element, 1) === 1) this.ensure(tx, kernel, element);
     }
@@ -615,23 +665,24 @@ export class NftablesFamily implements Dataplane {
   }
 
   /** Slots and affinity numbers as the kernel has them, so that what is right is not written again. */
-  private stateInKernel(
+  private *stateInKernel(
     tx: Transaction,
     port: ServicePort,
     kernel: KernelTable,
-  ): ServicePortState | undefined {
-    const affinity = port.affinitySeconds === 0 ? undefined : kernel.affinityOf(port);
-    if (affinity !== undefined) {
-      if (!this.written.affinityIsKnown) affinity.numbers.startAnywhere();
-      if (!this.written.affinityNumbers.claim(affinity.service)) return undefined;
+  ): Generator<undefined, ServicePortState | undefined, undefined> {
+    const found = port.affinitySeconds === 0 ? undefined : yield* kernel.affinityOf(port);
+    if (found !== undefined) {
+      const { numbers, service } = found.affinity;
+      if (!this.written.affinityIsKnown) numbers.startAnywhere();
+      if (!this.written.affinityNumbers.claim(service)) return undefined;
       tx.onFailure(() => {
-        this.written.affinityNumbers.release(affinity.service, performance.now());
+        this.written.affinityNumbers.release(service, performance.now());
       });
     }
-    const clusterSlots = kernel.slotsOf(port, 'cluster', affinity);
-    const localSlots = kernel.slotsOf(port, 'local', affinity);
+    const clusterSlots = found?.clusterSlots ?? (yield* kernel.slotsOf(port, 'cluster'));
+    const localSlots = found?.localSlots ?? (yield* kernel.slotsOf(port, 'local'));
     const hairpins = hairpinsOf(port.protocol, clusterSlots, localSlots);
-    return { port, clusterSlots, localSlots, affinity, hairpins };
+    return { port, clusterSlots, localSlots, affinity: found?.affinity, hairpins };
   }
 
   private ensure(
@@ -666,5 +717,28 @@ export class NftablesFamily implements Dataplane {
     const tx = this.committer.begin();
     for (const name of names) tx.batch.deleteChain(name);
     this.committer.commitUnlessBusy(tx, tally);
+  }
+}
+
+/** Large service ports each alone, and those in between together; in order. */
+function* runsBySize(ports: readonly ServicePort[]): Generator<readonly ServicePort[], void, undefined> {
+  let run: ServicePort[] = [];
+  for (const port of ports) {
+    if (!isLarge(port)) {
+      run.push(port);
+      continue;
+    }
+    if (run.length > 0) yield run;
+    run = [];
+    yield [port];
+  }
+  if (run.length > 0) yield run;
+}
+
+/** In one turn of the event loop. */
+function finish<T>(work: Iterator<undefined, T, undefined>): T {
+  for (;;) {
+    const result = work.next();
+    if (result.done === true) return result.value;
   }
 }

@@ -10,16 +10,17 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { sameExpressions, type Expression } from '../../netlink/nftables/index.js';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import type { Affinity } from './affinity.js';
-import { EndpointNumbers, noMinors } from './endpoint-numbers.js';
+import { EndpointNumbers, type NumberedSlots } from './endpoint-numbers.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
 import { slotKey } from './footprint.js';
 import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
 import { KernelSets, noValue } from '../nft/kernel-sets.js';
-import { addressText, classId, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
+import { classId, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
 import type { RuleDefinition } from '../nft/rules.js';
 import { maps, sets } from './names.js';
+import { endpointKey } from './slots.js';
 import { addressKey } from './touched.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
@@ -43,6 +44,9 @@ export const slotMaps: readonly string[] = Object.keys(classMapsOf);
 /** Most slots, and most service ports, whose elements are held at a time, and read in one turn of the event loop. */
 const partSlots = 2_048;
 const partPorts = 512;
+
+/** Endpoints of one service port that one turn of the event loop deals with. */
+const restAfter = 4096;
 
 /** Reads elements of a set by their keys; those that are not there are passed over. */
 export type ReadElements = (
@@ -339,29 +343,29 @@ export class KernelTable extends KernelSets {
 
   // ---- what a service port has in the kernel
 
-  /** Endpoints by slot of the list that an address of this service port draws from. */
-  slotsOf(port: ServicePort, list: 'cluster' | 'local', affinity: Affinity | undefined): readonly Endpoint[] {
+  /** Endpoints by slot of the list that an address of this service port draws from. Rests now and then. */
+  *slotsOf(
+    port: ServicePort,
+    list: 'cluster' | 'local',
+  ): Generator<undefined, readonly Endpoint[], undefined> {
     const wanted = list === 'cluster' ? port.clusterEndpoints : port.localEndpoints;
     if (wanted.length === 0) return [];
-    const block =
-      affinity === undefined ? this.addressBlock(port, list) : this.affinityBlock(affinity.service, list);
+    const block = this.addressBlock(port, list);
     if (block === undefined) return [];
+    if (yield* holds(block, wanted)) return wanted;
+    const byValue = new Map<string, Endpoint>();
+    for (const endpoint of wanted) {
+      byValue.set(targetBytes(endpoint), endpoint);
+      if (byValue.size % restAfter === 0) yield;
+    }
     const { elements, prefix } = block;
-    if (affinity === undefined && holds(block, wanted)) return wanted;
-    const byValue = new Map(
-      wanted.map((endpoint) => [
-        affinity === undefined
-          ? targetBytes(endpoint)
-          : hostUint32(classId(affinity.service, affinity.numbers.of(endpoint))),
-        endpoint,
-      ]),
-    );
     // A slot of an endpoint that is gone is a hole, which assignSlots fills as it fills the holes of removed ones.
     const found: Endpoint[] = [];
     for (;;) {
       const record = elements.find(slotKeyBytes(prefix, found.length));
       if (record < 0) return found;
       found.push(byValue.get(elements.value(record).toString('latin1')) ?? hole);
+      if (found.length % restAfter === 0) yield;
     }
   }
 
@@ -382,11 +386,6 @@ export class KernelTable extends KernelSets {
     return undefined;
   }
 
-  private affinityBlock(service: number, list: 'cluster' | 'local'): FoundBlock | undefined {
-    const set = list === 'cluster' ? maps.affinitySlots : maps.affinitySlotsLocal;
-    return this.block(set, hostUint32((service << 16) >>> 0));
-  }
-
   /** undefined when slot 0 is not there. */
   private block(set: string, prefix: string): FoundBlock | undefined {
     const elements = this.elements.get(set);
@@ -395,24 +394,80 @@ export class KernelTable extends KernelSets {
       : { elements, prefix };
   }
 
-  /** The numbers under which clients are remembered for this service port. */
-  affinityOf(port: ServicePort): Affinity | undefined {
+  /** The numbers under which clients are remembered for this service port, and its endpoints by slot. Rests now and then. */
+  *affinityOf(port: ServicePort): Generator<undefined, AffinityInKernel | undefined, undefined> {
+    const service = this.affinityServiceOf(port);
+    if (service === undefined) return undefined;
+    const numbers = new EndpointNumbers();
+    const left = new Map(this.affinityEndpoints.get(service));
+    const byMinor = { cluster: new Map<number, Endpoint>(), local: new Map<number, Endpoint>() };
+    let count = 0;
+    for (const [list, endpoints] of [
+      ['cluster', port.clusterEndpoints],
+      ['local', port.localEndpoints],
+    ] as const) {
+      for (const endpoint of endpoints) {
+        if (++count % restAfter === 0) yield;
+        const target = targetBytes(endpoint);
+        const minor = this.affinityEndpoints.get(service)?.get(target);
+        if (minor === undefined) continue;
+        byMinor[list].set(minor, endpoint);
+        if (left.delete(target)) numbers.learn(endpointKey(endpoint), minor);
+      }
+    }
+    // Those of endpoints that are gone.
+    for (const minor of left.values()) numbers.learn(`gone ${minor}`, minor);
+    const cluster = yield* this.numberedSlotsOf(maps.affinitySlots, service, byMinor.cluster, numbers);
+    const local = yield* this.numberedSlotsOf(maps.affinitySlotsLocal, service, byMinor.local, numbers);
+    const affinity = { service, numbers, clusterMinors: cluster.minors, localMinors: local.minors };
+    return { affinity, clusterSlots: cluster.slots, localSlots: local.slots };
+  }
+
+  private affinityServiceOf(port: ServicePort): number | undefined {
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
       const elements = this.elements.get(onNode ? maps.affinityNodePorts : maps.affinityIPs);
       const record = elements?.find(keyBytes(addressKey(port, address))) ?? -1;
-      if (elements === undefined || record < 0) continue;
-      const service = hostUint32At(elements.value(record)) >>> 16;
-      const numbers = new EndpointNumbers();
-      for (const [target, number] of this.affinityEndpoints.get(service) ?? []) {
-        const addressBytes = target.length - 4;
-        const portNumber = (target.charCodeAt(addressBytes) << 8) | target.charCodeAt(addressBytes + 1);
-        numbers.learn(`${addressText(target.slice(0, addressBytes))}:${portNumber}`, number);
-      }
-      return { service, numbers, clusterMinors: noMinors, localMinors: noMinors };
+      if (elements !== undefined && record >= 0) return hostUint32At(elements.value(record)) >>> 16;
     }
     return undefined;
   }
+
+  /** @param numbers learns which endpoints are in the list */
+  private *numberedSlotsOf(
+    set: string,
+    service: number,
+    byMinor: ReadonlyMap<number, Endpoint>,
+    numbers: EndpointNumbers,
+  ): Generator<undefined, NumberedSlots, undefined> {
+    const slots: Endpoint[] = [];
+    const minors: number[] = [];
+    const listed = new Set<Endpoint>();
+    const block = byMinor.size === 0 ? undefined : this.block(set, hostUint32(classId(service, 0)));
+    while (block !== undefined) {
+      const record = block.elements.find(slotKeyBytes(block.prefix, slots.length));
+      if (record < 0) break;
+      const number = hostUint32At(block.elements.value(record));
+      const endpoint = number >>> 16 === service ? byMinor.get(number & 0xffff) : undefined;
+      // In two slots only when somebody else has been there.
+      const isFirst = endpoint !== undefined && !listed.has(endpoint);
+      if (isFirst) {
+        listed.add(endpoint);
+        numbers.enlist(endpointKey(endpoint));
+      }
+      slots.push(isFirst ? endpoint : hole);
+      minors.push(isFirst ? number & 0xffff : 0);
+      if (slots.length % restAfter === 0) yield;
+    }
+    return { slots, minors: Uint16Array.from(minors) };
+  }
+}
+
+/** A service port's slots as the kernel has them. */
+export interface AffinityInKernel {
+  readonly affinity: Affinity;
+  readonly clusterSlots: readonly Endpoint[];
+  readonly localSlots: readonly Endpoint[];
 }
 
 /** The next items, and no more of them: the others can be had later. */
@@ -439,10 +494,14 @@ interface FoundBlock {
 }
 
 /** The slots hold exactly these endpoints, in this order: the rule for services that never changed. */
-function holds({ elements, prefix }: FoundBlock, endpoints: readonly Endpoint[]): boolean {
+function* holds(
+  { elements, prefix }: FoundBlock,
+  endpoints: readonly Endpoint[],
+): Generator<undefined, boolean, undefined> {
   for (const [slot, endpoint] of endpoints.entries()) {
     const record = elements.find(slotKeyBytes(prefix, slot));
     if (record < 0 || !elements.hasValue(record, targetValueBytes(endpoint))) return false;
+    if ((slot + 1) % restAfter === 0) yield;
   }
   return elements.find(slotKeyBytes(prefix, endpoints.length)) < 0;
 }

@@ -210,6 +210,16 @@ function stages(before: ServicePort | undefined, next: ServicePort): readonly Se
   }));
 }
 
+/** What a service port becomes first on its way from what it was. */
+export function firstStage(before: ServicePort, next: ServicePort): ServicePort {
+  return stages(before, next)[0] ?? next;
+}
+
+/** It takes several steps to write it, and several turns of the event loop to compare it. */
+export function isLarge(port: ServicePort): boolean {
+  return extentOf(port) > stageElements;
+}
+
 /** @returns how many stages come before the last, and what is there at each */
 function stayingFirst(
   before: readonly Endpoint[] | undefined,

@@ -33,7 +33,7 @@ import {
 import { hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from '../nft/keys.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { classRules } from './layout.js';
-import { EndpointNumbers, type NumberedSlots } from './endpoint-numbers.js';
+import { EndpointNumbers } from './endpoint-numbers.js';
 import { DeferredDeletions, holdsValue } from './deferred.js';
 import { slotElement } from './element-bytes.js';
 import { isLed } from './leads.js';
@@ -228,28 +228,37 @@ export class Written {
     return { port, clusterSlots, localSlots, affinity, hairpins };
   }
 
-  /** @param difference between the two */
+  /** @param difference between the two; undefined: there was nothing */
   private nextAffinity(
     tx: Transaction,
     before: ServicePortState | undefined,
     { clusterSlots, localSlots }: Lists,
     difference: Difference | undefined,
   ): Affinity {
-    const { service, numbers } = before?.affinity ?? this.newAffinity(tx);
-    const known = before === undefined ? undefined : numberedSlots(before);
+    const former = before?.affinity;
+    const { service, numbers } = former ?? this.newAffinity(tx);
     const freed = numbers.change(
       tx,
-      known !== undefined && difference !== undefined
-        ? difference
-        : { gone: [], come: clusterSlots.concat(localSlots) },
+      former === undefined || difference === undefined
+        ? { gone: [], come: clusterSlots.concat(localSlots) }
+        : difference,
       this.affinityChanges.endpoints.get(service),
     );
     if (freed.length > 0) tx.onFailure(this.affinityChanges.retire(service, freed, performance.now()));
+    const minorsOf = (
+      slots: readonly Endpoint[],
+      there: readonly Endpoint[] | undefined,
+      minors: Uint16Array | undefined,
+    ): Uint16Array =>
+      numbers.bySlot(
+        slots,
+        there === undefined || minors === undefined ? undefined : { slots: there, minors },
+      );
     return {
       service,
       numbers,
-      clusterMinors: numbers.bySlot(clusterSlots, known?.cluster),
-      localMinors: numbers.bySlot(localSlots, known?.local),
+      clusterMinors: minorsOf(clusterSlots, before?.clusterSlots, former?.clusterMinors),
+      localMinors: minorsOf(localSlots, before?.localSlots, former?.localMinors),
     };
   }
 
@@ -610,23 +619,6 @@ function differing(
     if (endpoint !== undefined && other?.endpoints[at] !== endpoint) found.push([at, endpoint]);
   }
   return found;
-}
-
-/** undefined: they are not known by slot. */
-function numberedSlots({
-  clusterSlots,
-  localSlots,
-  affinity,
-}: ServicePortState): { readonly cluster: NumberedSlots; readonly local: NumberedSlots } | undefined {
-  if (
-    affinity?.clusterMinors.length !== clusterSlots.length ||
-    affinity.localMinors.length !== localSlots.length
-  )
-    return undefined;
-  return {
-    cluster: { slots: clusterSlots, minors: affinity.clusterMinors },
-    local: { slots: localSlots, minors: affinity.localMinors },
-  };
 }
 
 /** In both lists: an endpoint once for each. */
