@@ -6,9 +6,9 @@ import { NetlinkError, type Family } from '../netlink/index.js';
 import { isLeftoverChain, xtables, type RuleMode, type XtableName } from './names.js';
 import { planRemoval } from './removal-plan.js';
 import { count, type Report } from './report.js';
-import { existingTables, isSupportedMachine, readTable, replaceTable } from './xtables/kernel.js';
-import { withXtablesLock } from './xtables/lock.js';
-import { readChains, readEntries, withoutEntries, type Entry } from './xtables/table.js';
+import { existingTables, isSupportedMachine, readTable, replaceTable } from '../netlink/xtables/kernel.js';
+import { withXtablesLock } from '../netlink/xtables/lock.js';
+import { readChains, readEntries, withoutEntries, type Entry } from '../netlink/xtables/table.js';
 
 /** Somebody who does not care for the lock may change a table between our reading and writing. */
 const attempts = 5;

@@ -1,7 +1,7 @@
 /** The lock under which programs change tables of iptables (legacy): they read, change and replace a whole table. */
 import { closeSync, constants, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { tryLock } from '../../netlink/libc.js';
+import { tryLock } from '../libc.js';
 
 const defaultFile = '/run/xtables.lock';
 /** Others hold it for milliseconds, but there may be many, and who comes first is chance. */

@@ -13,8 +13,8 @@
  * Built-in chains come first; where each begins and where its policy stands is told apart from the block. A chain ends
  * with an entry of its own that returns.
  */
-import { readHostI32, readHostU16, writeHostU32 } from '../../netlink/endian.js';
-import type { Family } from '../../netlink/index.js';
+import { readHostI32, readHostU16, writeHostU32 } from '../endian.js';
+import type { Family } from '../nfnetlink.js';
 
 /** enum nf_inet_hooks */
 export const hooks = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'] as const;
@@ -71,6 +71,7 @@ function entryHeader(family: Family): number {
 const targetHeader = 32;
 const targetName = { offset: 2, length: 29 } as const;
 const errorTarget = 'ERROR';
+const errorInitial = errorTarget.charCodeAt(0);
 const chainNameLength = 30;
 
 function text(buffer: Buffer, offset: number, length: number): string {
@@ -137,6 +138,77 @@ export function readChains(table: KernelTable, entries = readEntries(table)): Ch
     chains.push({ name: head.heads, builtIn: false, rules: all.slice(1, -1), entries: all });
   }
   return chains;
+}
+
+/** A chain without the contents of its rules. */
+export interface ChainOutline {
+  /** Without the policy or return at its end. */
+  readonly rules: number;
+  /** Built-in chains only: names of the chains to which its rules lead. */
+  readonly leadsTo: readonly string[];
+}
+
+/**
+ * The same as readChains(), but fit for a table with a million rules: nothing is made for a rule.
+ * @throws TableFormatError
+ */
+export function readOutline(table: KernelTable): Map<string, ChainOutline> {
+  const { entries: block, family } = table;
+  const least = entryHeader(family) + targetHeader;
+  const builtIn = hooks.flatMap((name, hook) =>
+    (table.validHooks & (1 << hook)) === 0
+      ? []
+      : [
+          {
+            name,
+            from: table.hookEntry[hook] ?? 0,
+            to: table.underflow[hook] ?? 0,
+            rules: 0,
+            jumps: [] as number[],
+          },
+        ],
+  );
+  const outlines = new Map<string, ChainOutline>();
+  const starts = new Map<number, string>();
+  let head = '';
+  let sinceHead = 0;
+  const endChain = (): void => {
+    if (head !== '') outlines.set(head, { rules: Math.max(0, sinceHead - 1), leadsTo: [] });
+  };
+  for (let offset = 0; offset < block.length;) {
+    if (block.length - offset < least) throw new TableFormatError(table, offset, 'entry is cut off');
+    const target = offset + readHostU16(block, offset + matchSize[family] + 4);
+    const size = readHostU16(block, offset + matchSize[family] + 6);
+    if (size < least || target + targetHeader > offset + size || offset + size > block.length)
+      throw new TableFormatError(table, offset, `entry says ${size} bytes`);
+    const isHead =
+      block[target + targetName.offset] === errorInitial &&
+      text(block, target + targetName.offset, targetName.length) === errorTarget;
+    if (isHead) {
+      endChain();
+      head = text(
+        block,
+        target + targetHeader,
+        Math.min(chainNameLength, offset + size - target - targetHeader),
+      );
+      sinceHead = 0;
+      starts.set(offset + size, head);
+    } else {
+      sinceHead++;
+    }
+    for (const chain of builtIn) {
+      if (offset < chain.from || offset >= chain.to) continue;
+      chain.rules++;
+      const isVerdict = block[target + targetName.offset] === 0 && target + targetHeader + 4 <= offset + size;
+      const verdict = isVerdict ? readHostI32(block, target + targetHeader) : -1;
+      if (verdict >= 0) chain.jumps.push(verdict);
+    }
+    offset += size;
+  }
+  // The last head is the end of the table.
+  for (const { name, rules, jumps } of builtIn)
+    outlines.set(name, { rules, leadsTo: jumps.flatMap((offset) => starts.get(offset) ?? []) });
+  return outlines;
 }
 
 export interface Reduced {

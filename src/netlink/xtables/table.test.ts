@@ -1,9 +1,16 @@
 /** Tables put together by hand from linux/netfilter_ipv4/ip_tables.h; rules.kernel.test.ts has the kernel's own. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { writeHostU16, writeHostU32 } from '../../netlink/endian.js';
-import { Random } from '../../netlink/testing/random.js';
-import { readChains, readEntries, TableFormatError, withoutEntries, type KernelTable } from './table.js';
+import { writeHostU16, writeHostU32 } from '../endian.js';
+import { Random } from '../testing/random.js';
+import {
+  readChains,
+  readEntries,
+  readOutline,
+  TableFormatError,
+  withoutEntries,
+  type KernelTable,
+} from './table.js';
 
 const header = { ip: 112, ip6: 168 } as const;
 const match = { ip: 84, ip6: 136 } as const;
@@ -105,6 +112,14 @@ for (const family of ['ip', 'ip6'] as const) {
     );
   });
 
+  test(`${family}: the outline of its chains`, () => {
+    assert.deepEqual(Object.fromEntries(readOutline(table)), {
+      INPUT: { rules: 4, leadsTo: ['OURS', 'THEIRS'] },
+      OURS: { rules: 2, leadsTo: [] },
+      THEIRS: { rules: 1, leadsTo: [] },
+    });
+  });
+
   test(`${family}: without some entries, every other leads where it led`, () => {
     const drop = new Set([1, 5, 6, 7, 8].map((entry) => offsets[entry] ?? -1));
     const reduced = withoutEntries(table, drop);
@@ -143,6 +158,7 @@ for (const family of ['ip', 'ip6'] as const) {
       for (let n = 1 + random.below(4); n > 0; n--) entries[random.below(entries.length)] = random.next();
       try {
         const damaged = { ...table, entries };
+        readOutline(damaged);
         readChains(damaged);
         withoutEntries(damaged, new Set([offsets[1] ?? 0]));
       } catch (error) {
