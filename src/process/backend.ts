@@ -3,7 +3,10 @@ import type { IpvsConfig } from '../config/config.js';
 import type { ApplyReport, Dataplane, DataplaneOptions } from '../dataplane/dataplane.js';
 import { ensureCounters } from '../dataplane/iptables/counters.js';
 import { IptablesFamily, type RuleStatistics } from '../dataplane/iptables/family.js';
-import { RuleWatch, WatchedFamily } from '../dataplane/iptables/watch.js';
+import { ForeignChanges } from '../dataplane/iptables/foreign-changes.js';
+import { LegacyWatch } from '../dataplane/iptables/legacy-watch.js';
+import { RuleWatch } from '../dataplane/iptables/watch.js';
+import { WatchedFamily } from '../dataplane/iptables/watched-family.js';
 import { IpvsFamily } from '../dataplane/ipvs/family.js';
 import { tableName as ipvsTableName } from '../dataplane/ipvs/names.js';
 import { KernelServiceInterface } from '../dataplane/ipvs/service-interface.js';
@@ -147,6 +150,8 @@ function openNftablesBackend(options: BackendOptions): Backend {
 function openIptablesBackend(options: BackendOptions): Backend {
   const { families, dataplaneOptions, onForeignChange, onPutOff, metrics, log } = options;
   const dropInvalid = !tcpIsLiberal();
+  const watchLog = log.named('watch');
+  const foreign = new ForeignChanges({ onForeignChange, onPutOff, log: watchLog });
   const programs = families.map(
     (family) =>
       new IptablesFamily({
@@ -163,20 +168,23 @@ function openIptablesBackend(options: BackendOptions): Backend {
         onPartialFailure: () => {
           metrics.partialRestoreFailures.inc({ ip_family: family });
         },
-        onDamage: () => {
-          onForeignChange(family);
+        onDamage: (by) => {
+          foreign.noticed([family], by);
         },
       }),
   );
-  const watch = RuleWatch.open({ families: programs, onForeignChange, onPutOff, log: log.named('watch') });
+  const watch = RuleWatch.open({ families: programs, foreign, log: watchLog });
+  const legacyWatch = new LegacyWatch(programs);
   return {
-    dataplanes: watch === undefined ? programs : programs.map((family) => new WatchedFamily(family, watch)),
+    dataplanes: programs.map((program) => new WatchedFamily(program, foreign, watch)),
     keeps: () => ({
       mode: 'iptables',
       variant: programs.some(({ tool }) => tool?.kind === 'legacy') ? 'legacy' : 'nft',
     }),
     ruleStatistics: (family) => programs.find((program) => program.family === family)?.statistics,
     stopWatching: async () => {
+      legacyWatch.close();
+      foreign.close();
       await watch?.close();
     },
   };

@@ -90,6 +90,11 @@ export class ChainStore {
     return count;
   }
 
+  /** Every chain that was left in the kernel, with the number of its rules. */
+  *held(): Generator<readonly [name: string, rules: number]> {
+    for (const [name, text] of this.kernel) yield [name, countLines(text)];
+  }
+
   /**
    * Starts over with what the kernel was found to hold, of the wanted chains and of those that `isOurs`. Chains in the
    * kernel that nobody wants are to be deleted.

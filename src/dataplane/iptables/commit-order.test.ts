@@ -8,6 +8,7 @@ import { silentLogger } from '../../log/logger.js';
 import type { Endpoint, ServicePort, VirtualAddress } from '../../model/types.js';
 import type { IptablesOptions } from './layout.js';
 import { RuleSet } from './rule-set.js';
+import { foundIn } from './reading.js';
 import { Saved } from './saved.js';
 import { fate, FakeTool, fatesDuring, nodeIP, type TableState } from './testing/commits.js';
 import type { Packet } from './testing/walk.js';
@@ -129,7 +130,7 @@ class Lab {
   async compare(ports: readonly ServicePort[]): Promise<void> {
     for (const port of ports) this.rules.change(port.key, port);
     const saved = await Saved.read(this.tool.save());
-    await this.writer.compareAndWrite(this.rules, saved, nothingWritten());
+    await this.writer.compareAndWrite(this.rules, foundIn(saved, options), nothingWritten());
   }
 
   deleteDeferred(): Promise<void> {

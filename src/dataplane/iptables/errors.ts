@@ -12,7 +12,11 @@ export type IptablesErrorCode =
   /** The tool did not end in time and was ended. */
   | 'IPTABLES_TIMEOUT'
   /** The tool or the kernel refused the rules. */
-  | 'IPTABLES_REFUSED';
+  | 'IPTABLES_REFUSED'
+  /** The tool can't read a table, because of a rule that it has not written. */
+  | 'IPTABLES_UNREADABLE'
+  /** What was written was gone again at once. */
+  | 'IPTABLES_UNDONE';
 
 export class IptablesError extends Error {
   constructor(

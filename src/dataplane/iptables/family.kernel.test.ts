@@ -19,6 +19,7 @@ import { World } from '../testing/world.js';
 import { ensureCounters, readCounter } from './counters.js';
 import { IptablesError, type IptablesErrorCode } from './errors.js';
 import { IptablesFamily, type IptablesFamilyOptions } from './family.js';
+import { ForeignChanges } from './foreign-changes.js';
 import { kinds, missingTool, toolFolder, type ToolFolder } from './testing/tools.js';
 import { RuleWatch } from './watch.js';
 
@@ -432,25 +433,76 @@ for (const kind of kinds) {
       await assert.rejects(family.apply({ family: 'IPv4', upserted: [], removed: [] }), TableDamagedError);
     });
 
+    /** What the watches of this kind are given to notice a change, where they do not notice it themselves. */
+    const checkNow = async (family: IptablesFamily): Promise<void> => {
+      if (kind === 'legacy') await family.checkTables();
+      else family.checkJumps('nobody');
+      await sleep(100);
+    };
+
     test('somebody flushed the tables', async () => {
-      let damaged = 0;
-      const family = make({ onDamage: () => damaged++ });
+      const damages: string[] = [];
+      const family = make({ onDamage: (by) => damages.push(by) });
       await family.adopt([servicePort(1, three)]);
-      family.checkJumps();
+      await checkNow(family);
       family.maintain();
-      await sleep(300);
-      assert.equal(damaged, 0);
+      await sleep(100);
+      assert.equal(damages.length, 0);
       for (const table of ['nat', 'filter', 'mangle']) {
         tool('iptables', '-t', table, '-F');
         tool('iptables', '-t', table, '-X');
       }
-      if (kind === 'legacy') family.maintain();
-      else family.checkJumps();
-      await eventually(() => {
-        assert.ok(damaged > 0);
-      });
+      await checkNow(family);
+      assert.equal(damages.length, 1);
       await family.adopt([servicePort(1, three)]);
       assert.match(save('nat'), /svc-1 cluster IP/);
+      await checkNow(family);
+      assert.equal(damages.length, 1);
+    });
+
+    test('what others do beside ours is no damage; a jump that goes, and a chain that is emptied, are', async () => {
+      const damages: string[] = [];
+      const family = make({ onDamage: (by) => damages.push(by) });
+      const ports = [servicePort(1, three), servicePort(2, [])];
+      await family.adopt(ports);
+      tool('iptables', '-t', 'nat', '-N', 'OTHER');
+      tool('iptables', '-t', 'nat', '-I', 'PREROUTING', '-i', 'cni0', '-j', 'OTHER');
+      tool('iptables', '-I', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
+      await family.apply({ family: 'IPv4', upserted: [servicePort(3, three)], removed: [] });
+      await checkNow(family);
+      assert.equal(damages.length, 0);
+      tool('iptables', '-t', 'nat', '-D', 'PREROUTING', '2');
+      await checkNow(family);
+      assert.equal(damages.length, 1);
+      await family.adopt([...ports, servicePort(3, three)]);
+      if (kind === 'nf_tables') return;
+      assert.match(damages.at(-1) ?? '', /-A PREROUTING .*-j KUBE-SERVICES/);
+      tool('iptables', '-F', 'KUBE-SERVICES');
+      await checkNow(family);
+      assert.match(damages.at(-1) ?? '', /table filter: rules of chain KUBE-SERVICES, 0 in place of 1/);
+    });
+
+    test('jumps of ours that are there more than once are taken out but for one', async () => {
+      await make().adopt([servicePort(1, three)]);
+      const jumps = (): string[] =>
+        ['nat', 'filter'].flatMap((table) =>
+          save(table)
+            .split('\n')
+            .filter((line) => /^-A [A-Z]+ .*-j KUBE-/.test(line)),
+        );
+      const once = jumps();
+      for (const line of once) {
+        const table = /POSTROUTING|PREROUTING|OUTPUT .*service portals/.test(line) ? 'nat' : 'filter';
+        if (!save(table).includes(line)) continue;
+        for (let i = 0; i < 3; i++) {
+          writeFileSync(path.join(folder.path, 'more'), `*${table}\n${line}\nCOMMIT\n`);
+          tool('iptables-restore', '--noflush', path.join(folder.path, 'more'));
+        }
+      }
+      assert.ok(jumps().length > once.length + 20);
+      await make().adopt([servicePort(1, three)]);
+      assert.deepEqual(jumps().sort(), once.sort());
+      assert.equal((await make().adopt([servicePort(1, three)])).transactions, 0);
     });
 
     if (kind === 'legacy') {
@@ -488,12 +540,18 @@ for (const kind of kinds) {
 
     test('the kernel tells what others change, and not what we do', async () => {
       const told: IPFamily[] = [];
-      const family = make();
-      const watch = RuleWatch.open({
-        families: [family],
+      const by: string[] = [];
+      const foreign = new ForeignChanges({
         onForeignChange: (which) => told.push(which),
+        onPutOff: (program) => by.push(program),
         log: silentLogger,
       });
+      const family = make({
+        onDamage: (program) => {
+          foreign.noticed(['IPv4'], program);
+        },
+      });
+      const watch = RuleWatch.open({ families: [family], foreign, log: silentLogger });
       assert.ok(watch !== undefined);
       try {
         await family.adopt([servicePort(1, three)]);
@@ -506,30 +564,66 @@ for (const kind of kinds) {
         await eventually(() => {
           assert.deepEqual(told, ['IPv4']);
         });
+        assert.match(by[0] ?? '', /^(ip|x)tables\S* \(pid \d+\)$/);
       } finally {
+        foreign.close();
         await watch.close();
       }
     });
 
-    test('the rule that leads to ours is missed when it is gone', async () => {
-      let damaged = 0;
-      const family = make({ onDamage: () => damaged++ });
+    test('the rule that leads to ours is missed at once when it is gone, and who took it out', async () => {
+      const damages: string[] = [];
+      const family = make({ onDamage: (by) => damages.push(by) });
       await family.adopt([servicePort(1, three)]);
-      const watch = RuleWatch.open({
-        families: [family],
-        onForeignChange: () => undefined,
-        log: silentLogger,
-      });
+      const foreign = new ForeignChanges({ onForeignChange: () => undefined, log: silentLogger });
+      const watch = RuleWatch.open({ families: [family], foreign, log: silentLogger });
       try {
+        const start = performance.now();
         tool('iptables', '-t', 'nat', '-D', 'PREROUTING', '1');
-        await eventually(() => {
-          assert.equal(damaged, 1);
-        });
+        while (damages.length === 0 && performance.now() - start < patienceMs) await sleep(5);
+        const took = performance.now() - start;
+        assert.ok(took < 500, `${took} ms`);
+        assert.match(damages[0] ?? '', /^(ip|x)tables\S* \(pid \d+\)$/);
         await family.adopt([servicePort(1, three)]);
         assert.match(save('nat'), /-A PREROUTING .*-j KUBE-SERVICES/);
       } finally {
+        foreign.close();
         await watch?.close();
       }
+    });
+
+    test('a rule that iptables cannot read: what is there is left, what is not is written, and it is named', async () => {
+      const warnings: Record<string, unknown>[] = [];
+      const log: Logger = { ...silentLogger, warn: (_message, fields) => warnings.push({ ...fields }) };
+      const ports = Array.from({ length: 900 }, (_, i) => servicePort(i, three));
+      await make({ guardLoopback: true }).adopt(ports);
+      const before = withoutDates(save('nat'));
+      run('nft', 'add', 'rule', 'ip', 'nat', 'POSTROUTING', 'ct', 'state', 'established', 'accept');
+      run('nft', 'add', 'rule', 'ip', 'filter', 'FORWARD', 'meta', 'skuid', '1000', 'accept');
+      const family = make({ log, guardLoopback: true });
+      const report = await family.adopt(ports);
+      assert.deepEqual([report.transactions, report.elementsAdded, report.failures], [0, 0, []]);
+      assert.deepEqual(
+        warnings.map(({ table, chain }) => [table, chain]),
+        [
+          ['ip filter', 'FORWARD'],
+          ['ip nat', 'POSTROUTING'],
+        ],
+      );
+      assert.match(String(warnings[1]?.['rule']), /^ct state accept handle \d+$/);
+      // One of ours, and of the kubelet's, with such a rule in it.
+      const [own] = /KUBE-SVC-[A-Z0-9]{16}/.exec(before) ?? [''];
+      run('nft', 'add', 'rule', 'ip', 'nat', own, 'ct', 'state', 'new', 'accept');
+      run('nft', 'add', 'rule', 'ip', 'filter', 'KUBE-FIREWALL', 'ct', 'state', 'new', 'accept');
+      const again = await family.adopt([...ports, servicePort(1000, three)]);
+      assert.deepEqual(again.failures, []);
+      assert.equal(warnings.length, 2);
+      for (const command of ['POSTROUTING', 'FORWARD'])
+        run('nft', 'flush', 'chain', 'ip', command === 'FORWARD' ? 'filter' : 'nat', command);
+      assert.match(run('nft', 'list', 'chain', 'ip', 'filter', 'KUBE-FIREWALL'), /ct state new accept/);
+      run('nft', 'flush', 'chain', 'ip', 'filter', 'KUBE-FIREWALL');
+      await family.adopt(ports);
+      assert.equal(withoutDates(save('nat')), before);
     });
   });
 }

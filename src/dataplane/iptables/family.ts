@@ -10,17 +10,22 @@ import {
   type Dataplane,
   type ProgrammingFailure,
 } from '../dataplane.js';
+import { isSupportedMachine } from '../../netlink/xtables/kernel.js';
 import { Turn } from '../turn.js';
 import { AbilityTrials } from './abilities.js';
 import { findCulprits } from './culprits.js';
 import { IptablesError } from './errors.js';
 import { jumps, type Abilities, type IptablesOptions } from './layout.js';
+import { KernelRules } from './kernel-rules.js';
 import { counters, type TableName } from './names.js';
+import { LegacyLook } from './legacy-look.js';
+import { NetlinkReader } from './netlink-reader.js';
+import { SavedReader, type Found, type TableReader } from './reading.js';
 import { releasedAddresses } from './released.js';
 import { RuleSet } from './rule-set.js';
-import { Saved } from './saved.js';
+import type { Saved } from './saved.js';
 import { IptablesTool, type ToolOptions } from './tool.js';
-import { hasRule, nothingWritten, RuleWriter, type Written } from './writer.js';
+import { nothingWritten, RuleWriter, type Written } from './writer.js';
 
 export interface IptablesFamilyOptions extends IptablesOptions {
   readonly log: Logger;
@@ -31,8 +36,12 @@ export interface IptablesFamilyOptions extends IptablesOptions {
   /** Told after every change, and after a change of single service ports that failed. */
   readonly onWritten?: (statistics: RuleStatistics) => void;
   readonly onPartialFailure?: () => void;
-  /** The kernel no longer holds what was left there, or it is not known what it holds: adopt() is due. */
-  readonly onDamage: () => void;
+  /**
+   * The kernel no longer holds what was left there, or it is not known what it holds: adopt() is due, after a pause that grows when
+   * it happens again and again.
+   * @param by who did it, as far as that is known
+   */
+  readonly onDamage: (by: string) => void;
 }
 
 /** Numbers of rules, for the metrics. */
@@ -54,6 +63,9 @@ interface Workshop {
   readonly tool: IptablesTool;
   readonly trials: AbilityTrials;
   readonly writer: RuleWriter;
+  readonly reader: TableReader;
+  /** Of the nf_tables kind. */
+  readonly kernel: KernelRules | undefined;
 }
 
 /** A service port that is to be changed, and what it was before. */
@@ -72,12 +84,16 @@ export class IptablesFamily implements Dataplane {
   private nodePortAddresses: readonly string[];
   private readonly healthCheckPorts = new Map<string, number>();
   private written = nothingWritten();
+  private readonly legacyLook: LegacyLook;
+  /** What failed at the last try, and was told. */
+  private readonly failedLooks = new Set<string>();
   private queue: Promise<unknown> = Promise.resolve();
   private writeScheduled = false;
   private closed = false;
 
   constructor(private readonly options: IptablesFamilyOptions) {
     this.family = options.family;
+    this.legacyLook = new LegacyLook(options.family);
     this.nodePortAddresses = options.nodePortAddresses === 'all' ? [] : options.nodePortAddresses;
   }
 
@@ -98,7 +114,8 @@ export class IptablesFamily implements Dataplane {
     return this.exclusively(async (written, failures) => {
       this.adopted = false;
       const workshop = await this.open();
-      const saved = await Saved.read(await workshop.tool.save());
+      const found = await workshop.reader.read();
+      const { saved } = found;
       this.abilities ??= await this.findAbilities(workshop, saved);
       const all = [...wanted];
       const ports = await this.possible(all, failures);
@@ -109,7 +126,7 @@ export class IptablesFamily implements Dataplane {
       for (const address of released) rules.released.add(address);
       this.enterSettings(rules);
       await this.writeOrIsolate(rules, steps, written, failures, () =>
-        workshop.writer.compareAndWrite(rules, saved, written),
+        this.complete(workshop, rules, found, written),
       );
       this.rules = rules;
       this.adopted = true;
@@ -174,35 +191,47 @@ export class IptablesFamily implements Dataplane {
 
   maintain(): ApplyReport {
     if (this.rules?.released.isOver === true) this.scheduleWrite();
-    if (this.adopted && this.tool?.kind === 'legacy') {
-      this.inBackground('look for the canary', async ({ tool }) => {
-        if (!(await tool.hasCanary())) this.damaged();
-      });
-    }
     return emptyReport;
   }
 
-  /** Somebody changed one of the kernel's own chains: does it still lead to ours? */
-  checkChain(table: TableName, chain: string): void {
-    const wanted = jumps(this.options).filter((jump) => jump.table === table && jump.chain === chain);
-    if (wanted.length === 0) return;
-    this.inBackground('look for our rules', async ({ tool }) => {
-      const found = await tool.listChain(table, chain);
-      if (wanted.some(({ rule }) => !hasRule(found, rule))) this.damaged();
+  /** Whether a change that the kernel tells of was made here. */
+  isOwnChange(portId: number): boolean {
+    return this.workshop?.kernel?.portId === portId || this.tool?.isOwnRun(portId) === true;
+  }
+
+  /**
+   * Do the kernel's own chains still lead to ours? For the nf_tables kind.
+   * @param by who has just changed them
+   */
+  checkJumps(by: string): void {
+    void this.look('look for the rules that lead to ours', ({ kernel }) => {
+      const missing = kernel?.findJumps(jumps(this.options)).missing ?? [];
+      if (missing.length > 0) this.options.onDamage(by);
     });
   }
 
-  /** The same for all of them, and for the canary. */
-  checkJumps(): void {
-    this.inBackground('look for our rules', async ({ tool }) => {
-      if (!(await tool.hasCanary())) this.damaged();
+  /** The same for the legacy kind, which does not tell of changes; nothing happens when nothing has changed. */
+  async checkTables(): Promise<void> {
+    if (this.tool?.kind !== 'legacy' || !isSupportedMachine()) return;
+    await this.look('look at the tables', () => {
+      const { rules, legacyLook } = this;
+      if (rules === undefined || !legacyLook.isDue()) return;
+      const lacking = legacyLook.lacking(rules, jumps(this.options));
+      if (lacking !== undefined)
+        this.options.onDamage(`unknown, iptables (legacy) tells no names (${lacking} was taken out)`);
     });
-    const places = new Map(jumps(this.options).map((jump) => [`${jump.table} ${jump.chain}`, jump]));
-    for (const { table, chain } of places.values()) this.checkChain(table, chain);
+  }
+
+  /** Somebody, `by`, added a rule to a chain of others: can the table still be read? For the nf_tables kind. */
+  checkReadable(table: TableName, chain: string, by: string): void {
+    void this.look('look at a rule of others', async ({ reader }) => {
+      if (reader instanceof NetlinkReader) await reader.examine(table, chain, by);
+    });
   }
 
   close(): void {
     this.closed = true;
+    this.workshop?.reader.close();
   }
 
   // ---- order of things
@@ -235,7 +264,11 @@ export class IptablesFamily implements Dataplane {
     return done;
   }
 
-  private inBackground(what: string, work: (workshop: Workshop, written: Written) => Promise<void>): void {
+  /** What fails in it has left nobody knows what in the kernel. */
+  private writeInBackground(
+    what: string,
+    work: (workshop: Workshop, written: Written) => Promise<void>,
+  ): void {
     void this.exclusively(async (written) => {
       if (this.closed || !this.adopted) return;
       await work(await this.open(), written);
@@ -244,13 +277,26 @@ export class IptablesFamily implements Dataplane {
         family: this.family,
         problem: errorText(error),
       });
-      this.damaged();
+      this.adopted = false;
+      if (!this.closed) this.options.onDamage('unknown, a write of ours failed');
     });
   }
 
-  private damaged(): void {
-    this.adopted = false;
-    if (!this.closed) this.options.onDamage();
+  /** Between two writes. What can't be told is no damage. */
+  private async look(what: string, work: (workshop: Workshop) => void | Promise<void>): Promise<void> {
+    try {
+      await this.exclusively(async () => {
+        if (!this.closed && this.adopted) await work(await this.open());
+      }, false);
+      this.failedLooks.delete(what);
+    } catch (error) {
+      if (this.failedLooks.has(what)) return;
+      this.failedLooks.add(what);
+      this.options.log.warn(`Failed to ${what}; it is tried again without a word`, {
+        family: this.family,
+        problem: errorText(error),
+      });
+    }
   }
 
   /** A setting is written together with service ports that change at the same time, else by itself. */
@@ -259,7 +305,7 @@ export class IptablesFamily implements Dataplane {
     this.writeScheduled = true;
     setImmediate(() => {
       this.writeScheduled = false;
-      this.inBackground('write a setting', async ({ writer }, written) => {
+      this.writeInBackground('write a setting', async ({ writer }, written) => {
         if (this.rules === undefined) return;
         this.enterSettings(this.rules);
         await writer.writeChanges(this.rules, written);
@@ -284,10 +330,16 @@ export class IptablesFamily implements Dataplane {
         "The kubelet of this node uses the other kind of iptables, which is not installed here: its rules and ours do not see each other. Install iptables-nft and iptables-legacy beside each other, as Debian's package iptables does",
         { family, kubelet: tool.differsFrom, ours: tool.kind },
       );
+    const kernel = tool.kind === 'nf_tables' ? new KernelRules(family) : undefined;
     this.workshop = {
       tool,
       trials: new AbilityTrials(tool),
       writer: new RuleWriter(tool, this.options, log),
+      reader:
+        kernel === undefined
+          ? new SavedReader(tool, this.options)
+          : new NetlinkReader(tool, kernel, this.options, log),
+      kernel,
     };
     return this.workshop;
   }
@@ -340,7 +392,8 @@ export class IptablesFamily implements Dataplane {
       return;
     } catch (error) {
       if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED')) throw error;
-      const { tool, writer } = await this.open();
+      const workshop = await this.open();
+      const { tool, reader } = workshop;
       const suspects = steps.map(({ port }) => port);
       const culprits = await findCulprits(tool, suspects, this.options);
       if (culprits.length === 0) throw this.rules === rules ? damage(error) : error;
@@ -349,8 +402,19 @@ export class IptablesFamily implements Dataplane {
         rules.change(port.key, before.get(port.key));
         failures.push(failureOf(port, reason));
       }
-      await writer.compareAndWrite(rules, await Saved.read(await tool.save()), written);
+      await this.complete(workshop, rules, await reader.read(), written);
     }
+  }
+
+  /** Writes what is missing, and sees that it is there. */
+  private async complete(
+    { writer, reader }: Workshop,
+    rules: RuleSet,
+    found: Found,
+    written: Written,
+  ): Promise<void> {
+    await writer.compareAndWrite(rules, found, written);
+    reader.finish(found);
   }
 }
 

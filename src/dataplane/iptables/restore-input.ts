@@ -13,6 +13,8 @@ export interface Section extends TableChange {
   readonly table: TableName;
   /** Rules for the head of the kernel's chains, in this order: the last one comes to stand first. */
   readonly inserted?: readonly Jump[];
+  /** Rules that stand there more than once; the first of each goes. */
+  readonly surplus?: readonly Jump[];
   /** Rules for the end of chains that are shared with others, and not declared. */
   readonly appended?: readonly ChainChange[];
 }
@@ -27,7 +29,7 @@ export async function restoreInput(sections: readonly Section[], turn = new Turn
     lines = [];
     return turn.isOver;
   };
-  for (const { table, written, deleted, inserted = [], appended = [] } of sections) {
+  for (const { table, written, deleted, inserted = [], surplus = [], appended = [] } of sections) {
     lines.push(`*${table}`);
     for (const { name } of written) lines.push(`:${name} - [0:0]`);
     for (const name of deleted) lines.push(`:${name} - [0:0]`);
@@ -35,6 +37,7 @@ export async function restoreInput(sections: readonly Section[], turn = new Turn
       for (const rule of rules) lines.push(`-A ${name} ${rule}`);
       if (isFull()) await turn.next();
     }
+    for (const { chain, rule } of surplus) lines.push(`-D ${chain} ${rule}`);
     for (const { chain, rule } of inserted) lines.push(`-I ${chain} ${rule}`);
     // They can go only when nothing leads to them any longer.
     for (const name of deleted) {

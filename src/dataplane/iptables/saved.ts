@@ -12,7 +12,7 @@ const nothing: SavedTable = new Map();
 export class Saved {
   private readonly tables = new Map<string, Map<string, string[]>>();
 
-  /** @param text the output of iptables-save, of one table or several */
+  /** @param text the output of iptables-save, of one table or several; or, after a line `*TABLE`, that of `-S` for some chains */
   static async read(text: string, turn = new Turn()): Promise<Saved> {
     const saved = new Saved();
     const parts = saved.parts(text);
@@ -36,6 +36,8 @@ export class Saved {
         this.tables.set(line.slice(1), table);
       } else if (line.startsWith(':')) {
         table.set(line.slice(1, endOfWord(line, 1)), []);
+      } else if (line.startsWith('-N ')) {
+        table.set(line.slice(3), []);
       } else if (line.startsWith('-A ')) {
         const end = endOfWord(line, 3);
         table.get(line.slice(3, end))?.push(line.slice(end + 1));
@@ -104,7 +106,7 @@ export function canonical(rule: string): string {
 }
 
 /** Splits as the tool does: quotes hold words together, a backslash takes the next character as it is. */
-function tokens(rule: string): string[] {
+export function tokens(rule: string): string[] {
   const out: string[] = [];
   for (const [, quoted, plain] of rule.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)) {
     out.push(quoted === undefined ? (plain ?? '') : quoted.replace(/\\(.)/g, '$1'));

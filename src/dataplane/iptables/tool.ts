@@ -9,8 +9,7 @@ import { Readable } from 'node:stream';
 import type { IPFamily } from '../../model/types.js';
 import { IptablesError } from './errors.js';
 import { kindInUse, type ToolKind } from './kind.js';
-import { canaryTables } from './layout.js';
-import { chains, type TableName } from './names.js';
+import type { TableName } from './names.js';
 
 export interface ToolOptions {
   readonly family: IPFamily;
@@ -35,6 +34,9 @@ const defaultTimeoutMs = 120_000;
 const maxErrorText = 2000;
 /** Notifications come a little later than the runs that cause them. */
 const rememberedRuns = 64;
+
+/** What iptables-save of the nf_tables kind prints in place of a table in which there is a rule that it can't read. */
+const incompatible = /(?<=^# )Table .* is incompatible.*$/m;
 
 /** Since 1.6.2 (2018): `-w` of iptables-restore with seconds, MASQUERADE --random-fully. */
 const modern = [1, 6, 2] as const;
@@ -101,11 +103,17 @@ export class IptablesTool {
     return this.options.family;
   }
 
-  /** Everything that the kernel holds, as iptables-save prints it. */
-  async save(table?: TableName): Promise<string> {
+  /**
+   * A table as iptables-save prints it.
+   * @throws IptablesError; IPTABLES_UNREADABLE when a rule that iptables has not written keeps it from reading the table
+   */
+  async save(table: TableName): Promise<string> {
     const name = `${this.name}-save`;
-    const outcome = await this.run(name, table === undefined ? [] : ['-t', table], '');
+    const outcome = await this.run(name, ['-t', table], '');
     if (outcome.status !== 0) throw this.failure(name, outcome, '');
+    // It says so in a comment, prints nothing of the table, and ends well.
+    const said = this.kind === 'nf_tables' ? incompatible.exec(outcome.stdout)?.[0] : undefined;
+    if (said !== undefined) throw new IptablesError('IPTABLES_UNREADABLE', `${name}: ${said}`);
     return outcome.stdout;
   }
 
@@ -118,28 +126,15 @@ export class IptablesTool {
     if (outcome.status !== 0) throw this.failure(this.restoreName, outcome, input);
   }
 
-  /** The rules of one chain; cheap with the nf_tables kind, which need not read the others. */
-  async listChain(table: TableName, chain: string): Promise<readonly string[]> {
-    const outcome = await this.run(this.name, [...this.waitFlags, '-t', table, '-S', chain], '');
-    if (outcome.status === 1) return [];
-    if (outcome.status !== 0) throw this.failure(this.name, outcome, '');
-    const start = `-A ${chain} `;
-    return outcome.stdout
-      .split('\n')
-      .filter((line) => line.startsWith(start))
-      .map((line) => line.slice(start.length));
-  }
-
   /**
-   * Whether the canary is where it was put.
-   * @throws IptablesError when that can't be told
+   * Chains and their rules as `-S` prints them, in one run for all of them; those beside them are not read.
+   * @throws IptablesError when one of them is not there, or can't be read
    */
-  async hasCanary(): Promise<boolean> {
-    const [table = 'mangle'] = canaryTables;
-    const outcome = await this.run(this.name, [...this.waitFlags, '-S', chains.canary, '-t', table], '');
-    if (outcome.status === 0) return true;
-    if (outcome.status === 1) return false;
-    throw this.failure(this.name, outcome, '');
+  async listChains(table: TableName, chains: readonly string[]): Promise<string> {
+    const input = [`*${table}`, ...chains.map((chain) => `-S ${chain}`), 'COMMIT', ''].join('\n');
+    const outcome = await this.run(this.restoreName, [...this.waitFlags, '--noflush'], input);
+    if (outcome.status !== 0) throw this.failure(this.restoreName, outcome, input);
+    return outcome.stdout;
   }
 
   private get restoreName(): string {

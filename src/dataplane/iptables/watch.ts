@@ -1,7 +1,6 @@
 /**
  * Watches for changes of our rules by others, where iptables is of the nf_tables kind and the kernel tells: somebody flushed
- * a table, deleted a chain, took out the rule that leads to ours. (The legacy kind leaves no trace of a change; there the
- * canary is looked at now and then.)
+ * a table, deleted a chain, took out the rule that leads to ours. (The legacy kind tells nothing: legacy-look.ts.)
  */
 import {
   subscribeNftables,
@@ -10,15 +9,13 @@ import {
 } from '../../netlink/nftables/index.js';
 import { NetlinkError } from '../../netlink/index.js';
 import type { Logger } from '../../log/logger.js';
-import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
-import type { ApplyReport, Dataplane } from '../dataplane.js';
-import { ForeignChanges } from './foreign-changes.js';
+import type { IPFamily } from '../../model/types.js';
+import type { ApplyReport } from '../dataplane.js';
+import type { ForeignChanges } from './foreign-changes.js';
 import type { IptablesFamily } from './family.js';
 import { canaryTables } from './layout.js';
 import { chains, isOwnVolatileChain, type TableName } from './names.js';
-
-/** Somebody who changes the kernel's own chains often makes us look at them this often. */
-const lookMs = 1000;
+import { Throttle } from './throttle.js';
 
 /** Chains that nobody else has a reason to change. KUBE-FIREWALL and KUBE-MARK-MASQ are the kubelet's, too. */
 const own: ReadonlySet<string> = new Set([
@@ -34,17 +31,27 @@ const own: ReadonlySet<string> = new Set([
 
 export interface RuleWatchOptions {
   readonly families: readonly IptablesFamily[];
-  readonly onForeignChange: (family: IPFamily) => void;
-  /** What another program, named `by`, changed will be put right after so many milliseconds. */
-  readonly onPutOff?: (by: string, delayMs: number) => void;
+  /** Where it is told. */
+  readonly foreign: ForeignChanges;
   readonly log: Logger;
+}
+
+/** What others did to chains that are not ours, in the commit whose notifications are arriving. */
+interface Place {
+  readonly family: IptablesFamily;
+  readonly table: TableName;
+  readonly chain: string;
+  /** Rules are gone: one of them may be the one that leads to ours. */
+  deleted: boolean;
+  /** Rules came: iptables may be unable to read one of them. */
+  added: boolean;
 }
 
 export class RuleWatch {
   private readonly subscription: ReturnType<typeof subscribeNftables>;
-  private readonly foreign: ForeignChanges;
-  private readonly looks = new Map<string, NodeJS.Timeout>();
+  private readonly looks = new Throttle();
   private readonly touched = new Set<IPFamily>();
+  private readonly places = new Map<string, Place>();
   /** Large changes of our own that are under way. */
   private deaf = 0;
 
@@ -59,13 +66,12 @@ export class RuleWatch {
   }
 
   private constructor(private readonly options: RuleWatchOptions) {
-    this.foreign = new ForeignChanges(options.onForeignChange, options.log, options.onPutOff);
     this.subscription = subscribeNftables({
       onNotification: (notification) => {
         this.take(notification);
       },
       onOverrun: () => {
-        this.foreign.noticed(
+        options.foreign.noticed(
           options.families.map(({ family }) => family),
           'unknown, notifications were lost',
         );
@@ -77,8 +83,7 @@ export class RuleWatch {
   }
 
   async close(): Promise<void> {
-    this.foreign.close();
-    for (const timer of this.looks.values()) clearTimeout(timer);
+    this.looks.close();
     await this.subscription.close();
   }
 
@@ -89,17 +94,20 @@ export class RuleWatch {
       return await work();
     } finally {
       if (--this.deaf === 0) this.subscription.resume();
-      family.checkJumps();
+      family.checkJumps('unknown, it happened during a large change of ours');
     }
   }
 
   private take(notification: Notification): void {
-    const { families } = this.options;
-    if (families.some(({ tool }) => tool?.isOwnRun(notification.portId) === true)) return;
+    const { families, foreign } = this.options;
+    if (families.some((family) => family.isOwnChange(notification.portId))) return;
     if (notification.kind === 'generation') {
-      const { processName } = notification.generation;
-      if (this.touched.size > 0) this.foreign.noticed([...this.touched], processName);
+      const { processName, processId } = notification.generation;
+      const by = `${processName} (pid ${processId})`;
+      if (this.touched.size > 0) foreign.noticed([...this.touched], by);
+      for (const place of this.places.values()) this.look(place, processName, by);
       this.touched.clear();
+      this.places.clear();
       return;
     }
     for (const family of families) {
@@ -111,71 +119,28 @@ export class RuleWatch {
   private consider(family: IptablesFamily, { kind, action, table, name }: ChangeNotification): void {
     const known = canaryTables.find((candidate) => candidate === table);
     if (known === undefined || family.tool?.kind !== 'nf_tables') return;
-    if (kind === 'table' ? action === 'delete' : own.has(name) || isOwnVolatileChain(name))
+    if (kind === 'table' ? action === 'delete' : own.has(name) || isOwnVolatileChain(name)) {
       this.touched.add(family.family);
-    // A rule that is gone may be the one that leads to ours.
-    else if (kind === 'rule' && action === 'delete') this.look(family, known, name);
+      return;
+    }
+    if (kind !== 'rule') return;
+    const id = `${family.family} ${table} ${name}`;
+    const place = this.places.get(id) ?? { family, table: known, chain: name, deleted: false, added: false };
+    if (action === 'delete') place.deleted = true;
+    else place.added = true;
+    this.places.set(id, place);
   }
 
-  private look(family: IptablesFamily, table: TableName, chain: string): void {
-    const id = `${family.family} ${table} ${chain}`;
-    if (this.looks.has(id)) return;
-    const timer = setTimeout(() => {
-      this.looks.delete(id);
-      family.checkChain(table, chain);
-    }, lookMs);
-    this.looks.set(id, timer);
-  }
-}
-
-/** Changes of more service ports than this are made unwatched. */
-const largeChange = 200;
-
-/** A dataplane whose large changes the watch does not have to see: the kernel writes a notification for every rule. */
-export class WatchedFamily implements Dataplane {
-  readonly family: IPFamily;
-
-  constructor(
-    private readonly inner: IptablesFamily,
-    private readonly watch: RuleWatch,
-  ) {
-    this.family = inner.family;
-  }
-
-  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
-    return this.watch.unwatched(this.inner, () => this.inner.adopt(wanted));
-  }
-
-  apply(changes: FamilyChanges): Promise<ApplyReport> {
-    if (changes.upserted.length + changes.removed.length <= largeChange) return this.inner.apply(changes);
-    return this.watch.unwatched(this.inner, () => this.inner.apply(changes));
-  }
-
-  get deferredDueAt(): number | undefined {
-    return this.inner.deferredDueAt;
-  }
-
-  deleteDeferred(now: number): Promise<ApplyReport> {
-    return this.inner.deleteDeferred(now);
-  }
-
-  setServiceCIDRs(): ApplyReport {
-    return this.inner.setServiceCIDRs();
-  }
-
-  setNodePortAddresses(...args: Parameters<Dataplane['setNodePortAddresses']>): ApplyReport {
-    return this.inner.setNodePortAddresses(...args);
-  }
-
-  setHealthCheckPort(service: string, port: number | undefined): void {
-    this.inner.setHealthCheckPort(service, port);
-  }
-
-  maintain(): ApplyReport {
-    return this.inner.maintain();
-  }
-
-  close(): void {
-    this.inner.close();
+  private look({ family, table, chain, deleted, added }: Place, processName: string, by: string): void {
+    // What is about to be repaired is looked at then.
+    if (deleted && !this.touched.has(family.family))
+      this.looks.request(`${family.family} jumps`, () => {
+        family.checkJumps(by);
+      });
+    // What it writes itself it can read.
+    if (added && !processName.includes('tables'))
+      this.looks.request(`${family.family} ${table} ${chain}`, () => {
+        family.checkReadable(table, chain, by);
+      });
   }
 }

@@ -4,11 +4,11 @@ import type { Logger } from '../../log/logger.js';
 import { Turn } from '../turn.js';
 import { isEmpty, type ChainChange } from './chain-store.js';
 import { IptablesError } from './errors.js';
-import { jumps, loopbackGuard, type IptablesOptions, type Jump } from './layout.js';
+import { loopbackGuard, type IptablesOptions } from './layout.js';
 import { chains, isOwnVolatileChain, type TableName } from './names.js';
 import { childrenFirst, restoreInput, type Section } from './restore-input.js';
+import type { Found } from './reading.js';
 import type { RuleSet } from './rule-set.js';
-import { sameRule, type Saved } from './saved.js';
 import type { IptablesTool } from './tool.js';
 
 /**
@@ -71,20 +71,21 @@ export class RuleWriter {
    * those that were found; these wait for deleteDeferred().
    * @throws IptablesError
    */
-  async compareAndWrite(rules: RuleSet, saved: Saved, written: Written): Promise<void> {
+  async compareAndWrite(rules: RuleSet, found: Found, written: Written): Promise<void> {
+    const { saved } = found;
     const turn = new Turn();
     rules.releaseAtOnce();
     rules.keepFormerRefusals(saved.table('filter'));
     rules.renderNat();
     rules.renderFilter();
-    const missing = jumps(this.options).filter((jump) => !hasJump(saved, jump));
     const plan: Section[] = [];
     for (const table of ['mangle', 'filter', 'nat'] as const) {
       const store = rules.store(table);
       await store.compare(saved.table(table), isOwnVolatileChain, turn);
       const difference = store.difference();
-      const inserted = missing.filter((jump) => jump.table === table);
-      const guard = table === 'filter' ? this.guard(saved) : undefined;
+      const inserted = found.missing.filter((jump) => jump.table === table);
+      const surplus = found.surplus.filter((jump) => jump.table === table);
+      const guard = table === 'filter' ? this.guard(found) : undefined;
       const declared = guard?.isNew === true ? [guard.change] : [];
       const appended = guard?.isNew === false ? [guard.change] : [];
       written.rulesDeleted += store.kernelRules(difference);
@@ -94,9 +95,11 @@ export class RuleWriter {
         written: [...declared, ...difference.written],
         deleted: difference.deleted,
         inserted,
+        surplus,
         appended,
       };
-      if (!isEmpty(section) || inserted.length > 0 || appended.length > 0) plan.push(section);
+      written.rulesDeleted += surplus.length;
+      if (!isEmpty(section) || inserted.length + surplus.length + appended.length > 0) plan.push(section);
     }
     try {
       await this.run(plan, written);
@@ -119,11 +122,13 @@ export class RuleWriter {
   }
 
   /** KUBE-FIREWALL belongs to the kubelet, too: what it has put there stays. */
-  private guard(saved: Saved): { readonly isNew: boolean; readonly change: ChainChange } | undefined {
-    if (this.options.guardLoopback !== true) return undefined;
-    const found = saved.table('filter').get(chains.firewall);
-    if (found?.some((rule) => sameRule(rule, loopbackGuard)) === true) return undefined;
-    return { isNew: found === undefined, change: { name: chains.firewall, rules: [loopbackGuard] } };
+  private guard({
+    saved,
+    guarded,
+  }: Found): { readonly isNew: boolean; readonly change: ChainChange } | undefined {
+    if (this.options.guardLoopback !== true || guarded) return undefined;
+    const isNew = saved.table('filter').get(chains.firewall) === undefined;
+    return { isNew, change: { name: chains.firewall, rules: [loopbackGuard] } };
   }
 
   private async run(plan: readonly Section[], written: Written): Promise<void> {
@@ -153,26 +158,17 @@ function take(rules: RuleSet, table: TableName, plan: Section[], written: Writte
   plan.push({ table, ...difference });
 }
 
-export function hasJump(saved: Saved, { table, chain, rule }: Jump): boolean {
-  return hasRule(saved.table(table).get(chain) ?? [], rule);
-}
-
-export function hasRule(found: readonly string[], rule: string): boolean {
-  const target = rule.slice(rule.lastIndexOf(' '));
-  return found.some((candidate) => candidate.endsWith(target) && sameRule(candidate, rule));
-}
-
 /** Runs of bounded size. Within a table chains come before those that lead to them, and what is deleted comes last. */
 async function inParts(plan: readonly Section[], turn: Turn): Promise<Section[][]> {
   const chainCount = plan.reduce((sum, { written, deleted }) => sum + written.length + deleted.length, 0);
   if (chainCount <= chainsPerRun) return [[...plan]];
   const runs: Section[][] = [];
   for (const section of plan) {
-    const { table, deleted, inserted = [], appended = [] } = section;
+    const { table, deleted, inserted = [], surplus = [], appended = [] } = section;
     for (const written of slices(await childrenFirst(section.written, turn)))
       runs.push([{ table, written, deleted: [] }]);
-    if (inserted.length + appended.length > 0)
-      runs.push([{ table, written: [], deleted: [], inserted, appended }]);
+    if (inserted.length + surplus.length + appended.length > 0)
+      runs.push([{ table, written: [], deleted: [], inserted, surplus, appended }]);
     for (const part of slices(deleted)) runs.push([{ table, written: [], deleted: part }]);
   }
   return runs;
