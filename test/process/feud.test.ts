@@ -99,7 +99,8 @@ describe('two programs, one table', { skip }, () => {
       assert.ok(seconds < patiently(feudMs / 1000 / 2), `${seconds} s of processor time`);
       const said = proxy.output.split('\n').filter((line) => line.includes('keeps changing our rules'));
       assert.equal(said.length, 1, said.join('\n'));
-      assert.match(said[0] ?? '', /^E.* by="/);
+      // This process, and what it runs.
+      assert.match(said[0] ?? '', new RegExp(`^E.* by="[^ ]+ \\(pid ${process.pid}, /.*node.*\\)"`));
       assert.equal(contested(), 1);
       assert.equal(await metric('kubeproxyts_rules_contested'), 1);
       const warnings = proxy.output.split('\n').filter((line) => line.includes('Another program changed'));

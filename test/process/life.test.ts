@@ -55,6 +55,13 @@ describe('the life of the process', { skip }, () => {
     rmSync(folder, { recursive: true });
   });
 
+  test('pgrep, the OOM killer and nf_tables know it by its name, ps with its arguments', () => {
+    const { pid } = proxy.process;
+    const read = (name: string): string => readFileSync(`/proc/${String(pid)}/${name}`, 'utf8');
+    assert.equal(read('comm'), 'kube-proxy\n');
+    assert.match(read('cmdline'), /\0--hostname-override=alder\0$/);
+  });
+
   test('SIGHUP without a change: the kernel is compared, nothing is written', async () => {
     const written = generation();
     await says(

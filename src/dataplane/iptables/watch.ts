@@ -11,6 +11,7 @@ import { NetlinkError } from '../../netlink/index.js';
 import type { Logger } from '../../log/logger.js';
 import type { IPFamily } from '../../model/types.js';
 import type { ApplyReport } from '../dataplane.js';
+import { programName } from '../nft/program-name.js';
 import type { ForeignChanges } from './foreign-changes.js';
 import type { IptablesFamily } from './family.js';
 import { canaryTables } from './layout.js';
@@ -102,8 +103,9 @@ export class RuleWatch {
     const { families, foreign } = this.options;
     if (families.some((family) => family.isOwnChange(notification.portId))) return;
     if (notification.kind === 'generation') {
-      const { processName, processId } = notification.generation;
-      const by = `${processName} (pid ${processId})`;
+      if (this.touched.size === 0 && this.places.size === 0) return;
+      const { processName } = notification.generation;
+      const by = programName(notification.generation);
       if (this.touched.size > 0) foreign.noticed([...this.touched], by);
       for (const place of this.places.values()) this.look(place, processName, by);
       this.touched.clear();

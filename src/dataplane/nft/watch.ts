@@ -16,6 +16,7 @@ import {
   type NotificationHandlers,
 } from '../../netlink/nftables/index.js';
 import type { Logger } from '../../log/logger.js';
+import { programName } from './program-name.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import type { ApplyReport, CheckReport, Dataplane } from '../dataplane.js';
 import { Generations } from './generations.js';
@@ -190,9 +191,9 @@ export class TableWatch {
 
   private take(notification: Notification): void {
     if (notification.kind === 'generation') {
-      const { id, processName } = notification.generation;
+      const { id } = notification.generation;
       this.generations.heard(id);
-      if (this.arriving.size > 0) this.foreignChange(this.arriving, processName);
+      if (this.arriving.size > 0) this.foreignChange(this.arriving, programName(notification.generation));
       this.arriving.clear();
       return;
     }
