@@ -127,7 +127,7 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     externalIPs: true,
     triggersSince: Date.now(),
   });
-  state.attach(model);
+  await state.attach(model);
   const dataplaneOptions: DataplaneOptions = {
     family: 'IPv4',
     masqueradeMark: 0x4000,

@@ -133,3 +133,20 @@ test('kinds that have been listed once', () => {
   assert.equal(state.hasSynced('Node'), false);
   assert.deepEqual(events, ['synced Service']);
 });
+
+test('thousands of objects reach the model in several turns of the event loop, and what changes meanwhile is not undone', async () => {
+  const { state } = begin();
+  const names = Array.from({ length: 2500 }, (_, i) => `pear-${i}`);
+  for (const [i, name] of names.entries())
+    state.service(`default/${name}`, clusterIP(`10.177.${i >> 8}.${i & 255}`, { name }));
+  const model = newModel();
+  const handedOver = state.attach(model);
+  assert.ok(handedOver !== undefined && model.pending.services < 2500);
+  assert.equal(state.counts().pendingServices, 2500);
+  state.service('default/pear-2400', undefined);
+  state.service('default/pear-2401', clusterIP('10.177.200.1', { name: 'pear-2401' }));
+  await handedOver;
+  const { upserted } = changesOf(model.takeChanges());
+  assert.equal(upserted.length, 2499);
+  assert.equal(upserted.find(({ serviceName }) => serviceName === 'pear-2401')?.clusterIP, '10.177.200.1');
+});

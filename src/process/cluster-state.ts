@@ -2,6 +2,7 @@
  * Where a source delivers: keeps what arrives before the model can be made (the model needs the own Node), and tells
  * the rest of the process what changed.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type {
   ClusterSink,
   EndpointSlice,
@@ -13,6 +14,9 @@ import type {
 import type { Cidr, IPFamily } from '../model/types.js';
 import { familyOf, parseCidr } from '../model/addresses.js';
 import type { ServiceModel } from '../model/model.js';
+
+/** Objects that a new model gets in one turn of the event loop: some 3 ms. */
+const objectsPerTurn = 1000;
 
 export interface ClusterStateEvents {
   /** Services or EndpointSlices changed and are in the model. */
@@ -40,19 +44,41 @@ export class ClusterState implements ClusterSink {
     private readonly events: ClusterStateEvents,
   ) {}
 
-  /** From now on the model receives everything, beginning with what has arrived so far. */
-  attach(model: ServiceModel): void {
+  /**
+   * From now on the model receives everything, beginning with what has arrived so far.
+   * @returns resolves when it has all of that; undefined: it has it already
+   */
+  attach(model: ServiceModel): Promise<void> | undefined {
     this.model = model;
-    // Let go of one by one, so that the memory of what is done can serve for what is to come.
+    model.setZone(this.ownNode?.zone);
+    this.handOver(model);
+    return this.hasEarly ? this.handOverRest(model) : undefined;
+  }
+
+  private get hasEarly(): boolean {
+    return this.earlyServices.size > 0 || this.earlySlices.size > 0;
+  }
+
+  private async handOverRest(model: ServiceModel): Promise<void> {
+    while (this.hasEarly) {
+      await nextTurn();
+      this.handOver(model);
+    }
+  }
+
+  /** Some of it. What is done is let go of one by one, so that its memory can serve for what is to come. */
+  private handOver(model: ServiceModel): void {
+    let left = objectsPerTurn;
     for (const [key, object] of this.earlyServices) {
+      if (--left < 0) return;
       this.earlyServices.delete(key);
       model.setService(key, object);
     }
     for (const [key, object] of this.earlySlices) {
+      if (--left < 0) return;
       this.earlySlices.delete(key);
       model.setEndpointSlice(key, object);
     }
-    model.setZone(this.ownNode?.zone);
   }
 
   /** For the metrics. */
@@ -67,8 +93,8 @@ export class ClusterState implements ClusterSink {
     return {
       serviceEvents,
       endpointSliceEvents,
-      pendingServices: pending?.services ?? this.earlyServices.size,
-      pendingEndpointSlices: pending?.endpointSlices ?? this.earlySlices.size,
+      pendingServices: (pending?.services ?? 0) + this.earlyServices.size,
+      pendingEndpointSlices: (pending?.endpointSlices ?? 0) + this.earlySlices.size,
     };
   }
 
@@ -92,16 +118,20 @@ export class ClusterState implements ClusterSink {
   service(key: string, object: Service | undefined): void {
     this.serviceEvents++;
     this.dirty = true;
-    if (this.model !== undefined) this.model.setService(key, object);
-    else if (object === undefined) this.earlyServices.delete(key);
+    if (this.model !== undefined) {
+      this.earlyServices.delete(key);
+      this.model.setService(key, object);
+    } else if (object === undefined) this.earlyServices.delete(key);
     else this.earlyServices.set(key, object);
   }
 
   endpointSlice(key: string, object: EndpointSlice | undefined): void {
     this.endpointSliceEvents++;
     this.dirty = true;
-    if (this.model !== undefined) this.model.setEndpointSlice(key, object);
-    else if (object === undefined) this.earlySlices.delete(key);
+    if (this.model !== undefined) {
+      this.earlySlices.delete(key);
+      this.model.setEndpointSlice(key, object);
+    } else if (object === undefined) this.earlySlices.delete(key);
     else this.earlySlices.set(key, object);
   }
 

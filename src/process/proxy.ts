@@ -34,6 +34,8 @@ export class Proxy {
   private source: Source | undefined;
   private model: ClusterModel | undefined;
   private running: Running | undefined;
+  /** What had arrived before there was a model is on its way into it. */
+  private handedOver: Promise<void> | undefined;
   private starting = false;
   private stopping = false;
   private nodeTimer: NodeJS.Timeout | undefined;
@@ -138,7 +140,14 @@ export class Proxy {
   private modelOf(node: Node | undefined): ClusterModel {
     if (this.model === undefined) {
       this.model = clusterModel(this.config, node);
-      this.state.attach(this.model.model);
+      this.handedOver = this.state
+        .attach(this.model.model)
+        ?.then(() => {
+          this.handedOver = undefined;
+        })
+        .catch((error: unknown) => {
+          this.fail(error);
+        });
     }
     return this.model;
   }
@@ -192,28 +201,44 @@ export class Proxy {
     if (this.config.manifests !== '' && this.state.ownNode === undefined)
       this.observability.health.setNode('unneeded');
     try {
-      const record = (event: ClusterEvent): void => this.source?.record(event);
-      this.running = new Running({
-        config: this.config,
-        mode: this.mode,
-        log: this.log,
-        state: this.state,
-        model: this.modelOf(this.state.ownNode),
-        health: this.observability.health,
-        metrics: this.observability.metrics,
-        record,
-        troubled: this.troubled,
-        startOver: (why) => {
-          this.startOver(why);
-        },
-      });
-      this.running.start();
-      // Its addresses may be others than when the model was made.
-      if (this.state.ownNode !== undefined) this.running.nodeChanged(this.state.ownNode);
-      this.tellStart(record);
+      const model = this.modelOf(this.state.ownNode);
+      if (this.handedOver === undefined) {
+        this.runWith(model);
+        return;
+      }
+      this.handedOver
+        .then(() => {
+          if (!this.stopping) this.runWith(model);
+        })
+        .catch((error: unknown) => {
+          this.fail(error);
+        });
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** @param model has all objects there are */
+  private runWith(model: ClusterModel): void {
+    const record = (event: ClusterEvent): void => this.source?.record(event);
+    this.running = new Running({
+      config: this.config,
+      mode: this.mode,
+      log: this.log,
+      state: this.state,
+      model,
+      health: this.observability.health,
+      metrics: this.observability.metrics,
+      record,
+      troubled: this.troubled,
+      startOver: (why) => {
+        this.startOver(why);
+      },
+    });
+    this.running.start();
+    // Its addresses may be others than when the model was made.
+    if (this.state.ownNode !== undefined) this.running.nodeChanged(this.state.ownNode);
+    this.tellStart(record);
   }
 
   private tellStart(record: (event: ClusterEvent) => void): void {

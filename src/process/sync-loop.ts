@@ -82,8 +82,8 @@ interface FamilyRun {
 }
 
 const firstRetryMs = 100;
-/** Services that the model evaluates in one turn of the event loop at the start: some 5 ms. */
-const servicesPerTurn = 1_000;
+/** Services that the model evaluates in one turn of the event loop at the start: some 3 ms. */
+const servicesPerTurn = 500;
 /** Refused service ports of one sync that have a line of the log each: a Service may have thousands of ports. */
 const maxToldAtOnce = 50;
 /** Of a service port's name. */
@@ -396,6 +396,9 @@ export class SyncLoop {
       this.updated(run);
       return run.failed.size === 0;
     }
+    // Each time all service ports are gone through is a turn of its own.
+    const inTurns = adopted && ports.length > servicesPerTurn;
+    if (inTurns) await nextTurn();
     let report: ApplyReport;
     try {
       report = adopted
@@ -410,6 +413,7 @@ export class SyncLoop {
       metrics.syncDuration.observe(labels, seconds);
       (adopted ? metrics.fullSyncDuration : metrics.partialSyncDuration).observe(labels, seconds);
     }
+    if (inTurns) await nextTurn();
     this.noteFailures(
       run,
       adopted ? run.failed.keys() : [...ports.map(({ key }) => key), ...removed],
@@ -450,6 +454,7 @@ export class SyncLoop {
     if (changed !== undefined && changed.count > namedAtMost) {
       log.debug(4, 'All service ports of this sync', { family, changed: () => changed.list() });
     }
+    if (inTurns) await nextTurn();
     const accepted = run.failed.size === 0 ? ports : ports.filter(({ key }) => !run.failed.has(key));
     this.options.afterSync(
       family,

@@ -67,8 +67,12 @@ export class Witness implements ClusterSink {
     )
       return;
     this.begun = true;
-    this.state.attach(this.model);
-    this.sync();
+    const handedOver = this.state.attach(this.model);
+    if (handedOver === undefined) this.sync();
+    else
+      void handedOver.then(() => {
+        this.sync();
+      });
   }
 
   private sync(): void {
