@@ -3,9 +3,9 @@ import { performance } from 'node:perf_hooks';
 import type { Logger } from '../../log/logger.js';
 import { Turn } from '../turn.js';
 import { isEmpty, type ChainChange } from './chain-store.js';
-import { IptablesError } from './errors.js';
 import { loopbackGuard, type IptablesOptions } from './layout.js';
 import { chains, isOwnVolatileChain, type TableName } from './names.js';
+import { chainsInUse, deleteChains, removals, slices } from './removal.js';
 import { childrenFirst, restoreInput, type Section } from './restore-input.js';
 import type { Found } from './reading.js';
 import type { RuleSet } from './rule-set.js';
@@ -16,6 +16,8 @@ import type { IptablesTool } from './tool.js';
  * chains take it 60 s at once, and 8 s in parts).
  */
 const chainsPerRun = 1000;
+/** Chains that a line of the log names. */
+const namedAtMost = 10;
 
 export interface Written {
   /** Sections that iptables-restore committed. */
@@ -29,6 +31,8 @@ export function nothingWritten(): Written {
 }
 
 export class RuleWriter {
+  private toldStaying = '';
+
   constructor(
     private readonly tool: Pick<IptablesTool, 'kind' | 'restore'>,
     private readonly options: IptablesOptions,
@@ -79,6 +83,8 @@ export class RuleWriter {
     rules.renderNat();
     rules.renderFilter();
     const plan: Section[] = [];
+    const obsolete: { readonly table: TableName; readonly chains: readonly string[] }[] = [];
+    const stay: string[] = [];
     for (const table of ['mangle', 'filter', 'nat'] as const) {
       const store = rules.store(table);
       await store.compare(saved.table(table), isOwnVolatileChain, turn);
@@ -90,10 +96,14 @@ export class RuleWriter {
       const appended = guard?.isNew === false ? [guard.change] : [];
       written.rulesDeleted += store.kernelRules(difference);
       store.commit(difference);
+      const inUse = await chainsInUse(saved.table(table), difference.deleted, turn);
+      stay.push(...inUse);
+      obsolete.push({ table, chains: difference.deleted.filter((name) => !inUse.has(name)) });
+      const emptied = [...inUse].filter((name) => saved.table(table).get(name)?.length !== 0);
       const section = {
         table,
-        written: [...declared, ...difference.written],
-        deleted: difference.deleted,
+        written: [...declared, ...difference.written, ...emptied.map((name) => ({ name, rules: [] }))],
+        deleted: [],
         inserted,
         surplus,
         appended,
@@ -101,24 +111,25 @@ export class RuleWriter {
       written.rulesDeleted += surplus.length;
       if (!isEmpty(section) || inserted.length + surplus.length + appended.length > 0) plan.push(section);
     }
-    try {
-      await this.run(plan, written);
-    } catch (error) {
-      const leftovers = plan.flatMap(({ deleted }) => deleted);
-      if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED') || leftovers.length === 0)
-        throw error;
-      // A rule of somebody else may lead to one of them.
-      await this.run(
-        plan.map((section) => ({ ...section, deleted: [] })),
-        written,
+    await this.run(plan, written);
+    // By itself: what is in is in, whatever becomes of these.
+    for (const { table, chains } of obsolete)
+      stay.push(
+        ...(await deleteChains(this.tool, table, chains, this.chainsPerRun, () => written.transactions++)),
       );
-      this.log.warn('Chains that nobody needs any longer can not be deleted, and stay', {
-        family: this.options.family,
-        chains: leftovers.length,
-        problem: error.message,
-      });
-    }
+    this.tellStaying(stay);
     rules.natWritten(performance.now());
+  }
+
+  private tellStaying(chains: readonly string[]): void {
+    const names = chains.join(' ');
+    if (names !== this.toldStaying && chains.length > 0)
+      this.log.warn('Chains that nobody needs any longer stay, empty: rules of others lead to them', {
+        family: this.options.family,
+        chains: chains.length,
+        names: chains.slice(0, namedAtMost),
+      });
+    this.toldStaying = names;
   }
 
   /** KUBE-FIREWALL belongs to the kubelet, too: what it has put there stays. */
@@ -129,6 +140,10 @@ export class RuleWriter {
     if (this.options.guardLoopback !== true || guarded) return undefined;
     const isNew = saved.table('filter').get(chains.firewall) === undefined;
     return { isNew, change: { name: chains.firewall, rules: [loopbackGuard] } };
+  }
+
+  private get chainsPerRun(): number {
+    return this.tool.kind === 'legacy' ? Infinity : chainsPerRun;
   }
 
   private async run(plan: readonly Section[], written: Written): Promise<void> {
@@ -165,15 +180,11 @@ async function inParts(plan: readonly Section[], turn: Turn): Promise<Section[][
   const runs: Section[][] = [];
   for (const section of plan) {
     const { table, deleted, inserted = [], surplus = [], appended = [] } = section;
-    for (const written of slices(await childrenFirst(section.written, turn)))
+    for (const written of slices(await childrenFirst(section.written, turn), chainsPerRun))
       runs.push([{ table, written, deleted: [] }]);
     if (inserted.length + surplus.length + appended.length > 0)
       runs.push([{ table, written: [], deleted: [], inserted, surplus, appended }]);
-    for (const part of slices(deleted)) runs.push([{ table, written: [], deleted: part }]);
+    for (const removal of removals(table, deleted, chainsPerRun)) runs.push([removal]);
   }
   return runs;
-}
-
-function* slices<T>(list: readonly T[]): Generator<readonly T[]> {
-  for (let from = 0; from < list.length; from += chainsPerRun) yield list.slice(from, from + chainsPerRun);
 }
