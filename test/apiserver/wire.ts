@@ -10,10 +10,6 @@ export class MemorySocket extends Duplex {
   bytesRead = 0;
   readonly encrypted = false;
   readonly remoteAddress = '192.0.2.200';
-  /** The peer waits for us to read. */
-  #waiting: (() => void) | undefined;
-  /** More is there than we have read. */
-  #full = false;
 
   /** @param latencyMs how long a piece is on its way */
   constructor(private readonly latencyMs: number) {
@@ -22,10 +18,7 @@ export class MemorySocket extends Duplex {
   }
 
   override _read(): void {
-    const go = this.#waiting;
-    this.#waiting = undefined;
-    this.#full = false;
-    go?.();
+    // What is there has been pushed.
   }
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
@@ -40,11 +33,10 @@ export class MemorySocket extends Duplex {
       if (peer.destroyed) return;
       traffic.pieces++;
       peer.bytesRead += bytes.length;
-      if (!peer.push(bytes)) peer.#full = true;
+      peer.push(bytes);
     });
-    // As into the buffer of a kernel: it does not take as long as the way. While it does, Node can't end an HTTP/2 session.
-    if (peer.#full) peer.#waiting = done;
-    else done();
+    // As into the buffer of a kernel, though one without limit: while a write lasts, Node can't end an HTTP/2 session.
+    done();
   }
 
   override _final(done: () => void): void {
@@ -58,8 +50,6 @@ export class MemorySocket extends Duplex {
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     const { peer } = this;
-    this.#waiting?.();
-    this.#waiting = undefined;
     if (peer !== undefined && !peer.destroyed) {
       this.soon(() => {
         traffic.pieces++;

@@ -103,6 +103,12 @@ export class Cluster {
     }
   }
 
+  /** A new Service, and a new endpoint of one that was there all along: by them it shows whether changes are followed. */
+  probe(number: number): void {
+    this.putService('pass', 'probe', `10.96.2.${number % 250}`, undefined);
+    this.putSlice('stay', 's0', 'probe', [`10.61.8.${number % 250}`]);
+  }
+
   /**
    * When an object looked like this, as a number that grows with every change of it: the first time not before `from`.
    * @returns -1 when it did not since then

@@ -177,7 +177,7 @@ export async function freshPicture(server: ApiServer, setting: Setting): Promise
 }
 
 /** It takes time, though little. */
-async function stop(source: ApiServerSource, { clock, endMs }: Setting): Promise<void> {
+export async function stop(source: ApiServerSource, { clock, endMs }: Setting): Promise<void> {
   let stopped = false;
   void source.stop().then(() => {
     stopped = true;
