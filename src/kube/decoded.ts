@@ -66,6 +66,8 @@ export interface ListDecoder {
 }
 
 export interface WatchDecoder<T> {
+  /** An event has begun and is not complete. */
+  readonly unfinished: boolean;
   /** Calls `deliver` for every event that is complete. */
   push(chunk: Buffer, deliver: (event: WatchEvent<T>) => void): void;
   /** The body is over. Throws GarbageError when it ended inside an event. */

@@ -27,6 +27,7 @@ import type { Resource } from './resources.js';
 import type { Member, ServerState } from './server.js';
 import type { StringTable } from './strings.js';
 import { Turn } from './turn.js';
+import { UnfinishedEvent } from './unfinished-event.js';
 import { isOlder } from './versions.js';
 
 export interface ReflectorTimings {
@@ -37,6 +38,10 @@ export interface ReflectorTimings {
   readonly watchGraceMs: number;
   /** A watch that brings nothing for so long, not even a bookmark, is asked for anew. */
   readonly watchStallMs: number;
+  /** An event that has begun may pause for so long: what does not go on may be a length that is wrong. */
+  readonly eventPauseMs: number;
+  /** An event that has begun is complete by then. */
+  readonly eventLimitMs: number;
   /** The initial events of a streaming list may pause for so long. */
   readonly initialEventsStallMs: number;
   /** A list body may pause for so long. */
@@ -63,6 +68,8 @@ export const defaultReflectorTimings: ReflectorTimings = {
   watchMinMs: 300_000,
   watchGraceMs: 15_000,
   watchStallMs: 180_000,
+  eventPauseMs: 3000,
+  eventLimitMs: 30_000,
   initialEventsStallMs: 15_000,
   listStallMs: 30_000,
   streamingRetryMs: 3_600_000,
@@ -635,6 +642,11 @@ export class Reflector<T> {
     };
     let initial: NodeJS.Timeout | undefined;
     let opened: number | undefined;
+    const unfinished = new UnfinishedEvent(timings.eventPauseMs, timings.eventLimitMs, () => {
+      limit.abort(
+        new AnswerBroke(new KubeError('KUBE_TIMEOUT', `an event does not go on (API server ${server})`)),
+      );
+    });
     let events = 0;
     let initialEvents = sweep;
     try {
@@ -666,6 +678,7 @@ export class Reflector<T> {
       for await (const chunk of response.body) {
         this.#lastContact = performance.now();
         const before = sweep?.seen.size;
+        const eventsBefore = events;
         decoder.push(chunk, (event) => {
           events++;
           initialEvents = this.#event(event, initialEvents);
@@ -673,10 +686,14 @@ export class Reflector<T> {
         if (initialEvents === undefined) {
           clearTimeout(initial);
           this.#watching = true;
-          this.#currentAt = performance.now();
-          this.#succeeded();
-          if (performance.now() - opened >= timings.backoff.firstMs) this.#recovered();
-          this.#options.sink.flush();
+          // A beginning proves nothing.
+          if (events > eventsBefore) {
+            this.#currentAt = performance.now();
+            this.#succeeded();
+            if (this.#currentAt - opened >= timings.backoff.firstMs) this.#recovered();
+            this.#options.sink.flush();
+          }
+          unfinished.bytes(decoder.unfinished, events > eventsBefore);
         } else if (sweep?.seen.size !== before) {
           // Changes of what is known already are not initial events.
           initial?.refresh();
@@ -698,6 +715,7 @@ export class Reflector<T> {
       unfollow();
       clearTimeout(deadline);
       clearTimeout(initial);
+      unfinished.end();
       clearTimeout(shortened);
       this.#shorten = undefined;
       this.#interrupt = undefined;
@@ -820,6 +838,7 @@ function causeOfEnd(error: unknown, limit: AbortSignal, answered: boolean): unkn
   const cause: unknown = limit.aborted ? limit.reason : error;
   const connection =
     cause instanceof KubeError &&
+    !(cause instanceof AnswerBroke) &&
     !(cause instanceof NoStreamingList) &&
     (cause.code === 'KUBE_CONNECTION_LOST' || cause.code === 'KUBE_TIMEOUT');
   return answered && connection ? new AnswerBroke(cause) : cause;

@@ -24,6 +24,10 @@ export class JsonWatchDecoder<T> implements WatchDecoder<T> {
     this.#strings = strings;
   }
 
+  get unfinished(): boolean {
+    return this.#inbox.waiting > 0;
+  }
+
   push(chunk: Buffer, deliver: (event: WatchEvent<T>) => void): void {
     if (!chunk.includes(lineFeed)) {
       // Joined only when the line is complete, however many chunks that takes.

@@ -27,6 +27,10 @@ export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
     this.#reader = new ProtoReader(strings, Buffer.alloc(0));
   }
 
+  get unfinished(): boolean {
+    return this.#inbox.waiting > 0;
+  }
+
   push(chunk: Buffer, deliver: (event: WatchEvent<T>) => void): void {
     const buffer = this.#inbox.add(chunk);
     if (buffer === undefined) return;

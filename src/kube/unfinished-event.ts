@@ -1,0 +1,40 @@
+/**
+ * Gives a watch up when an event has begun and does not go on: what it waits for may be the end of a length that is wrong, into
+ * which all further events would go.
+ */
+export class UnfinishedEvent {
+  readonly #pauseMs: number;
+  readonly #limitMs: number;
+  readonly #giveUp: () => void;
+  #timer: NodeJS.Timeout | undefined;
+  /** When it began, performance.now(). */
+  #since: number | undefined;
+
+  /**
+   * @param pauseMs its bytes may pause for so long
+   * @param limitMs it is complete by then
+   */
+  constructor(pauseMs: number, limitMs: number, giveUp: () => void) {
+    this.#pauseMs = pauseMs;
+    this.#limitMs = limitMs;
+    this.#giveUp = giveUp;
+  }
+
+  /**
+   * Bytes came.
+   * @param unfinished an event is not complete after them
+   * @param completed others are
+   */
+  bytes(unfinished: boolean, completed: boolean): void {
+    clearTimeout(this.#timer);
+    if (!unfinished || completed) this.#since = undefined;
+    if (!unfinished) return;
+    const now = performance.now();
+    this.#since ??= now;
+    this.#timer = setTimeout(this.#giveUp, Math.min(this.#pauseMs, this.#since + this.#limitMs - now));
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+}
