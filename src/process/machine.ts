@@ -15,17 +15,22 @@ export class Machine {
 
   constructor(private readonly log: Logger) {}
 
+  /** Guards this process; nothing else of the machine changes. */
+  protect(config: Config): void {
+    // Tries twice with a pause, which nothing waits for.
+    void setOOMScore(config.oomScoreAdj, this.log);
+  }
+
   /** Makes the settings, again after a change of the configuration. What can't be made is a warning. */
   prepare(config: Config): void {
     this.stop();
     this.tuning = tuneConntrack(config.conntrack, this.log.named('conntrack'));
-    // Tries twice with a pause, which nothing waits for.
-    void setOOMScore(config.oomScoreAdj, this.log);
     if (config.mode === 'ipvs') prepareIpvs(config, this.log.named('ipvs'));
   }
 
   /** For `--init-only`: also what is otherwise made once the node's addresses are known. */
   prepareAll(config: Config): void {
+    this.protect(config);
     this.prepare(config);
     const { IPv4 } = resolveNodePortAddresses(config.nodePortAddresses, { IPv4: '127.0.0.1', IPv6: '::1' });
     const gate = config.mode === 'nftables' && config.gates.KubeProxyNFTablesLocalhostNodePorts;

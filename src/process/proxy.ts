@@ -47,6 +47,8 @@ export class Proxy {
     private readonly mode: ChosenMode,
     private readonly log: Logger,
     private readonly observability: Observability,
+    /** Changes settings of the machine; called when it is clear that there is something to serve. */
+    private readonly prepareMachine: () => void,
   ) {
     this.state = new ClusterState(config.nodeName, {
       changed: () => this.running?.loop.request(),
@@ -201,6 +203,7 @@ export class Proxy {
     if (this.config.manifests !== '' && this.state.ownNode === undefined)
       this.observability.health.setNode('unneeded');
     try {
+      this.prepareMachine();
       const model = this.modelOf(this.state.ownNode);
       if (this.handedOver === undefined) {
         this.runWith(model);

@@ -19,6 +19,7 @@ import { chooseMode, type ChosenMode } from './mode.js';
 import { nftablesProblem, openNftables } from './preflight.js';
 import { Observability, observabilitySettings, ServerStartError } from './observability.js';
 import { Proxy } from './proxy.js';
+import { checkSource } from './source-check.js';
 import { tellLastWords } from './source.js';
 import { version } from './version.js';
 
@@ -29,6 +30,8 @@ import { version } from './version.js';
  * @returns the exit code. @throws FatalError
  */
 export async function runProxy(config: Config, reload: (read?: ReadFile) => Config): Promise<number> {
+  // What can't work says so in one line, and nothing else happened.
+  if (!config.initOnly) await checkSource(config);
   const log = createLogger(config.logging);
   for (const line of flagLines(config.flags)) log.plain(1, line);
   for (const warning of config.warnings) log.warn(warning);
@@ -85,10 +88,12 @@ class Process {
     try {
       this.warnOfDroppingChains();
       for (;;) {
-        this.machine.prepare(this.config);
+        this.machine.protect(this.config);
         const observability = await this.observe();
         if (this.isEnding()) break;
-        this.proxy = new Proxy(this.config, this.mode, this.log, observability);
+        this.proxy = new Proxy(this.config, this.mode, this.log, observability, () => {
+          this.machine.prepare(this.config);
+        });
         await this.proxy.run();
         if (this.isEnding()) break;
       }

@@ -49,6 +49,9 @@ interface Mistake {
 
 const ports = { http: 0, https: 0 };
 
+/** Of this network namespace; kube-proxy lowers it. */
+const timeout = '/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established';
+
 const kubeconfig = (server: string, user = '{}'): string => `
 apiVersion: v1
 kind: Config
@@ -94,13 +97,13 @@ const mistakes: readonly Mistake[] = [
   kernelHasIpvs()
     ? {
         name: 'an IPVS scheduler that nobody knows',
-        args: ['--proxy-mode=ipvs', '--ipvs-scheduler=fair'],
+        args: () => ['--proxy-mode=ipvs', '--ipvs-scheduler=fair', `--manifests=${empty()}`],
         code: 'configuration',
         says: /there is no IPVS scheduler "fair"; Linux has rr, wrr, lc/,
       }
     : {
         name: 'mode ipvs where the kernel has no IPVS',
-        args: ['--proxy-mode=ipvs'],
+        args: () => ['--proxy-mode=ipvs', `--manifests=${empty()}`],
         code: 'kernelUnsupported',
         says: /the kernel has no IPVS: load it with 'modprobe ip_vs'/,
       },
@@ -292,12 +295,22 @@ describe('mistakes', { skip }, () => {
         program,
         ...(typeof args === 'function' ? args() : args),
       ];
+      writeFileSync(timeout, '432000');
       const child = start(first, ...rest);
       const status = await child.end(20_000);
+      assert.equal(readFileSync(timeout, 'utf8'), '432000\n', `sysctls are changed:\n${child.output}`);
       const said = complaints(child.output);
       assert.equal(said.length, 1, `one line, got:\n${child.output}`);
       assert.match(said[0] ?? '', says);
       assert.equal(status, exitCodes[code], child.output);
+    });
+  }
+
+  for (const args of [['--kubeconfig=/nonexistent'], [], ['--manifests=/nonexistent']]) {
+    test(`a start that can not work says one line: ${args.join(' ')}`, async () => {
+      const child = start(program, ...args, '--cluster-cidr=10.61.0.0/16', '--v=2');
+      await child.end();
+      assert.match(child.output, /^kube-proxy: [^\n]+\n$/);
     });
   }
 
@@ -306,6 +319,7 @@ describe('mistakes', { skip }, () => {
     try {
       await child.waitFor('the port is taken by another process');
       await child.waitFor('Kernel state compared and completed');
+      assert.equal(readFileSync(timeout, 'utf8'), '86400\n', 'now sysctls are set');
     } finally {
       child.kill('SIGTERM');
     }
