@@ -1,24 +1,13 @@
-/** A program that changes its own table over and over, as one that keeps a blocklist does. Arguments: changes a second, elements. */
+/** A program that changes its own table all the time. Arguments: changes a second, elements. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Batch, NftablesConnection, selectors } from '../../src/netlink/nftables/index.js';
+import { NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { changeBusyTable } from './busy-table.js';
 
 const [perSecond = 10, elements = 20] = process.argv.slice(2).map(Number);
-const table = 'busy-neighbour';
-const connection = NftablesConnection.open();
-const first = new Batch('ip', table);
-first.addTable();
-first.addSet({ name: 'blocked', key: [selectors.ipDaddr] });
-first.addChain('rules');
-connection.commit(first);
-process.stdout.write('ready\n');
 
+const connection = NftablesConnection.open();
 for (let round = 0; ; round++) {
-  const change = new Batch('ip', table);
-  change.flushSet('blocked');
-  for (let i = 0; i < elements; i++)
-    change.addElement('blocked', Buffer.from([192, 0, (round + (i >> 8)) & 255, i & 255]));
-  change.flushChain('rules');
-  change.addRule('rules', []);
-  connection.commit(change);
+  changeBusyTable(connection, round, elements);
+  if (round === 0) process.stdout.write('ready\n');
   await sleep(1000 / perSecond);
 }

@@ -17,6 +17,7 @@ import { Topology } from '../conformance/topology.js';
 import { ApiProcess } from './api-process.js';
 import { compareTable } from './comparison.js';
 import { Expectation, type Circumstances, type Source } from './expectation.js';
+import { neighbourTable } from './neighbours.js';
 import type { Cluster } from './objects.js';
 import { ProgramProcess, type Settings } from './program-process.js';
 import { parseRuleset, RulesetError, type Ruleset } from './ruleset.js';
@@ -64,7 +65,8 @@ export function sourcesOf(node: 'alder' | 'birch', v6: boolean): readonly Source
   return [{ address: own, ownNode: true }, ...others.map((address) => ({ address, ownNode: false }))];
 }
 
-const ownTables = new Set(['ip kube-proxy', 'ip6 kube-proxy']);
+/** That of a neighbour, which changes all the time, need not stay as it is. */
+const ownTables = new Set(['ip kube-proxy', 'ip6 kube-proxy', neighbourTable]);
 
 /** Tables of other programs, which must stay as they are. One is called as ours are, one translates addresses. */
 export const foreignTables = `

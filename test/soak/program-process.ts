@@ -2,14 +2,20 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   fstatSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
+  rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { patiently } from '../patience.js';
 import { program } from '../process/node.js';
 
@@ -33,6 +39,9 @@ export interface ProgramOptions {
   readonly clusterCIDR: string;
 }
 
+/** Takes descriptors that are closed, see there. */
+const hog = fileURLToPath(new URL('../process/descriptor-hog.js', import.meta.url));
+
 export class ProgramProcess {
   readonly log: string;
   /** How often it was started. */
@@ -41,10 +50,14 @@ export class ProgramProcess {
   private readonly configuration: string;
   /** Length of the log when the last process was started. */
   private saidBefore = 0;
+  /** Length of the log that news() has told. */
+  private told = 0;
+  private readonly hogFolder: string;
 
   constructor(private readonly options: ProgramOptions) {
     this.log = join(options.folder, `${options.nodeName}.log`);
     this.configuration = join(options.folder, `${options.nodeName}.yaml`);
+    this.hogFolder = join(options.folder, `${options.nodeName}-hog`);
   }
 
   /** Written at once, as a ConfigMap's volume would be. A process that runs takes it without being told. */
@@ -73,8 +86,11 @@ export class ProgramProcess {
     this.saidBefore = fstatSync(log).size;
     const options = [`--config=${this.configuration}`, `--hostname-override=${nodeName}`];
     // ip executes the program in its own place: the process is the program's.
+    rmSync(this.hogFolder, { recursive: true, force: true });
+    mkdirSync(this.hogFolder);
     this.child = spawn('ip', ['netns', 'exec', namespace, program, ...options], {
       stdio: ['ignore', log, log],
+      env: { ...process.env, NODE_OPTIONS: `--import=${hog}`, HOG_FOLDER: this.hogFolder },
     });
     closeSync(log);
     this.starts++;
@@ -82,8 +98,12 @@ export class ProgramProcess {
 
   /** Whether the process that runs has compared the kernel's table of the family since it was started. */
   hasCompared(family: 'IPv4' | 'IPv6'): boolean {
-    const said = readFileSync(this.log, 'utf8').slice(this.saidBefore);
-    return new RegExp(`"Kernel state compared and completed" .*family="${family}"`).test(said);
+    return this.hasSaid(new RegExp(`"Kernel state compared and completed" .*family="${family}"`));
+  }
+
+  /** Since it was started. */
+  hasSaid(what: RegExp): boolean {
+    return what.test(readFileSync(this.log, 'utf8').slice(this.saidBefore));
   }
 
   get running(): boolean {
@@ -115,6 +135,35 @@ export class ProgramProcess {
       });
       child.kill(signal);
     });
+  }
+
+  /**
+   * Ends it while a hog takes every descriptor that it closes.
+   * @returns what is wrong with how it ended, in words
+   */
+  async stopWithHog(): Promise<string[]> {
+    if (!this.running) return [];
+    this.signal('SIGUSR2');
+    await this.end('SIGTERM');
+    const problems = this.exitCode === 0 ? [] : [`exit code ${this.exitCode ?? 'none'}, not 0`];
+    for (const file of readdirSync(this.hogFolder)) {
+      const content = readFileSync(join(this.hogFolder, file));
+      if (content.length > 0)
+        problems.push(`used a descriptor after close: ${content.subarray(0, 64).toString('hex')}`);
+    }
+    return problems;
+  }
+
+  /** What it has logged since the last call. */
+  news(): string {
+    if (!existsSync(this.log)) return '';
+    const length = statSync(this.log).size - this.told;
+    const text = Buffer.alloc(length);
+    const log = openSync(this.log, 'r');
+    readSync(log, text, 0, length, this.told);
+    closeSync(log);
+    this.told += length;
+    return text.toString();
   }
 
   /** undefined when it does not run. */

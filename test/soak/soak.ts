@@ -12,8 +12,11 @@ import type { Destination, ServicePort } from './expectation.js';
 import type { Lab } from './lab.js';
 import { foreignTables, nodePortChoices, type NodeUnderTest } from './lab.js';
 import { Datagrams } from './datagrams.js';
+import { Neighbours } from './neighbours.js';
 import { Packets } from './packets.js';
 import type { Report } from './report.js';
+import type { Ruleset } from './ruleset.js';
+import { throngOfAddresses, withoutDescriptors } from './scarcity.js';
 import { Transactions } from './transactions.js';
 import { keyOf, ownerOf, World, type Change } from './world.js';
 
@@ -52,18 +55,27 @@ const troubleNames = Object.keys(catalogue).filter((name) => !tooLong.has(name))
 const troubleScale = 10;
 /** So long another program is busy. */
 const neighbourMs = 1500;
+/** So long a program can open nothing. */
+const descriptorsMs = 1500;
+/** In these steps somebody else changes our tables. */
+const violent: ReadonlySet<Kind> = new Set(['attack', 'kill', 'stop']);
+/** Only that is a reason for these lines of the log. */
+const complaints = /^W.*\b[Aa]nother program/;
 /** Repairs soon after one another are put off by the program, more and more. */
 const restBetweenAttacksMs = 1500;
 
 /** What a step does, and in how many of a hundred. */
 const kinds = [
-  { kind: 'changes', share: 41 },
-  { kind: 'attack', share: 25 },
-  { kind: 'kill', share: 9 },
+  { kind: 'changes', share: 35 },
+  { kind: 'attack', share: 23 },
+  { kind: 'kill', share: 7 },
   { kind: 'trouble', share: 10 },
   { kind: 'configuration', share: 4 },
-  { kind: 'burst', share: 7 },
-  { kind: 'neighbour', share: 4 },
+  { kind: 'burst', share: 6 },
+  { kind: 'neighbour', share: 3 },
+  { kind: 'addresses', share: 4 },
+  { kind: 'descriptors', share: 3 },
+  { kind: 'stop', share: 5 },
 ] as const;
 type Kind = (typeof kinds)[number]['kind'];
 
@@ -101,7 +113,8 @@ export class Soak {
   private readonly world: World;
   private readonly packets: Packets;
   private readonly datagrams: Datagrams;
-  private readonly transactions = new Transactions();
+  private readonly neighbours: Neighbours;
+  private readonly transactions: Transactions;
   /** Services that this step changed. */
   private changed = new Set<string>();
   private foreign: string | undefined;
@@ -121,6 +134,8 @@ export class Soak {
     this.world = new World(changes!, options.services);
     this.packets = new Packets(lab.topology, questions!);
     this.datagrams = new Datagrams(lab.topology, questions!, (client) => this.packets.port(client));
+    this.neighbours = new Neighbours(lab.birch.namespace);
+    this.transactions = new Transactions(() => this.neighbours.transactions);
   }
 
   /**
@@ -152,6 +167,7 @@ export class Soak {
 
   close(): void {
     this.transactions.close();
+    this.neighbours.close();
   }
 
   private get nodes(): readonly NodeUnderTest[] {
@@ -193,6 +209,7 @@ export class Soak {
     const kind = kinds[report.steps - 1]?.kind ?? draw(random);
     let what = `${kind}, broken off`;
     let done: Done;
+    for (const { program } of this.nodes) program.news();
     try {
       done = await this.carryOut(kind);
       what = done.what;
@@ -201,8 +218,15 @@ export class Soak {
     }
     await this.judge(done, begun);
     await this.ask();
-    for (const { program } of this.nodes) {
+    for (const { name, program } of this.nodes) {
       if (!program.running) this.mismatches([`the program ended by itself:\n${program.tail(5)}`]);
+      const complaint = violent.has(kind)
+        ? undefined
+        : program
+            .news()
+            .split('\n')
+            .find((line) => complaints.test(line));
+      if (complaint !== undefined) this.mismatches([`${name}: nobody has changed its tables: ${complaint}`]);
     }
     const usage = this.lab.birch.program.usage();
     if (usage !== undefined) report.usage.push({ at: report.seconds, ...usage });
@@ -242,6 +266,23 @@ export class Soak {
           count: () => undefined,
         };
       }
+      case 'addresses': {
+        let changes = '';
+        await throngOfAddresses(this.lab.alder.namespace, async () => {
+          changes = await this.change(1 + random.below(8));
+        });
+        return { ...usual, what: `a thousand addresses come and go; ${changes}`, count: () => undefined };
+      }
+      case 'descriptors': {
+        const changes = await this.withoutDescriptors();
+        return {
+          limitMs: limits.trouble,
+          what: `no descriptors for a moment; ${changes}`,
+          count: () => undefined,
+        };
+      }
+      case 'stop':
+        return await this.stop();
       case 'configuration': {
         const choice = nodePortChoices[random.below(nodePortChoices.length)] ?? {
           cidrs: ['primary'],
@@ -314,7 +355,7 @@ export class Soak {
     const { random, report } = this;
     const kind = attackKinds[random.below(attackKinds.length)] ?? '';
     const both = random.below(2) === 0;
-    const attack = makeAttack(kind, await this.lab.alder.ruleset(), this.attacks);
+    const attack = makeAttack(kind, await this.rulesetOf(this.lab.alder), this.attacks);
     if (attack === undefined) return undefined;
     const rest = this.lastAttackAt + restBetweenAttacksMs - performance.now();
     if (rest > 0) await sleep(rest);
@@ -322,7 +363,7 @@ export class Soak {
     if (attack.disturbs) await this.endTraffic();
     const worked = await this.strikeAt(this.lab.alder, attack.script);
     if (both) {
-      const own = makeAttack(kind, await this.lab.birch.ruleset(), this.attacks);
+      const own = makeAttack(kind, await this.rulesetOf(this.lab.birch), this.attacks);
       if (own !== undefined) await this.strikeAt(this.lab.birch, own.script);
     }
     this.lastAttackAt = performance.now();
@@ -341,6 +382,10 @@ export class Soak {
         this.lastAttackAt = performance.now();
       },
     };
+  }
+
+  private rulesetOf(node: NodeUnderTest): Promise<Ruleset> {
+    return this.neighbours.pausedFor(() => node.ruleset());
   }
 
   /** @returns false when it came too late: what it names has gone meanwhile */
@@ -398,7 +443,7 @@ export class Soak {
     let attack: ReturnType<typeof makeAttack>;
     if (attacked) {
       const kind = attackKinds[random.below(attackKinds.length)] ?? '';
-      attack = makeAttack(kind, await lab.alder.ruleset(), this.attacks);
+      attack = makeAttack(kind, await this.rulesetOf(lab.alder), this.attacks);
       if (attack?.disturbs === true) await this.endTraffic();
       if (attack !== undefined) await this.strikeAt(lab.alder, attack.script);
       if (attack?.flushesAll === true) await lab.alder.nft(foreignTables);
@@ -407,6 +452,51 @@ export class Soak {
     return {
       what: `${signal}, ${before} | ${during} | ${attack?.kind ?? ''} ${attack?.script.slice(0, 200).trim() ?? ''}`,
       limitMs: limits.usual,
+      count: (times) => {
+        this.follow('killed and started again, with changes', times);
+      },
+    };
+  }
+
+  /** Both programs can open nothing, and would have to: their connections are cut. */
+  private async withoutDescriptors(): Promise<string> {
+    const { random, lab } = this;
+    const what: string[] = [];
+    const pids = this.nodes.map(({ program }) => program.pid);
+    const work = async (): Promise<void> => {
+      if (random.below(3) > 0) await lab.api.strike({ kind: 'cut-connections' });
+      for (let i = 0; i < 5; i++) {
+        what.push(await this.change(1 + random.below(4)));
+        await sleep(descriptorsMs / 5);
+      }
+    };
+    await pids.reduce<() => Promise<void>>((inner, pid) => () => withoutDescriptors(pid, inner), work)();
+    return what.join(', ');
+  }
+
+  /** Ended in an orderly way at a random moment, while what it closes is taken by others at once. */
+  private async stop(): Promise<Done> {
+    const { random, lab, report } = this;
+    // SIGHUP: everything is compared.
+    const way = ['busy', 'compares', 'starts'][random.below(3)];
+    if (way === 'starts') {
+      await this.restart('SIGKILL', 0);
+      // Before that signals have no handlers.
+      while (lab.alder.program.running && !lab.alder.program.hasSaid(/Starting kube-proxy-ts/))
+        await sleep(5);
+    }
+    if (way === 'compares') lab.alder.program.signal('SIGHUP');
+    const changes = await this.change(1 + random.below(30));
+    await sleep(random.below(way === 'busy' ? 60 : 600));
+    const problems = await lab.alder.program.stopWithHog();
+    report.kills.SIGTERM++;
+    this.mismatches(
+      problems.map((problem) => `stopped while it ${way}: ${problem}\n${lab.alder.program.tail(5)}`),
+    );
+    lab.alder.program.start();
+    return {
+      limitMs: limits.usual,
+      what: `stopped while it ${way}, ${changes}`,
       count: (times) => {
         this.follow('killed and started again, with changes', times);
       },
@@ -432,7 +522,7 @@ export class Soak {
         while (this.transactions.quietSince(begun) < quietMs) await sleep(5);
         await this.lookAfter(node, done);
         if (this.interrupted) this.mismatches(['interrupted']);
-        const { differences, foreign } = await node.judge(this.world);
+        const { differences, foreign } = await this.neighbours.pausedFor(() => node.judge(this.world));
         this.report.comparisons++;
         if (differences.length === 0 && foreign !== undefined) {
           this.foreign ??= foreign;

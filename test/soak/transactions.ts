@@ -1,4 +1,4 @@
-/** When the kernel's nf_tables rules changed, in the network namespace of the calling thread, whoever did it. */
+/** When the kernel's nf_tables rules changed, in the network namespace of the calling thread, whoever but one did it. */
 import { NftablesConnection } from '../../src/netlink/nftables/index.js';
 
 const everyMs = 1;
@@ -11,8 +11,9 @@ export class Transactions {
   private readonly timer: NodeJS.Timeout;
   private generation: number;
 
-  constructor() {
-    this.generation = this.connection.getGeneration().id;
+  /** @param ignored how many transactions there were that do not count */
+  constructor(private readonly ignored: () => number = () => 0) {
+    this.generation = this.current();
     this.timer = setInterval(() => {
       this.look();
     }, everyMs);
@@ -35,10 +36,14 @@ export class Transactions {
   }
 
   private look(): void {
-    const { id } = this.connection.getGeneration();
-    if (id === this.generation) return;
-    this.generation = id;
+    const generation = this.current();
+    if (generation === this.generation) return;
+    this.generation = generation;
     this.last = performance.now();
     this.first ??= this.last;
+  }
+
+  private current(): number {
+    return this.connection.getGeneration().id - this.ignored();
   }
 }
