@@ -28,6 +28,7 @@ export class UnsupportedMachineError extends Error {
 /** @param running the mode whose chains stay; undefined: none */
 export async function removeLegacyRules(running: RuleMode | undefined, report: Report): Promise<void> {
   let tablesWithOurs = 0;
+  const before = report.outcomes.length;
   for (const family of ['ip', 'ip6'] as const) {
     await report.attempt(`iptables (legacy) rules of family ${family}`, async () => {
       const existing = existingTables(family);
@@ -40,7 +41,8 @@ export async function removeLegacyRules(running: RuleMode | undefined, report: R
       });
     });
   }
-  if (tablesWithOurs === 0) report.absent('iptables (legacy) chains');
+  const unknown = report.outcomes.slice(before).some(({ kind }) => kind === 'failed' || kind === 'denied');
+  if (tablesWithOurs === 0 && !unknown) report.absent('iptables (legacy) chains');
 }
 
 /** @returns whether there was anything of ours */

@@ -1,5 +1,6 @@
 /** What became of each thing that was looked for. */
 import { errorText } from '../log/logger.js';
+import { NetlinkError } from '../netlink/index.js';
 import type { IpvsDrain } from './ipvs-drain.js';
 
 export type Outcome =
@@ -9,6 +10,8 @@ export type Outcome =
   | { readonly kind: 'kept'; readonly what: string; readonly why: string }
   /** It goes when connections that need it are over. */
   | { readonly kind: 'draining'; readonly what: string }
+  /** This process may not even look: trying again changes nothing. */
+  | { readonly kind: 'denied'; readonly what: string; readonly why: string; readonly capability: string }
   | { readonly kind: 'failed'; readonly what: string; readonly why: string; readonly error: unknown };
 
 export class Report {
@@ -33,7 +36,9 @@ export class Report {
   }
 
   failed(what: string, error: unknown): void {
-    this.outcomes.push({ kind: 'failed', what, why: errorText(error), error });
+    const capability = missingCapability(error);
+    if (capability === undefined) this.outcomes.push({ kind: 'failed', what, why: errorText(error), error });
+    else this.outcomes.push({ kind: 'denied', what, why: errorText(error), capability });
   }
 
   /** Does one part of the work; its failure does not stop the others. */
@@ -49,6 +54,16 @@ export class Report {
   get complete(): boolean {
     return this.outcomes.every(({ kind }) => kind === 'removed' || kind === 'absent');
   }
+}
+
+/** What a process that is not root lacks; undefined: that is not the trouble. */
+function missingCapability(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (code !== 'EACCES' && code !== 'EPERM') return undefined;
+  if (error instanceof NetlinkError) return 'NET_ADMIN';
+  // /proc/net/ip_tables_names is root's, for reading; the lock of iptables for writing.
+  return syscall === 'open' ? 'DAC_OVERRIDE' : undefined;
 }
 
 /** '1 chain', '3 chains', '2 addresses' */

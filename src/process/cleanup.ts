@@ -17,6 +17,8 @@ function line(outcome: Outcome): string {
       return `kube-proxy: left behind ${outcome.what}, until they are over`;
     case 'kept':
       return `kube-proxy: left behind ${outcome.what}: ${outcome.why}`;
+    case 'denied':
+      return `kube-proxy: could not look for ${outcome.what}: ${outcome.why}: run as root, or with the capability ${outcome.capability}`;
     case 'failed':
       return `kube-proxy: could not remove ${outcome.what}: ${outcome.why}`;
   }

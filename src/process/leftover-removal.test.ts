@@ -83,6 +83,35 @@ test('what somebody else uses is no failure', async () => {
   removal.stop();
 });
 
+test('what is not permitted is one line with the capability that is missing, and no further try', async () => {
+  const { removal, lines, settled } = begin([
+    (report) => {
+      for (const family of ['ip', 'ip6']) {
+        try {
+          openAsRootOnly(family);
+        } catch (error) {
+          report.failed(`iptables (legacy) rules of family ${family}`, error);
+        }
+      }
+    },
+  ]);
+  removal.start();
+  await settled(1);
+  assert.equal(lines.length, 1, lines.join(''));
+  assert.match(
+    lines[0] ?? '',
+    /^W.*Not permitted to look for leftovers.* what=\["iptables \(legacy\) rules of family ip","iptables.* ip6"\].* capability="DAC_OVERRIDE".*EACCES/,
+  );
+  removal.stop();
+});
+
+/** @throws Error as reading a file of root does for others */
+function openAsRootOnly(family: string): never {
+  const path = `/proc/net/${family}_tables_names`;
+  const message = `EACCES: permission denied, open '${path}'`;
+  throw Object.assign(new Error(message), { code: 'EACCES', errno: -13, syscall: 'open', path });
+}
+
 test('stop ends the attempts', async () => {
   const { removal, at } = begin([locked], [30, 30]);
   removal.start();

@@ -82,6 +82,7 @@ export class LeftoverRemoval {
 
   private tell(outcomes: readonly Outcome[]): void {
     const { log } = this.options;
+    this.tellDenied(outcomes);
     for (const outcome of outcomes) {
       const { kind, what } = outcome;
       if (kind === 'removed') log.info('Removed what another mode had left', { what });
@@ -89,6 +90,27 @@ export class LeftoverRemoval {
         log.warn('Left what another mode had made', { what, why: outcome.why });
       if (kind === 'failed' && this.isNews(what, outcome.why))
         log.error('Failed to remove what another mode had left', outcome.error, { what });
+    }
+  }
+
+  /** One line for each capability that is missing, whatever it is needed for. */
+  private tellDenied(outcomes: readonly Outcome[]): void {
+    const denied = new Map<string, { what: string[]; why: string }>();
+    for (const outcome of outcomes) {
+      if (outcome.kind !== 'denied') continue;
+      const { capability, what, why } = outcome;
+      const entry = denied.get(capability) ?? { what: [], why };
+      denied.set(capability, entry);
+      entry.what.push(what);
+    }
+    for (const [capability, { what, why }] of denied) {
+      if (!this.isNews('capability', capability)) continue;
+      this.options.log.warn('Not permitted to look for leftovers of other modes, they stay', {
+        what,
+        capability,
+        why,
+        see: 'kube-proxy --cleanup as root removes them',
+      });
     }
   }
 

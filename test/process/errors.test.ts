@@ -61,6 +61,11 @@ contexts: [{ name: x, context: { cluster: c, user: u } }]
 current-context: x
 `;
 
+/** A manifest that everybody may read. */
+const readable = (): string => {
+  chmodSync(folder, 0o755);
+  return empty();
+};
 const empty = (): string => file('empty.yaml', '{ apiVersion: v1, kind: List, items: [] }');
 
 const mistakes: readonly Mistake[] = [
@@ -354,6 +359,35 @@ describe('mistakes', { skip }, () => {
       assert.deepEqual(alive, []);
     });
   }
+
+  test('with only NET_ADMIN: what leftovers would need is said once', async (t) => {
+    const names = '/proc/net/ip_tables_names';
+    if (!existsSync(names)) {
+      t.skip(`the kernel has no ${names}`);
+      return;
+    }
+    const unprivileged = [
+      ...['--reuid=65534', '--regid=65534', '--clear-groups'],
+      ...['--inh-caps=-all,+net_admin', '--ambient-caps=+net_admin', '--bounding-set=-all,+net_admin'],
+    ];
+    const child = start('setpriv', ...unprivileged, program, `--manifests=${readable()}`, '--v=2');
+    try {
+      await child.waitFor('Not permitted to look for leftovers of other modes');
+      // The first retry of what failed would come after 5 s.
+      await new Promise((resolve) => setTimeout(resolve, 6000));
+    } finally {
+      child.kill('SIGTERM');
+    }
+    assert.equal(await child.end(), 0, child.output);
+    const lines = child.output.split('\n').filter((line) => /leftovers|EACCES/.test(line));
+    assert.deepEqual(
+      lines.filter((line) => line.startsWith('E')),
+      [],
+      child.output,
+    );
+    assert.equal(lines.filter((line) => line.includes('ip_tables_names')).length, 1, lines.join('\n'));
+    assert.match(lines.join('\n'), /capability="DAC_OVERRIDE"/);
+  });
 
   test('several wrong settings are all told at once', async () => {
     const child = start(program, '--bind-address=x', '--cluster-cidr=y', '--logging-format=z');
