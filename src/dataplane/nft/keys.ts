@@ -67,7 +67,10 @@ export function writeHostUint32(target: Buffer, value: number, offset: number): 
 }
 
 export function readHostUint32(bytes: string, offset = 0): number {
-  return hostUint32At(Buffer.from(bytes.slice(offset, offset + 4), 'latin1'));
+  const at = (i: number): number => bytes.charCodeAt(offset + i);
+  return littleEndian
+    ? ((at(3) << 24) | (at(2) << 16) | (at(1) << 8) | at(0)) >>> 0
+    : ((at(0) << 24) | (at(1) << 16) | (at(2) << 8) | at(3)) >>> 0;
 }
 
 /** The same of register bytes. */

@@ -50,7 +50,7 @@ describe('endpoints that come and go', () => {
   for (const [before, wanted, expected, why] of cases) {
     test(`${before || '-'} + ${wanted || '-'} → ${expected || '-'}: ${why}`, () => {
       const numbers = learned(before);
-      numbers.change(transaction(), { gone: [], come: endpoints(wanted) });
+      numbers.change(transaction(), undefined, [endpoints(wanted)]);
       assert.equal(print(numbers), expected);
     });
   }
@@ -63,27 +63,27 @@ describe('endpoints that come and go', () => {
       nodeUnknown: false,
     }));
     const numbers = new EndpointNumbers();
-    numbers.change(transaction(), { gone: [], come: many });
+    numbers.change(transaction(), undefined, [many]);
     const none: NumberedSlots = { slots: [], minors: noMinors };
     const before = { slots: many, minors: numbers.bySlot(many, none) };
     assert.equal(new Set(before.minors).size, 65_536, 'each once, and none');
     assert.equal(before.minors.filter((minor) => minor === 0).length, 5);
     const fewer = many.slice(3);
-    assert.deepEqual(numbers.change(transaction(), { gone: many.slice(0, 3), come: [] }), [1, 2, 3]);
+    assert.deepEqual(numbers.change(transaction(), { gone: many.slice(0, 3), come: [] }, [fewer]), [1, 2, 3]);
     assert.equal(numbers.bySlot(fewer, before).filter((minor) => minor === 0).length, 2);
   });
 
   test('without endpoints the place is kept: what comes next does not begin at 1', () => {
     const numbers = learned('a1 b2');
-    assert.deepEqual(numbers.change(transaction(), { gone: [], come: [] }), [1, 2]);
-    numbers.change(transaction(), { gone: [], come: endpoints('xy') });
+    assert.deepEqual(numbers.change(transaction(), undefined, []), [1, 2]);
+    numbers.change(transaction(), undefined, [endpoints('xy')]);
     assert.equal(print(numbers), 'x3 y4');
   });
 
   test('retired numbers are passed over, until nothing else is left: then the first one retired', () => {
     const come = (names: string, retired: ReadonlyMap<number, unknown>): string => {
       const numbers = learned('a65534');
-      numbers.change(transaction(), { gone: [], come: endpoints(names) }, retired);
+      numbers.change(transaction(), undefined, [endpoints(names)], retired);
       return print(numbers);
     };
     assert.equal(come('abc', new Map([65535, 1, 2, 4].map((number) => [number, 0]))), 'a65534 b3 c5');
@@ -112,10 +112,11 @@ test('random changes of two lists, some taken back: each endpoint has one number
     const next = lists.map((list) => (random.below(3) === 0 ? list.slots : some()));
     const parts = lists.map((list, i) => slotDifference(list.slots, next[i] ?? []));
     const held = new Map(all.map((one) => [endpointKey(one), numbers.of(one)]));
-    const freed = numbers.change(tx, {
-      gone: parts.flatMap(({ gone }) => gone),
-      come: parts.flatMap(({ come }) => come),
-    });
+    const freed = numbers.change(
+      tx,
+      { gone: parts.flatMap(({ gone }) => gone), come: parts.flatMap(({ come }) => come) },
+      next,
+    );
     const now = lists.map((list, i) => ({
       slots: next[i] ?? [],
       minors: numbers.bySlot(next[i] ?? [], list),
@@ -142,4 +143,36 @@ test('random changes of two lists, some taken back: each endpoint has one number
       lists = [now[0] ?? empty, now[1] ?? empty];
     }
   }
+});
+
+test('when most are gone, those that are left keep their numbers, and it can be taken back', () => {
+  const many = Array.from({ length: 5000 }, (_, i) => ({
+    ip: `10.0.${i >> 8}.${i & 255}`,
+    port: 1,
+    local: false,
+    nodeUnknown: false,
+  }));
+  const numbers = new EndpointNumbers();
+  numbers.change(transaction(), undefined, [many]);
+  const left = many.slice(10, 20);
+  const come = endpoints('ab');
+  const change = (tx: Transaction): number[] =>
+    numbers.change(tx, { gone: many.filter((one) => !left.includes(one)), come }, [[...left, ...come], left]);
+  const tx = transaction();
+  const freed = change(tx);
+  tx.rollBack();
+  assert.deepEqual(
+    [...many, ...come].map((one) => numbers.of(one)),
+    [...many.map((_, i) => i + 1), 0, 0],
+  );
+  assert.ok(freed.every((minor) => numbers.isUsed(minor)) && !numbers.isUsed(5001));
+  assert.deepEqual(change(transaction()), freed);
+  assert.equal(freed.length, 4990);
+  assert.deepEqual(
+    [...left, ...come].map((one) => numbers.of(one)),
+    [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 5001, 5002],
+  );
+  assert.equal(numbers.isUsed(1), false);
+  numbers.change(transaction(), { gone: left, come: [] }, [[...left, ...come], []]);
+  assert.equal(numbers.isUsed(11), true, 'it is in the other list');
 });

@@ -19,6 +19,9 @@ export const noMinors: Uint16Array = new Uint16Array(0);
 
 const nothing: NumberedSlots = { slots: [], minors: noMinors };
 
+/** With so many endpoints that are gone it pays to look at those that are left. */
+const manyGone = 1024;
+
 const noneRetired: ReadonlyMap<number, unknown> = new Map();
 
 /** Known endpoints: number, and in how many lists the endpoint is. */
@@ -28,8 +31,8 @@ const listsOf = (packed: number): number => packed >>> 16;
 
 export class EndpointNumbers {
   /** By endpointKey(). */
-  private readonly known = new Map<string, number>();
-  private readonly used = new Set<number>();
+  private known = new Map<string, number>();
+  private used = new Set<number>();
   /** The number that an endpoint got last: the next one gets the next, so that numbers are reused late. */
   private last = 0;
   /** Some were learned, of endpoints that may be in no list. */
@@ -70,19 +73,45 @@ export class EndpointNumbers {
 
   /**
    * Endpoints come into lists and leave them.
-   * @param difference an endpoint once for each list
+   * @param difference an endpoint once for each list; undefined: there were none
+   * @param lists what is in them now
    * @param retired numbers that are given away only when no others are left, the first one first
    * @returns the numbers of endpoints that are in no list any more
    */
   change(
     tx: Transaction,
-    { gone, come }: Difference,
+    difference: Difference | undefined,
+    lists: readonly (readonly Endpoint[])[],
     retired: ReadonlyMap<number, unknown> = noneRetired,
   ): number[] {
+    const { gone, come } = difference ?? { gone: [], come: lists.flat() };
     if (gone.length === 0 && come.length === 0 && !this.hasLearned) return [];
     const { last, without } = this;
-    const before = this.before;
+    const freed: number[] = [];
+    const length = lists.reduce((sum, list) => sum + list.length, 0);
+    const unknown =
+      gone.length > Math.max(length, manyGone)
+        ? this.beginAnew(tx, lists, freed)
+        : this.follow(gone, come, freed);
+    const taken = this.number(unknown, retired, freed);
+    const { known, used, before: changed } = this;
     this.before = [];
+    tx.onFailure(() => {
+      for (let at = changed.length - 1; at >= 0; at--) {
+        const [key = '', packed] = changed[at] ?? [];
+        if (packed === undefined) known.delete(key);
+        else known.set(key, packed);
+      }
+      for (const minor of taken) used.delete(minor);
+      for (const minor of freed) used.add(minor);
+      this.last = last;
+      this.without = without;
+    });
+    return freed;
+  }
+
+  /** @param freed gets numbers that became free; @returns keys of endpoints that have none yet */
+  private follow(gone: readonly Endpoint[], come: readonly Endpoint[], freed: number[]): string[] {
     const unknown: string[] = [];
     for (const endpoint of come) {
       const key = endpointKey(endpoint);
@@ -90,24 +119,33 @@ export class EndpointNumbers {
       if (packed === undefined) unknown.push(key);
       this.set(key, packed, pack(minorOf(packed ?? 0), listsOf(packed ?? 0) + 1));
     }
-    const freed: number[] = [];
     for (const endpoint of gone) this.leave(endpointKey(endpoint), freed);
     if (this.hasLearned) this.dropUnlisted(freed);
-    const taken = this.number(unknown, retired, freed);
-    const changed = this.before;
-    this.before = before;
+    return unknown;
+  }
+
+  /** The same for what is left when most are gone: without looking for each of those. */
+  private beginAnew(tx: Transaction, lists: readonly (readonly Endpoint[])[], freed: number[]): string[] {
+    const { known, used } = this;
+    this.known = new Map();
+    this.used = new Set();
+    this.hasLearned = false;
+    this.without = 0;
     tx.onFailure(() => {
-      for (let at = changed.length - 1; at >= 0; at--) {
-        const [key = '', packed] = changed[at] ?? [];
-        if (packed === undefined) this.known.delete(key);
-        else this.known.set(key, packed);
-      }
-      for (const minor of taken) this.used.delete(minor);
-      for (const minor of freed) this.used.add(minor);
-      this.last = last;
-      this.without = without;
+      this.known = known;
+      this.used = used;
     });
-    return freed;
+    const unknown: string[] = [];
+    for (const endpoint of lists.flat()) {
+      const key = endpointKey(endpoint);
+      const packed = this.known.get(key);
+      const minor = minorOf(packed ?? known.get(key) ?? 0);
+      if (minor !== 0) this.used.add(minor);
+      else if (packed === undefined) unknown.push(key);
+      this.known.set(key, pack(minor, listsOf(packed ?? 0) + 1));
+    }
+    for (const minor of used) if (!this.used.has(minor)) freed.push(minor);
+    return unknown;
   }
 
   /** @param before what stood in the slots, as far as its numbers hold; @returns the numbers of those that stand there now */

@@ -239,9 +239,8 @@ export class Written {
     const { service, numbers } = former ?? this.newAffinity(tx);
     const freed = numbers.change(
       tx,
-      former === undefined || difference === undefined
-        ? { gone: [], come: clusterSlots.concat(localSlots) }
-        : difference,
+      former === undefined ? undefined : difference,
+      [clusterSlots, localSlots],
       this.affinityChanges.endpoints.get(service),
     );
     if (freed.length > 0) tx.onFailure(this.affinityChanges.retire(service, freed, performance.now()));
@@ -448,40 +447,54 @@ export class Written {
     now: NumberedEndpoints | undefined,
   ): void {
     const same = old !== undefined && now !== undefined && old.service === now.service;
-    // Most are as they were and where they were.
-    const came = new Map<string, Endpoint>();
+    // Most are as they were and where they were. By minor number: index of what comes.
+    const came = new Map<number, number>();
     if (now !== undefined)
-      for (const [at, endpoint] of differing(now, same ? old : undefined))
-        came.set(numberKey(now, at), endpoint);
-    const gone: { readonly key: string; readonly endpoint: Endpoint; readonly at: number }[] = [];
+      for (const at of differing(now, same ? old : undefined)) came.set(now.minors[at] ?? 0, at);
+    /** Indices. */
+    const left: number[] = [];
     if (old !== undefined) {
-      for (const [at, endpoint] of differing(old, same ? now : undefined)) {
-        const key = numberKey(old, at);
-        const next = came.get(key);
-        came.delete(key);
-        if (next === undefined) gone.push({ key, endpoint, at });
-        else if (targetBytes(next) !== targetBytes(endpoint)) tx.replace(old.set, key, targetBytes(next));
+      for (const at of differing(old, same ? now : undefined)) {
+        const minor = old.minors[at] ?? 0;
+        const next = same ? now.endpoints[came.get(minor) ?? -1] : undefined;
+        const endpoint = old.endpoints[at];
+        if (endpoint === undefined) continue;
+        if (next === undefined) left.push(at);
+        else came.delete(minor);
+        if (next !== undefined && targetBytes(next) !== targetBytes(endpoint))
+          tx.replace(old.set, numberKey(old, at), targetBytes(next));
       }
     }
-    for (const [key, endpoint] of came)
-      if (now !== undefined)
-        this.put(tx, { set: now.set, key, value: targetBytes(endpoint), comment: undefined });
+    for (const at of came.values()) {
+      const endpoint = now?.endpoints[at];
+      if (now !== undefined && endpoint !== undefined)
+        this.put(tx, {
+          set: now.set,
+          key: numberKey(now, at),
+          value: targetBytes(endpoint),
+          comment: undefined,
+        });
+    }
     if (old === undefined) return;
-    if (gone.length > maxRedirected) {
+    if (left.length > maxRedirected) {
       this.deferred.addNumbers(tx, {
         ...old,
-        endpoints: gone.map(({ endpoint }) => endpoint),
-        minors: Uint16Array.from(gone, ({ at }) => old.minors[at] ?? 0),
+        endpoints: left.map((at) => old.endpoints[at]).filter((endpoint) => endpoint !== undefined),
+        minors: Uint16Array.from(left, (at) => old.minors[at] ?? 0),
       });
       return;
     }
+    const gone = left.flatMap((at) => {
+      const endpoint = old.endpoints[at];
+      return endpoint === undefined ? [] : [{ key: numberKey(old, at), endpoint }];
+    });
     const living = same ? now.endpoints : [];
     if (gone.length > 0 && living.length > 0) {
       // Numbers that wait may have been led to one that goes now.
       const dead = new Set(gone.map(({ endpoint }) => targetBytes(endpoint)));
       for (const { key, target } of this.deferred.targetsOf(old.set)) {
         if (readHostUint32(key) >>> 16 === old.service && dead.has(targetBytes(target)))
-          gone.push({ key, endpoint: target, at: -1 });
+          gone.push({ key, endpoint: target });
       }
     }
     for (const [i, { key, endpoint }] of gone.entries()) {
@@ -607,17 +620,11 @@ function slotsFor(
   return assignFew(current, before, wanted) ?? assignSlots(current, wanted);
 }
 
-/** Endpoints with the index at which they stand, but those that stand there in the other list, too. */
-function differing(
-  list: NumberedEndpoints,
-  other: NumberedEndpoints | undefined,
-): (readonly [at: number, endpoint: Endpoint])[] {
-  const found: (readonly [number, Endpoint])[] = [];
-  const { endpoints } = list;
-  for (let at = 0; at < endpoints.length; at++) {
-    const endpoint = endpoints[at];
-    if (endpoint !== undefined && other?.endpoints[at] !== endpoint) found.push([at, endpoint]);
-  }
+/** Indices of endpoints, but of those that stand there in the other list, too. */
+function differing({ endpoints }: NumberedEndpoints, other: NumberedEndpoints | undefined): number[] {
+  const found: number[] = [];
+  for (let at = 0; at < endpoints.length; at++)
+    if (other === undefined || other.endpoints[at] !== endpoints[at]) found.push(at);
   return found;
 }
 
