@@ -173,7 +173,7 @@ function openIptablesBackend(options: BackendOptions): Backend {
         },
       }),
   );
-  const watch = RuleWatch.open({ families: programs, foreign, log: watchLog });
+  const watch = RuleWatch.open({ families: programs, foreign, onMissed: onForeignChange, log: watchLog });
   const legacyWatch = new LegacyWatch(programs);
   return {
     dataplanes: programs.map((program) => new WatchedFamily(program, foreign, watch)),

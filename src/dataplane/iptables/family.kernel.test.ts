@@ -11,6 +11,7 @@ import { performance } from 'node:perf_hooks';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger, type Logger } from '../../log/logger.js';
+import { Batch, NftablesConnection, types } from '../../netlink/nftables/index.js';
 import { enterNetworkNamespace, run } from '../../netlink/testing/namespace.js';
 import { Random } from '../../netlink/testing/random.js';
 import type { Endpoint, IPFamily, ServicePort } from '../../model/types.js';
@@ -551,7 +552,12 @@ for (const kind of kinds) {
           foreign.noticed(['IPv4'], program);
         },
       });
-      const watch = RuleWatch.open({ families: [family], foreign, log: silentLogger });
+      const watch = RuleWatch.open({
+        families: [family],
+        foreign,
+        onMissed: () => undefined,
+        log: silentLogger,
+      });
       assert.ok(watch !== undefined);
       try {
         await family.adopt([servicePort(1, three)]);
@@ -571,12 +577,64 @@ for (const kind of kinds) {
       }
     });
 
+    test('lost notifications are no damage: everything is compared, and nobody is accused', async () => {
+      const [told, missed]: [string[], IPFamily[]] = [[], []];
+      const foreign = new ForeignChanges({
+        onForeignChange: () => undefined,
+        onPutOff: (program) => told.push(program),
+        log: silentLogger,
+      });
+      const family = make({ onDamage: (by) => told.push(by) });
+      const watch = RuleWatch.open({
+        families: [family],
+        foreign,
+        onMissed: (which) => missed.push(which),
+        log: silentLogger,
+      });
+      assert.ok(watch !== undefined);
+      const other = NftablesConnection.open();
+      const change = (fill: (batch: Batch) => void): void => {
+        const batch = new Batch('ip', 'theirs');
+        fill(batch);
+        other.commit(batch);
+      };
+      try {
+        await family.adopt([servicePort(1, three)]);
+        change((batch) => {
+          batch.addTable();
+          batch.addSet({ name: 'many', key: [types.ipv4Addr] });
+          for (let i = 0; i < 100_000; i++) {
+            const key = Buffer.alloc(4);
+            key.writeUInt32BE(i);
+            batch.addElement('many', key);
+          }
+        });
+        await eventually(() => {
+          assert.deepEqual(missed, ['IPv4']);
+        });
+        await sleep(500);
+        assert.deepEqual(told, []);
+      } finally {
+        change((batch) => {
+          batch.deleteTable();
+        });
+        other.close();
+        foreign.close();
+        await watch.close();
+      }
+    });
+
     test('the rule that leads to ours is missed at once when it is gone, and who took it out', async () => {
       const damages: string[] = [];
       const family = make({ onDamage: (by) => damages.push(by) });
       await family.adopt([servicePort(1, three)]);
       const foreign = new ForeignChanges({ onForeignChange: () => undefined, log: silentLogger });
-      const watch = RuleWatch.open({ families: [family], foreign, log: silentLogger });
+      const watch = RuleWatch.open({
+        families: [family],
+        foreign,
+        onMissed: () => undefined,
+        log: silentLogger,
+      });
       try {
         const start = performance.now();
         tool('iptables', '-t', 'nat', '-D', 'PREROUTING', '1');

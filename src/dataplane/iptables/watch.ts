@@ -11,6 +11,7 @@ import { NetlinkError } from '../../netlink/index.js';
 import type { Logger } from '../../log/logger.js';
 import type { IPFamily } from '../../model/types.js';
 import type { ApplyReport } from '../dataplane.js';
+import { QuietChecks } from '../nft/quiet-checks.js';
 import { programName } from '../nft/program-name.js';
 import type { ForeignChanges } from './foreign-changes.js';
 import type { IptablesFamily } from './family.js';
@@ -34,6 +35,8 @@ export interface RuleWatchOptions {
   readonly families: readonly IptablesFamily[];
   /** Where it is told. */
   readonly foreign: ForeignChanges;
+  /** Nothing speaks for damage, but notifications were missed: everything is to be compared. */
+  readonly onMissed: (family: IPFamily) => void;
   readonly log: Logger;
 }
 
@@ -55,6 +58,8 @@ export class RuleWatch {
   private readonly places = new Map<string, Place>();
   /** Large changes of our own that are under way. */
   private deaf = 0;
+  /** What is to be compared because notifications were missed. */
+  readonly checks: QuietChecks;
 
   /** undefined: the kernel has no nf_tables, so there is nothing to watch. */
   static open(options: RuleWatchOptions): RuleWatch | undefined {
@@ -67,24 +72,32 @@ export class RuleWatch {
   }
 
   private constructor(private readonly options: RuleWatchOptions) {
-    this.subscription = subscribeNftables({
-      onNotification: (notification) => {
-        this.take(notification);
+    const { families } = options;
+    this.checks = new QuietChecks(
+      families.map(({ family }) => family),
+      options.onMissed,
+    );
+    this.subscription = subscribeNftables(
+      {
+        onNotification: (notification) => {
+          this.take(notification);
+        },
+        // Most of what others do is about tables of their own.
+        onOverrun: () => {
+          this.checks.request();
+          for (const family of families) family.checkJumps('unknown, notifications were lost');
+        },
+        onError: (error) => {
+          options.log.error('Watching the rules failed; changes by others are seen within the hour', error);
+        },
       },
-      onOverrun: () => {
-        options.foreign.noticed(
-          options.families.map(({ family }) => family),
-          'unknown, notifications were lost',
-        );
-      },
-      onError: (error) => {
-        options.log.error('Watching the rules failed; changes by others are seen within the hour', error);
-      },
-    });
+      { tables: canaryTables },
+    );
   }
 
   async close(): Promise<void> {
     this.looks.close();
+    this.checks.close();
     await this.subscription.close();
   }
 

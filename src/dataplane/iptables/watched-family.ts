@@ -23,10 +23,13 @@ export class WatchedFamily implements Dataplane {
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const start = performance.now();
+    this.watch?.checks.begin(this.family);
     try {
       return await this.unwatched(() => this.inner.adopt(wanted));
     } finally {
-      this.foreign.compared(performance.now() - start);
+      const milliseconds = performance.now() - start;
+      this.foreign.compared(milliseconds);
+      this.watch?.checks.end(this.family, milliseconds);
     }
   }
 

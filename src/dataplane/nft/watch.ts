@@ -110,7 +110,7 @@ export class TableWatch {
     };
     const { connections } = options;
     this.subscription = subscribeNftables(handlers, {
-      table: options.table,
+      tables: [options.table],
       ignoredPorts: connections.map(({ portId }) => portId),
     });
     this.checks = new QuietChecks(options.families, options.onMissed);

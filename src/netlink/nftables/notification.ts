@@ -124,16 +124,18 @@ export interface NotificationHandlers {
 }
 
 export interface NotificationOptions extends SubscriptionOptions {
-  /** Only changes of tables of this name, of any family, and all generations. What is about others costs next to nothing then. */
-  readonly table?: string;
+  /** Only changes of tables of these names, of any family, and all generations. What is about others costs next to nothing then. */
+  readonly tables?: readonly string[];
 }
 
-/** Whether a datagram ends a commit, or may name the table: a name is a string with a zero at its end. */
-function mayName(table: string): (datagram: Buffer) => boolean {
-  const name = Buffer.from(`${table}\0`, 'latin1');
+/** Whether a datagram ends a commit, or may name one of the tables: a name is a string with a zero at its end. */
+function mayName(tables: readonly string[]): (datagram: Buffer) => boolean {
+  const names = tables.map((table) => Buffer.from(`${table}\0`, 'latin1'));
   const generation = (NFNL_SUBSYS_NFTABLES << NETLINK_SUBSYSTEM_SHIFT) | NFT_MSG.NEWGEN;
   return (datagram) =>
-    datagram.length < MESSAGE_HEADER || readHostU16(datagram, 4) === generation || datagram.includes(name);
+    datagram.length < MESSAGE_HEADER ||
+    readHostU16(datagram, 4) === generation ||
+    names.some((name) => datagram.includes(name));
 }
 
 /**
@@ -143,19 +145,18 @@ function mayName(table: string): (datagram: Buffer) => boolean {
  */
 export function subscribeNftables(
   handlers: NotificationHandlers,
-  { table, ...options }: NotificationOptions = {},
+  { tables, ...options }: NotificationOptions = {},
 ): Subscription {
   return Subscription.open(
     NETLINK_NETFILTER,
     [NFNLGRP_NFTABLES],
     'watch nftables',
     {
-      ...(table === undefined ? {} : { isWanted: mayName(table) }),
+      ...(tables === undefined ? {} : { isWanted: mayName(tables) }),
       onMessage: (message) => {
         const notification = decodeNotification(message);
         if (notification === undefined) return;
-        const isOther =
-          table !== undefined && notification.kind !== 'generation' && notification.table !== table;
+        const isOther = notification.kind !== 'generation' && tables?.includes(notification.table) === false;
         if (!isOther) handlers.onNotification(notification);
       },
       onOverrun: handlers.onOverrun,
