@@ -49,7 +49,7 @@ export class Collection<T> {
         gzip: gzip && request.large,
         stallMs: request.stallMs,
         signal: request.signal,
-        continues: request.continues ?? false,
+        pastRateLimit: request.continues ?? false,
         watch,
       });
       if (response.status >= 200 && response.status < 300) return response;

@@ -9,6 +9,7 @@ import { KubeError } from './errors.js';
 import { ExecPlugin, type PluginCredential } from './exec-plugin.js';
 import { proxyFromEnvironment, proxyURL, type Environment } from './http/proxy-settings.js';
 import { isObject } from './json/fields.js';
+import { LastGood } from './last-good.js';
 import { readKubeconfig, systemReason, type Kubeconfig } from './kubeconfig.js';
 
 export interface ConnectionOptions {
@@ -85,7 +86,7 @@ export async function loadCredentials(options: ConnectionOptions, log: Logger): 
       `kubeconfig ${kubeconfig} is empty: it needs clusters, contexts and a current-context`,
     );
   }
-  return KubeconfigCredentials.create(config, master, environment, options);
+  return KubeconfigCredentials.create(config, master, environment, options, log);
 }
 
 /** The URL of an API server; a bare host:port means http, or https where TLS settings exist. */
@@ -120,25 +121,22 @@ async function readCredential(file: string, what: string): Promise<Buffer> {
 
 /** A bearer token in a file that somebody else renews. */
 class TokenFile {
-  readonly #file: string;
+  readonly #file: LastGood<string>;
   #token = '';
   #readAt = -Infinity;
 
-  constructor(file: string) {
-    this.#file = file;
+  constructor(file: string, log: Logger) {
+    this.#file = new LastGood(log, async () => {
+      const text = (await readCredential(file, 'token file')).toString('utf8').trim();
+      if (text !== '') return text;
+      throw new KubeError('KUBE_CREDENTIAL_FILE', `token file ${file} is empty: put a bearer token in it`);
+    });
   }
 
   async token(): Promise<string> {
     const now = performance.now();
     if (now - this.#readAt > tokenLifetimeMs) {
-      const text = (await readCredential(this.#file, 'token file')).toString('utf8').trim();
-      if (text === '') {
-        throw new KubeError(
-          'KUBE_CREDENTIAL_FILE',
-          `token file ${this.#file} is empty: put a bearer token in it`,
-        );
-      }
-      this.#token = text;
+      this.#token = await this.#file.read();
       this.#readAt = now;
     }
     return this.#token;
@@ -184,7 +182,7 @@ async function inCluster(options: ConnectionOptions, log: Logger): Promise<ApiCr
         'KUBERNETES_SERVICE_PORT are set',
     );
   }
-  const token = new TokenFile(path.join(folder, 'token'));
+  const token = new TokenFile(path.join(folder, 'token'), log);
   await token.token();
   const server = serverURL(
     `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
@@ -193,13 +191,14 @@ async function inCluster(options: ConnectionOptions, log: Logger): Promise<ApiCr
   );
   log.info("Using the pod's service account", { server: server.origin });
   const caFile = path.join(folder, 'ca.crt');
+  const ca = new LastGood(log, () => readFile(caFile));
   return {
     server,
     proxy: proxyFromEnvironment(server, environment),
     source: `service account in ${folder}`,
     tls: async () => {
       try {
-        return { ca: await readFile(caFile) };
+        return { ca: await ca.read() };
       } catch (error) {
         log.error('The CA of the service account is not readable, trusting the system roots', error, {
           file: caFile,
@@ -219,6 +218,7 @@ class KubeconfigCredentials implements ApiCredentials {
   readonly proxy: URL | undefined;
   readonly source: string;
   readonly #config: Kubeconfig;
+  readonly #files: LastGood<TlsMaterial>;
   readonly #tokenFile: TokenFile | undefined;
   readonly #plugin: ExecPlugin | undefined;
   #issued: { readonly credential: Promise<PluginCredential>; expiresAt: number } | undefined;
@@ -228,10 +228,11 @@ class KubeconfigCredentials implements ApiCredentials {
     master: string,
     environment: Environment,
     options: ConnectionOptions,
+    log: Logger,
   ): Promise<KubeconfigCredentials> {
-    const credentials = new KubeconfigCredentials(config, master, environment, options);
+    const credentials = new KubeconfigCredentials(config, master, environment, options, log);
     // Files that are wrong now are better reported before anything else starts.
-    await credentials.#files();
+    await credentials.#files.read();
     if (credentials.#tokenFile !== undefined) await credentials.#tokenFile.token();
     return credentials;
   }
@@ -241,8 +242,10 @@ class KubeconfigCredentials implements ApiCredentials {
     master: string,
     environment: Environment,
     private readonly options: ConnectionOptions,
+    log: Logger,
   ) {
     this.#config = config;
+    this.#files = new LastGood(log, () => this.#readFiles());
     this.source = `kubeconfig ${config.file} (context ${config.context})`;
     this.server =
       master === ''
@@ -259,7 +262,7 @@ class KubeconfigCredentials implements ApiCredentials {
         : proxyFromEnvironment(this.server, environment);
     const tokenFile = config.rawUser['tokenFile'];
     if (typeof tokenFile === 'string' && tokenFile !== '') {
-      this.#tokenFile = new TokenFile(path.resolve(path.dirname(config.file), tokenFile));
+      this.#tokenFile = new TokenFile(path.resolve(path.dirname(config.file), tokenFile), log);
     }
     if (isObject(config.user?.authProvider)) {
       throw new KubeError(
@@ -271,7 +274,7 @@ class KubeconfigCredentials implements ApiCredentials {
     if (isObject(config.user?.exec)) this.#plugin = this.#makePlugin(config.user.exec, environment);
   }
 
-  async #files(): Promise<TlsMaterial> {
+  async #readFiles(): Promise<TlsMaterial> {
     const { cluster, user } = this.#config;
     const load = async (file: unknown, data: unknown, what: string): Promise<Buffer | undefined> => {
       if (typeof data === 'string' && data !== '') return Buffer.from(data, 'base64');
@@ -298,7 +301,7 @@ class KubeconfigCredentials implements ApiCredentials {
   }
 
   async tls(): Promise<TlsMaterial> {
-    const files = await this.#files();
+    const files = await this.#files.read();
     const issued = await this.#issuedCredential();
     if (issued?.clientCertificate === undefined || issued.clientKey === undefined) return files;
     return { ...files, cert: issued.clientCertificate, key: issued.clientKey };

@@ -44,7 +44,7 @@ class ForbiddenError extends Error {}
 
 export class EventRecorder {
   #tokens: number;
-  #refilledAt = Date.now();
+  #refilledAt = performance.now();
   /** By what they are about: of two about the same the later one says how things are. */
   readonly #waiting = new Map<string, ClusterEvent>();
   #timer: NodeJS.Timeout | undefined;
@@ -79,7 +79,7 @@ export class EventRecorder {
 
   #refill(): void {
     const { burst, refillMs } = this.pacing;
-    const earned = Math.floor((Date.now() - this.#refilledAt) / refillMs);
+    const earned = Math.floor((performance.now() - this.#refilledAt) / refillMs);
     if (earned <= 0) return;
     this.#tokens = Math.min(burst, this.#tokens + earned);
     this.#refilledAt += earned * refillMs;
@@ -167,6 +167,8 @@ export class EventRecorder {
       target: `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`,
       accept: 'application/json',
       gzip: false,
+      // The recorder has a limit of its own; lists and watches do not wait for events, nor these for them.
+      pastRateLimit: true,
       stallMs: timeoutMs,
       signal,
       post: Buffer.from(JSON.stringify(object)),

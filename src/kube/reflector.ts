@@ -214,11 +214,13 @@ export class Reflector<T> {
     while (!this.#isStopped()) {
       this.#followHistory();
       try {
+        let watched = true;
         if (this.#listed) await this.#watch({ resourceVersion: this.#version });
         // A streaming list is a watch already, and goes on as one.
-        else if (!(await this.#streamingList())) await this.#list();
+        else watched = await this.#streamingList();
+        if (!watched) await this.#list();
         this.#succeeded();
-        await sleep(this.#restAfterWatch(), signal);
+        if (watched) await sleep(this.#restAfterWatch(), signal);
       } catch (error) {
         if (this.#isStopped()) return;
         await this.#pause(this.#failed(error));

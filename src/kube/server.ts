@@ -167,6 +167,8 @@ export class ServerState {
     if (what !== 'served') this.#line.set(member, { error: what === 'error', wakeAt: Infinity });
     const observation =
       what === 'error' && others.some(({ error }) => error) ? 'errors of several kinds' : what;
+    // What comes next may be another server.
+    if (what === 'cut' || what === 'no answer') this.#jsonOnly = false;
     const before = this.#phase;
     this.#phase = serverTransitions[before][observation];
     if (what === 'served') {

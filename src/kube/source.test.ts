@@ -13,6 +13,7 @@ import { servedKinds } from '../../test/apiserver/resources.js';
 import type { LogFields, Logger } from '../log/logger.js';
 import { loadCredentials, type ApiCredentials, type TlsMaterial } from './credentials.js';
 import { KubeError } from './errors.js';
+import { dial } from './http/dial.js';
 import type { ClusterSink, EndpointSlice, Node, ResourceKind, Service, ServiceCIDR } from './objects.js';
 import { ApiServerSource, type ApiSourceOptions } from './source.js';
 import { userAgent } from './user-agent.js';
@@ -143,11 +144,17 @@ async function setup(
   t: TestContext,
   serverOptions: ApiServerOptions = {},
   options: Partial<ApiSourceOptions> = {},
+  secure = false,
 ): Promise<Setup> {
   const server = await serve(t, serverOptions);
   server.store.put(service('one', '10.96.0.1'));
   server.store.put(service('two', '10.96.0.2'));
-  const { recorder, source } = await connect(t, server.url, options);
+  const { recorder, source } = await connect(
+    t,
+    server.url,
+    options,
+    secure ? credentialsFor(server) : undefined,
+  );
   source.start();
   await until('the first list', () => recorder.syncedKinds.has('Service') && watching(source), recorder);
   assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'service a/two 10.96.0.2', 'synced Service']);
@@ -1228,4 +1235,248 @@ test('the authority changes on both sides: trouble until ours has followed, and 
   ca = after.authority;
   await until('the watch', () => watching(source), recorder);
   assert.deepEqual(recorder.take(), ['service a/one 10.96.0.1', 'synced Service']);
+});
+
+// ---------------------------------------------------------------- servers that change behind one address
+
+test('a front that speaks HTTP/1.1 for a while, and then a server that speaks HTTP/2', async (t) => {
+  const tls = certificates();
+  const front = await serve(t, { tls, http2: false });
+  front.failNext({ status: 429, count: 1_000_000 });
+  const real = await serve(t, { tls });
+  real.store.put(service('one', '10.96.0.1'));
+  const relay = await Relay.start(front.port);
+  t.after(() => relay.close());
+  const url = new URL(`https://127.0.0.1:${relay.port}`);
+  const { recorder, source } = await connect(t, '', {}, credentialsFor(front, { server: url }));
+  source.start();
+  await until('refusals', () => front.requests.length >= 3, recorder);
+  relay.retarget(real.port);
+  await until('the watch', () => watching(source), recorder);
+  assert.equal(real.requests.at(-1)?.httpVersion, '2.0');
+  // And back again: there is a server that does not speak HTTP/2.
+  front.faults.clear();
+  front.store.put(service('one', '10.96.0.1'));
+  relay.retarget(front.port);
+  const before = front.requests.length;
+  await until('the watch at the other', () => watching(source) && front.requests.length > before, recorder);
+});
+
+test('JSON is spoken until there is another connection, not for ever', async (t) => {
+  const { server, recorder, source } = await setup(t, { tls: certificates(), protobuf: 'refused' }, {}, true);
+  assert.equal(server.requests.at(-1)?.accept, 'application/json');
+  server.protobuf = 'on';
+  server.cutConnections();
+  await until('the watch', () => watching(source) && watchRequests(server) > 2, recorder);
+  assert.match(server.requests.at(-1)?.accept ?? '', /protobuf/);
+});
+
+test('a database that was set back and has written past our version is listed when its server was away', async (t) => {
+  const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' });
+  server.store.backup(0);
+  server.store.put(service('lost', '10.96.0.7'));
+  server.store.delete(serviceKind, 'a/two');
+  await until('the changes', () => !recorder.services.has('a/two'), recorder);
+  server.store.restore();
+  server.cutConnections();
+  server.refuseFor(200);
+  for (let i = 0; i < 10; i++) server.store.put(service('one', `10.96.1.${i}`));
+  await until('the watch', () => watching(source) && recorder.services.has('a/two'), recorder);
+  assert.equal(recorder.services.has('a/lost'), false);
+});
+
+for (const trouble of ['401', '403'] as const) {
+  test(`after a ${trouble} everything is listed: it may be another server`, async (t) => {
+    const { server, recorder, source } = await setup(t, { streamingLists: 'invalid' });
+    server.failNext({ status: Number(trouble), count: 1 });
+    server.cutWatches();
+    await until('the list', () => watching(source) && listRequests(server).length === 2, recorder);
+  });
+}
+
+test('the first 410 is followed at once, whatever went before', async (t) => {
+  const backoff = { firstMs: 1600, maxMs: 30_000 };
+  const { server, recorder, source } = await setup(
+    t,
+    { streamingLists: 'invalid' },
+    { timings: { backoff } },
+  );
+  server.stall(true);
+  server.store.put(service('one', '10.96.0.9'));
+  server.store.compact();
+  server.stall(false);
+  await new Promise((resolve) => setTimeout(resolve, 2 * backoff.firstMs));
+  server.store.compact();
+  const at = performance.now();
+  server.failNext({ status: 410, match: 'watch=1' });
+  server.cutWatches();
+  await until('the watch', () => watching(source) && listRequests(server).length === 2, recorder);
+  assert.ok(performance.now() - at < 1400, `${performance.now() - at} ms`);
+});
+
+test('one kind learns that history went back: the others follow, though their watches are open', async (t) => {
+  const server = await serve(t);
+  server.store.put(service('one', '10.96.0.1'));
+  server.store.put(slice('one', '10.0.0.1'));
+  const { recorder, source } = await connect(t, server.url, { kinds: ['Service', 'EndpointSlice'] });
+  source.start();
+  await until('the lists', () => server.watches.length === 2 && recorder.syncedKinds.size === 2, recorder);
+  server.store.backup();
+  server.store.put(service('one', '10.96.0.2'));
+  server.store.put(slice('one', '10.0.0.2'));
+  await until(
+    'the changes',
+    () => recorder.slices.get('a/one')?.endpoints[0]?.address === '10.0.0.2',
+    recorder,
+  );
+  server.store.restore();
+  for (const watch of server.watches) if (watch.request.kind.kind === 'Service') watch.expire();
+  await until(
+    'the slice',
+    () => recorder.slices.get('a/one')?.endpoints[0]?.address === '10.0.0.1',
+    recorder,
+  );
+  await until('the Service', () => recorder.services.get('a/one')?.clusterIP === '10.96.0.1', recorder);
+});
+
+const kubernetesService = (uid: string): object => ({
+  apiVersion: 'v1',
+  kind: 'Service',
+  metadata: { name: 'kubernetes', namespace: 'default', uid },
+  spec: { clusterIP: '10.96.0.1', ports: [{ port: 443 }] },
+});
+
+for (const [what, changes] of [
+  ['versions that went back', 0],
+  ['another UID of default/kubernetes', 100],
+] as const) {
+  test(`an API server on an empty database, known by ${what}: most is held back, then believed`, async (t) => {
+    const first = await ApiServer.start();
+    const { port, url } = first;
+    first.store.put(kubernetesService('before'));
+    for (let i = 0; i < 20; i++) first.store.put(service(`s${i}`, `10.96.0.${i + 10}`));
+    const told: string[] = [];
+    const { recorder, source } = await connect(t, url, {
+      serverTimings: { holdBackMs: 500 },
+      onHeldBack: (kind, missing, held) => told.push(`${kind} ${missing} of ${held}`),
+    });
+    source.start();
+    await until('the list', () => watching(source), recorder);
+    await first.close();
+    await until(
+      'the loss',
+      () => source.status().Service?.lastError?.code === 'KUBE_CONNECT_REFUSED',
+      recorder,
+    );
+    const empty = await serve(t, { port });
+    empty.store.put(kubernetesService('after'));
+    for (let i = 0; i < changes; i++) empty.store.put(kubernetesService('after'));
+    await until('the doubt', () => told.length > 0, recorder);
+    const doubted = performance.now();
+    assert.deepEqual(told, ['Service 20 of 21']);
+    assert.equal(recorder.services.size, 21);
+    assert.match(source.status().Service?.lastError?.message ?? '', /lacks 20 of 21 Service objects/);
+    await until('the belief', () => recorder.services.size === 1 && watching(source), recorder);
+    assert.ok(performance.now() - doubted > 400, `${performance.now() - doubted} ms`);
+    const warnings = recorder.lines.filter(({ level }) => level === 'warn');
+    assert.deepEqual(
+      warnings.map(({ fields }) => [fields['missing'], fields['held']]),
+      [[20, 21]],
+    );
+  });
+}
+
+test('streaming lists are asked for with gzip, watches without', async (t) => {
+  const { server, recorder, source } = await setup(t);
+  assert.equal(server.requests[0]?.acceptEncoding, 'gzip');
+  server.store.put(service('one', '10.96.0.9'));
+  await until(
+    'an event through gzip',
+    () => recorder.services.get('a/one')?.clusterIP === '10.96.0.9',
+    recorder,
+  );
+  await new Promise((resolve) => setTimeout(resolve, quickBackoff.firstMs));
+  server.endWatches();
+  await until('the next watch', () => watching(source) && watchRequests(server) === 2, recorder);
+  assert.equal(server.requests.at(-1)?.acceptEncoding, '');
+});
+
+test('a connection that dies just after a ping was answered is noticed as soon', async (t) => {
+  const server = await serve(t, { tls: certificates() });
+  server.store.put(service('one', '10.96.0.1'));
+  const relay = await Relay.start(server.port);
+  t.after(() => relay.close());
+  const timeouts = { pingAfterMs: 600, pongMs: 200, connectMs: 200 };
+  const url = new URL(`https://127.0.0.1:${relay.port}`);
+  const { recorder, source } = await connect(t, '', { timeouts }, credentialsFor(server, { server: url }));
+  source.start();
+  await until('the list', () => watching(source), recorder);
+  const quietSince = performance.now();
+  await until('a ping', () => relay.lastBytesAt > quietSince + 300, recorder);
+  relay.freeze(true);
+  const died = performance.now();
+  await until('the loss', () => !watching(source), recorder);
+  // 15 and 10 s in life: 600 + 200 + 200 ms here; with room for a busy machine, but not for another 600.
+  assert.ok(performance.now() - died < 1250, `${performance.now() - died} ms`);
+});
+
+test('trouble with a streaming list is remembered for a minute, a refusal for an hour', async (t) => {
+  const timings = { streamingTroubleMs: 100, streamingRetryMs: 3_600_000 };
+  const streamed = (server: ApiServer): number =>
+    server.requests.filter(({ target }) => target.includes('sendInitialEvents')).length;
+  const server = await serve(t);
+  server.store.put(service('one', '10.96.0.1'));
+  server.failNext({ status: 500, match: 'sendInitialEvents' });
+  const { recorder, source } = await connect(t, server.url, { timings });
+  source.start();
+  await until('the list', () => watching(source), recorder);
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  server.compact(true);
+  await until('a streaming list', () => watching(source) && streamed(server) === 2, recorder);
+});
+
+test('a slow connection is no sign of a server without streaming lists', async (t) => {
+  const server = await serve(t);
+  server.store.put(service('one', '10.96.0.1'));
+  const { recorder, source } = await connect(t, server.url, {
+    timings: { initialEventsStallMs: 100 },
+    dial: async (options) => {
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      return await dial(options);
+    },
+  });
+  source.start();
+  await until('the list', () => watching(source), recorder);
+  assert.deepEqual(listRequests(server), []);
+});
+
+test('a token file that is away for a moment fails no request', async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'token-'));
+  t.after(() => {
+    rmSync(folder, { recursive: true });
+  });
+  const server = await serve(t, { tokens: ['good'] });
+  server.store.put(service('one', '10.96.0.1'));
+  const token = path.join(folder, 'token');
+  writeFileSync(token, 'good\n');
+  writeFileSync(
+    path.join(folder, 'config'),
+    JSON.stringify({
+      clusters: [{ name: 'c', cluster: { server: server.url } }],
+      users: [{ name: 'u', user: { tokenFile: 'token' } }],
+      contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+      'current-context': 'x',
+    }),
+  );
+  const log = new Recorder();
+  const credentials = await loadCredentials({ kubeconfig: path.join(folder, 'config') }, log.logger);
+  const { recorder, source } = await connect(t, '', {}, credentials);
+  source.start();
+  await until('the list', () => watching(source), recorder);
+  rmSync(token);
+  // It is read again after a 401.
+  credentials.rejected();
+  server.cutWatches();
+  await until('the watch', () => watching(source) && watchRequests(server) === 2, recorder);
+  assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 1);
 });

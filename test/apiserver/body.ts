@@ -1,4 +1,5 @@
 /** Where the bytes of an answer go, and what happens to them on the way. */
+import { constants, createGzip } from 'node:zlib';
 import type { BodyFault } from './faults.js';
 
 export interface Output {
@@ -73,6 +74,31 @@ function drip(output: Output, size: number, everyMs: number): Output {
     destroy: () => {
       clearTimeout(timer);
       waiting = Buffer.alloc(0);
+      output.destroy();
+    },
+  };
+}
+
+/** As gzip; what was written can be read at once. */
+export function compressed(output: Output): Output {
+  const gzip = createGzip({ level: 1, flush: constants.Z_SYNC_FLUSH });
+  let destroyed = false;
+  gzip.on('data', (bytes: Buffer) => {
+    if (!destroyed) output.write(bytes);
+  });
+  gzip.once('end', () => {
+    if (!destroyed) output.end();
+  });
+  return {
+    write: (bytes) => {
+      if (!destroyed) gzip.write(bytes);
+    },
+    end: () => {
+      gzip.end();
+    },
+    destroy: () => {
+      destroyed = true;
+      gzip.destroy();
       output.destroy();
     },
   };

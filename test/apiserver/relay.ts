@@ -6,6 +6,9 @@ export class Relay {
   readonly #sockets = new Set<net.Socket>();
   #frozen = false;
   connections = 0;
+  /** When bytes went through last, performance.now(). */
+  lastBytesAt = 0;
+  #targetPort: number;
 
   static async start(targetPort: number): Promise<Relay> {
     const relay = new Relay(targetPort);
@@ -14,15 +17,17 @@ export class Relay {
   }
 
   private constructor(targetPort: number) {
+    this.#targetPort = targetPort;
     this.#server = net.createServer((client) => {
       this.connections++;
-      const upstream = net.connect(targetPort, '127.0.0.1');
+      const upstream = net.connect(this.#targetPort, '127.0.0.1');
       for (const [from, to] of [
         [client, upstream],
         [upstream, client],
       ] as const) {
         this.#sockets.add(from);
         from.on('data', (chunk) => {
+          this.lastBytesAt = performance.now();
           // Bytes of a frozen connection are lost, as are those of later ones while it lasts.
           if (!this.#frozen) to.write(chunk);
         });
@@ -37,6 +42,12 @@ export class Relay {
 
   get port(): number {
     return (this.#server.address() as net.AddressInfo).port;
+  }
+
+  /** As a load balancer that chooses another server: connections are cut, new ones lead there. */
+  retarget(port: number): void {
+    this.#targetPort = port;
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   /** Swallow all bytes in both directions; connections stay open. */

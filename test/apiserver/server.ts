@@ -9,7 +9,7 @@ import https from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
-import { faulty, type Output } from './body.js';
+import { compressed, faulty, type Output } from './body.js';
 import type { CertificateSet } from './certificates.js';
 import { handleControl } from './control.js';
 import {
@@ -80,6 +80,7 @@ export interface SeenRequest {
   readonly httpVersion: string;
   readonly authorization: string;
   readonly userAgent: string;
+  readonly acceptEncoding: string;
 }
 
 const eventsPath = /^\/apis\/events\.k8s\.io\/v1\/namespaces\/[^/]+\/events$/;
@@ -373,6 +374,7 @@ export class ApiServer {
       httpVersion: request.httpVersion,
       authorization: request.headers.authorization ?? '',
       userAgent: request.headers['user-agent'] ?? '',
+      acceptEncoding: [request.headers['accept-encoding']].join(),
     });
     if (this.requests.length > 10_000) this.requests.splice(0, 5_000);
     if (this.#silent) return;
@@ -594,13 +596,18 @@ export class ApiServer {
       });
       return;
     }
+    const compresses = sendInitial && /\bgzip\b/.test([request.headers['accept-encoding']].join());
     response.writeHead(200, {
       'content-type': contentType(encoding, true),
       'cache-control': 'no-cache, private',
+      ...(compresses ? { 'content-encoding': 'gzip' } : {}),
     });
     if ('flushHeaders' in response) response.flushHeaders();
+    const plain = this.#output(request, response);
+    const straight = compresses ? compressed(plain) : plain;
     const fail = (status: StatusBody): void => {
-      (response as http.ServerResponse).end(encodeErrorEvent(encoding, status));
+      straight.write(encodeErrorEvent(encoding, status));
+      straight.end();
     };
     if (sendInitial && this.streamingLists === 'refused') {
       fail({
@@ -617,7 +624,7 @@ export class ApiServer {
       return;
     }
     if (fault?.kind === 'ends-at-once') {
-      response.end();
+      straight.end();
       return;
     }
     if (fault?.kind === 'expired-start' || (!sendInitial && version > 0 && version < this.store.compacted)) {
@@ -628,7 +635,6 @@ export class ApiServer {
       });
       return;
     }
-    const straight = this.#output(request, response);
     const output = isBodyFault(fault) ? faulty(straight, fault) : straight;
     const ignored = this.streamingLists === 'ignored' || fault?.kind === 'no-end-of-list';
     const watch = new Watch(

@@ -72,8 +72,8 @@ export interface ApiClientOptions {
 export interface ApiRequest {
   /** Path and query. */
   readonly target: string;
-  /** Goes past the rate limit: it continues something that counted already. */
-  readonly continues?: boolean;
+  /** It continues something that counted already, or has a limit of its own. */
+  readonly pastRateLimit?: boolean;
   /** The body ends when it wants: it is not measured. */
   readonly watch?: boolean;
   /** JSON to send with POST; a GET when absent. */
@@ -155,7 +155,7 @@ export class ApiClient {
   async request(request: ApiRequest): Promise<ApiResponse> {
     const method: Method = request.post === undefined ? 'GET' : 'POST';
     const { host } = this.credentials.server;
-    if (request.continues !== true) {
+    if (request.pastRateLimit !== true) {
       const waitedMs = await this.#limiter.take(request.signal);
       if (waitedMs !== undefined) this.#observer?.waited?.({ method, host, seconds: waitedMs / 1000 });
     }
