@@ -8,6 +8,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
+import { guarded } from '../callbacks/guarded.js';
 import { errorText, type Logger } from '../log/logger.js';
 import type { IPFamily, Protocol, ReleasedAddress, ServicePort } from '../model/types.js';
 import { ConntrackConnection, type Flow, type FlowIdentity } from '../netlink/conntrack/index.js';
@@ -125,9 +126,12 @@ export class ConntrackReconciler {
     this.closing = true;
     clearTimeout(this.timer);
     clearTimeout(this.fullLookTimer);
-    const late = setTimeout(() => {
-      this.abort.abort();
-    }, finishMs);
+    const late = setTimeout(
+      guarded('end the deletion of stale entries', () => {
+        this.abort.abort();
+      }),
+      finishMs,
+    );
     if (!this.all().some((lane) => lane.hasRetired)) this.abort.abort();
     await this.running;
     for (const lane of this.all()) lane.hurry();
@@ -145,12 +149,12 @@ export class ConntrackReconciler {
     if (this.closing) return;
     const { periodMs, share } = this.options.fullLook ?? defaultFullLook;
     this.fullLookTimer = setTimeout(
-      () => {
+      guarded('look at all entries', () => {
         this.fullLookAsked = true;
         const { UDP, SCTP } = this.lanes;
         for (const lane of [UDP, SCTP]) lane.suspectAll();
         this.schedule();
-      },
+      }),
       Math.max(periodMs, tookMs / share),
     ).unref();
   }
@@ -181,9 +185,9 @@ export class ConntrackReconciler {
     const due = Math.min(...this.all().map(({ dueAt }) => dueAt));
     if (due === Infinity) return;
     this.timer = setTimeout(
-      () => {
+      guarded('delete stale entries', () => {
         this.start();
-      },
+      }),
       Math.max(0, due - performance.now()),
     );
   }

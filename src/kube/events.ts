@@ -4,6 +4,7 @@
  * thousands of nodes that see the same thing do not bury the API server, and cut off where it does not end.
  */
 import { randomBytes } from 'node:crypto';
+import { guarded } from '../callbacks/guarded.js';
 import { errorText, type Logger } from '../log/logger.js';
 import { follow } from './abort.js';
 import type { ApiClient } from './http/client.js';
@@ -69,9 +70,12 @@ export class EventRecorder {
       void this.deliver(event);
     } else if (this.#waiting.size < maxWaiting || this.#waiting.has(about)) {
       this.#waiting.set(about, event);
-      this.#timer ??= setInterval(() => {
-        this.#deliverNext();
-      }, this.pacing.refillMs).unref();
+      this.#timer ??= setInterval(
+        guarded('send events', () => {
+          this.#deliverNext();
+        }),
+        this.pacing.refillMs,
+      ).unref();
     } else {
       this.log.debug(4, 'Failed to send event', { reason: event.reason, err: 'too many events' });
     }
@@ -151,9 +155,12 @@ export class EventRecorder {
     };
     const request = new AbortController();
     const unfollow = follow(this.#abort.signal, request);
-    const timer = setTimeout(() => {
-      request.abort(new Error(`the API server took more than ${timeoutMs / 1000} s`));
-    }, timeoutMs);
+    const timer = setTimeout(
+      guarded('give an event up', () => {
+        request.abort(new Error(`the API server took more than ${timeoutMs / 1000} s`));
+      }),
+      timeoutMs,
+    );
     try {
       await this.#post(namespace, object, request.signal);
     } finally {

@@ -4,6 +4,7 @@
  * lists, resource versions); where this differs, a comment says why. What follows a failure is the table of outcome.ts;
  * what is known of the server is shared by all kinds (server.ts).
  */
+import { guarded } from '../callbacks/guarded.js';
 import type { Logger } from '../log/logger.js';
 import { follow } from './abort.js';
 import { defaultBackoff, OutageBackoff, type BackoffOptions } from './backoff.js';
@@ -620,20 +621,23 @@ export class Reflector<T> {
     const limit = new AbortController();
     const unfollow = follow(this.#abort.signal, limit);
     const { server } = this.#options.client;
-    const deadline = setTimeout(() => {
-      const what = `the watch for ${this.#resource.kind} objects did not end at its time`;
-      limit.abort(new KubeError('KUBE_TIMEOUT', `${what} (API server ${server})`));
-    }, lengthMs + timings.watchGraceMs);
+    const deadline = setTimeout(
+      guarded('end a watch', () => {
+        const what = `the watch for ${this.#resource.kind} objects did not end at its time`;
+        limit.abort(new KubeError('KUBE_TIMEOUT', `${what} (API server ${server})`));
+      }),
+      lengthMs + timings.watchGraceMs,
+    );
     let shortened: NodeJS.Timeout | undefined;
     this.#shorten = () => {
       clearTimeout(shortened);
       if (this.#listDueAt === Infinity) return;
       shortened = setTimeout(
-        () => {
+        guarded('end a watch', () => {
           limit.abort(
             new Unconfirmed('Something from the API server could not be understood, listing again'),
           );
-        },
+        }),
         Math.max(0, this.#listDueAt - performance.now()),
       );
     };
@@ -672,9 +676,12 @@ export class Reflector<T> {
         this.#lastError = undefined;
         this.#member.observed('served');
       } else {
-        initial = setTimeout(() => {
-          limit.abort(new NoStreamingList(`the initial events stopped coming (API server ${server})`));
-        }, timings.initialEventsStallMs);
+        initial = setTimeout(
+          guarded('give a streaming list up', () => {
+            limit.abort(new NoStreamingList(`the initial events stopped coming (API server ${server})`));
+          }),
+          timings.initialEventsStallMs,
+        );
       }
       const turn = new Turn();
       for await (const chunk of response.body) {

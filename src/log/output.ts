@@ -1,4 +1,5 @@
 /** Where lines go: all to standard error, or information to standard output, held back for a while if that is asked for. */
+import { guarded } from '../callbacks/guarded.js';
 import type { Severity } from './line.js';
 
 export interface OutputSettings {
@@ -66,9 +67,12 @@ export class Output {
       this.flush();
       return;
     }
-    this.timer ??= setTimeout(() => {
-      this.flush();
-    }, this.settings.flushFrequencyMs ?? 5000).unref();
+    this.timer ??= setTimeout(
+      guarded('write the log', () => {
+        this.flush();
+      }),
+      this.settings.flushFrequencyMs ?? 5000,
+    ).unref();
     if (this.flushAtExit !== undefined) return;
     this.flushAtExit = () => {
       this.flush();

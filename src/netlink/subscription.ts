@@ -4,6 +4,7 @@
  * until something comes, and costs nothing until then; close() ends it.
  */
 import { constants } from 'node:os';
+import { guarded } from '../callbacks/guarded.js';
 import { NetlinkError } from './errors.js';
 import { MessageReader } from './message.js';
 import { NetlinkSocket } from './socket.js';
@@ -149,9 +150,12 @@ export class Subscription {
       return;
     }
     if (this.closing) return;
-    this.retry = setTimeout(() => {
-      this.overrun();
-    }, this.retryMs).unref();
+    this.retry = setTimeout(
+      guarded('report lost notifications', () => {
+        this.overrun();
+      }),
+      this.retryMs,
+    ).unref();
     this.retryMs = Math.min(2 * this.retryMs, maxRetryMs);
   }
 

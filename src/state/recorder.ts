@@ -3,6 +3,7 @@
  * written in slices of a few milliseconds, so that the process goes on with its work in between. A change costs one
  * record; the file is written whole again when most of it is out of date.
  */
+import { guarded } from '../callbacks/guarded.js';
 import type { ResourceKind } from '../kube/objects.js';
 import { errorText, type Logger } from '../log/logger.js';
 import { liveLines } from './extents.js';
@@ -95,15 +96,18 @@ export class Recorder {
     if (this.timer !== undefined && this.due <= due) return;
     clearTimeout(this.timer);
     this.due = due;
-    this.timer = setTimeout(() => {
-      this.timer = undefined;
-      this.running = this.run().finally(() => {
-        this.running = undefined;
-        if (this.failures > 0) this.schedule(this.options.retryMs);
-        else if (this.pendingCount >= crowd || (this.complete && this.committedAt === 0)) this.schedule(0);
-        else if (this.complete) this.schedule(this.pendingCount > 0 ? this.options.intervalMs : confirmMs);
-      });
-    }, wait).unref();
+    this.timer = setTimeout(
+      guarded('write the state file', () => {
+        this.timer = undefined;
+        this.running = this.run().finally(() => {
+          this.running = undefined;
+          if (this.failures > 0) this.schedule(this.options.retryMs);
+          else if (this.pendingCount >= crowd || (this.complete && this.committedAt === 0)) this.schedule(0);
+          else if (this.complete) this.schedule(this.pendingCount > 0 ? this.options.intervalMs : confirmMs);
+        });
+      }),
+      wait,
+    ).unref();
   }
 
   private async run(): Promise<void> {

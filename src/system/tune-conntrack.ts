@@ -1,5 +1,6 @@
 /** Makes the connection tracking settings at the start, and later if the kernel is not ready for them then. */
 import { spawnSync } from 'node:child_process';
+import { guarded } from '../callbacks/guarded.js';
 import type { Logger } from '../log/logger.js';
 import { ConntrackConnection, NetlinkError } from '../netlink/index.js';
 import { ConntrackTuning, type ConntrackSettings } from './conntrack-tuning.js';
@@ -38,11 +39,14 @@ export function tuneConntrack(settings: ConntrackSettings, log: Logger, options:
   if (state === 'done') return { done: true, stop: () => undefined };
   let timer: NodeJS.Timeout;
   const wait = (): void => {
-    timer = setTimeout(() => {
-      state = tuning.apply();
-      if (state === 'pending') wait();
-      else log.info('The kernel has loaded connection tracking, and its settings are made');
-    }, options.retryMs ?? retryMs);
+    timer = setTimeout(
+      guarded('set up connection tracking', () => {
+        state = tuning.apply();
+        if (state === 'pending') wait();
+        else log.info('The kernel has loaded connection tracking, and its settings are made');
+      }),
+      options.retryMs ?? retryMs,
+    );
     timer.unref();
   };
   wait();

@@ -2,6 +2,7 @@
  * iptables mode for one family: keeps tables nat and filter as the model wants them, by way of iptables-restore.
  * docs/iptables.md shows the layout; rule-set.ts is what is wanted, writer.ts brings it into the kernel.
  */
+import { guarded } from '../../callbacks/guarded.js';
 import { errorText, type Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ReleasedAddress, ServicePort } from '../../model/types.js';
 import {
@@ -303,14 +304,16 @@ export class IptablesFamily implements Dataplane {
   private scheduleWrite(): void {
     if (this.writeScheduled) return;
     this.writeScheduled = true;
-    setImmediate(() => {
-      this.writeScheduled = false;
-      this.writeInBackground('write a setting', async ({ writer }, written) => {
-        if (this.rules === undefined) return;
-        this.enterSettings(this.rules);
-        await writer.writeChanges(this.rules, written);
-      });
-    });
+    setImmediate(
+      guarded('write settings', () => {
+        this.writeScheduled = false;
+        this.writeInBackground('write a setting', async ({ writer }, written) => {
+          if (this.rules === undefined) return;
+          this.enterSettings(this.rules);
+          await writer.writeChanges(this.rules, written);
+        });
+      }),
+    );
   }
 
   private enterSettings(rules: RuleSet): void {

@@ -4,6 +4,7 @@
  * and however, comes this way.
  */
 import { performance } from 'node:perf_hooks';
+import { guarded } from '../../callbacks/guarded.js';
 import type { Logger } from '../../log/logger.js';
 import type { IPFamily } from '../../model/types.js';
 
@@ -47,10 +48,13 @@ export class ForeignChanges {
     });
     this.options.onPutOff?.(by, this.delayMs);
     for (const family of fresh) {
-      const timer = setTimeout(() => {
-        this.pending.delete(family);
-        this.options.onForeignChange(family);
-      }, this.delayMs);
+      const timer = setTimeout(
+        guarded('repair rules', () => {
+          this.pending.delete(family);
+          this.options.onForeignChange(family);
+        }),
+        this.delayMs,
+      );
       this.pending.set(family, timer);
     }
   }

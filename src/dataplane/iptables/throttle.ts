@@ -1,3 +1,4 @@
+import { guarded } from '../../callbacks/guarded.js';
 /** Looks at places that somebody changes often: the first at once, further ones after a pause, together. */
 
 const pauseMs = 250;
@@ -21,11 +22,14 @@ export class Throttle {
   }
 
   private run(place: string, look: () => void): void {
-    const timer = setTimeout(() => {
-      const next = this.places.get(place)?.next;
-      this.places.delete(place);
-      if (next !== undefined) this.run(place, next);
-    }, pauseMs);
+    const timer = setTimeout(
+      guarded('look at rules', () => {
+        const next = this.places.get(place)?.next;
+        this.places.delete(place);
+        if (next !== undefined) this.run(place, next);
+      }),
+      pauseMs,
+    );
     this.places.set(place, { timer, next: undefined });
     look();
   }

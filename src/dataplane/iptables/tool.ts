@@ -3,9 +3,10 @@
  * rules and those of everybody else who uses the same tool fit together. There are two kinds (kind.ts): the node's is used
  * where the kubelet tells which it is and both are installed, otherwise the one that PATH has under the plain name.
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
 import { Readable } from 'node:stream';
+import { guarded } from '../../callbacks/guarded.js';
 import type { IPFamily } from '../../model/types.js';
 import { IptablesError } from './errors.js';
 import { kindInUse, type ToolKind } from './kind.js';
@@ -258,52 +259,64 @@ function run(
 ): Promise<Outcome> {
   const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
   return new Promise((resolve, reject) => {
-    const child = spawn(name, args, {
+    // Without descriptors it has neither streams nor a process.
+    const child: ChildProcess = spawn(name, args, {
       stdio: 'pipe',
       env: options.path === undefined ? process.env : { ...process.env, PATH: options.path },
     });
     const { pid } = child;
     if (pid !== undefined) onStart?.(pid);
     let timedOut = false;
-    const timer = setTimeout(() => {
-      timedOut = true;
-      child.kill('SIGKILL');
-    }, timeoutMs);
-    const output = { stdout: new Array<string>(), stderr: new Array<string>() };
-    // All of a long text at once would hold the event loop, here as below.
-    for (const name of ['stdout', 'stderr'] as const)
-      child[name].setEncoding('utf8').on('data', (chunk: string) => output[name].push(chunk));
-    child.on('error', (error: NodeJS.ErrnoException) => {
-      clearTimeout(timer);
-      reject(
-        new IptablesError(
-          'IPTABLES_MISSING',
-          error.code === 'ENOENT'
-            ? `${name} is not in PATH: install the package iptables, or use --proxy-mode nftables`
-            : `cannot run ${name}: ${error.message}`,
-          { cause: error },
-        ),
-      );
-    });
-    child.on('close', (status) => {
-      clearTimeout(timer);
-      if (timedOut) {
+    const timer = setTimeout(
+      guarded('end a run of iptables', () => {
+        timedOut = true;
+        child.kill('SIGKILL');
+      }),
+      timeoutMs,
+    );
+    child.on(
+      'error',
+      guarded('run iptables', (error: NodeJS.ErrnoException) => {
+        clearTimeout(timer);
         reject(
           new IptablesError(
-            'IPTABLES_TIMEOUT',
-            `${name} did not end within ${timeoutMs / 1000} s and was ended: look for a machine under load, or very many rules of others`,
+            'IPTABLES_MISSING',
+            error.code === 'ENOENT'
+              ? `${name} is not in PATH: install the package iptables, or use --proxy-mode nftables`
+              : `cannot run ${name}: ${error.message}`,
+            { cause: error },
           ),
         );
-        return;
-      }
-      resolve({
-        status,
-        stdout: output.stdout.join(''),
-        stderr: output.stderr.join(''),
-      });
-    });
+      }),
+    );
+    const output = { stdout: new Array<string>(), stderr: new Array<string>() };
+    // All of a long text at once would hold the event loop, here as below.
+    for (const name of ['stdout', 'stderr'] as const) {
+      const read = guarded('read from iptables', (chunk: string) => output[name].push(chunk));
+      child[name]?.setEncoding('utf8').on('data', read);
+    }
+    child.on(
+      'close',
+      guarded('end a run of iptables', (status: number | null) => {
+        clearTimeout(timer);
+        if (timedOut) {
+          reject(
+            new IptablesError(
+              'IPTABLES_TIMEOUT',
+              `${name} did not end within ${timeoutMs / 1000} s and was ended: look for a machine under load, or very many rules of others`,
+            ),
+          );
+          return;
+        }
+        resolve({
+          status,
+          stdout: output.stdout.join(''),
+          stderr: output.stderr.join(''),
+        });
+      }),
+    );
     // A program that ends before it has read everything says why on standard error.
-    child.stdin.on('error', () => undefined);
-    Readable.from(chunksOf(input)).pipe(child.stdin);
+    child.stdin?.on('error', () => undefined);
+    if (child.stdin) Readable.from(chunksOf(input)).pipe(child.stdin);
   });
 }

@@ -2,6 +2,7 @@
  * Notices what other programs do to virtual servers and to the addresses of kube-ipvs0. The kernel tells of addresses; of
  * IPVS it tells nothing, so that is looked at every few seconds. (Our tables have their own watch, nft/watch.ts.)
  */
+import { guarded } from '../../callbacks/guarded.js';
 import type { Logger } from '../../log/logger.js';
 import type { IPFamily } from '../../model/types.js';
 import { subscribeAddresses, type AddressHandlers } from '../../netlink/rtnetlink/index.js';
@@ -109,11 +110,15 @@ export class IpvsWatch {
   private schedule(ms: number): void {
     clearTimeout(this.timer);
     if (this.stop.signal.aborted) return;
-    this.timer = setTimeout(() => {
-      this.running = this.check().finally(() => {
-        this.running = undefined;
-      });
-    }, ms).unref();
+    this.timer = setTimeout(
+      guarded('look at virtual servers', () => {
+        this.running = this.check().finally(() => {
+          this.running = undefined;
+        });
+        return this.running;
+      }),
+      ms,
+    ).unref();
   }
 
   private async check(): Promise<void> {

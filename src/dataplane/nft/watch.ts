@@ -8,6 +8,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { guarded } from '../../callbacks/guarded.js';
 import {
   subscribeNftables,
   type Batch,
@@ -236,9 +237,12 @@ export class TableWatch {
     });
     this.options.onPutOff?.(by, delayMs);
     for (const [family, damage] of fresh) {
-      const timer = setTimeout(() => {
-        this.cure(family);
-      }, delayMs);
+      const timer = setTimeout(
+        guarded('repair rules', () => {
+          this.cure(family);
+        }),
+        delayMs,
+      );
       this.pending.set(family, { ...damage, timer, noticed: now });
     }
   }

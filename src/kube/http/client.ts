@@ -9,6 +9,7 @@ import type net from 'node:net';
 import { pipeline, type Duplex, type Readable } from 'node:stream';
 import tls from 'node:tls';
 import zlib from 'node:zlib';
+import { guarded } from '../../callbacks/guarded.js';
 import type { ApiCredentials, TlsMaterial } from '../credentials.js';
 import { KubeError } from '../errors.js';
 import { dial, type Dialled, type DialOptions } from './dial.js';
@@ -310,28 +311,34 @@ export class ApiClient {
     let received = socket.bytesRead;
     let quietLooks = 0;
     let give: NodeJS.Timeout | undefined;
-    const timer = setInterval(() => {
-      if (give !== undefined) return;
-      const now = socket.bytesRead;
-      quietLooks = now === received ? quietLooks + 1 : 0;
-      received = now;
-      if (quietLooks < looksPerPing) return;
-      give = setTimeout(() => {
-        session.destroy(
-          new KubeError(
-            'KUBE_TIMEOUT',
-            `API server ${this.server} did not answer a ping within ${pongMs / 1000} s`,
-          ),
+    const timer = setInterval(
+      guarded('ping the API server', () => {
+        if (give !== undefined) return;
+        const now = socket.bytesRead;
+        quietLooks = now === received ? quietLooks + 1 : 0;
+        received = now;
+        if (quietLooks < looksPerPing) return;
+        give = setTimeout(
+          guarded('end a dead connection', () => {
+            session.destroy(
+              new KubeError(
+                'KUBE_TIMEOUT',
+                `API server ${this.server} did not answer a ping within ${pongMs / 1000} s`,
+              ),
+            );
+          }),
+          pongMs,
         );
-      }, pongMs);
-      const answered = (): void => {
-        clearTimeout(give);
-        give = undefined;
-        quietLooks = 0;
-        received = socket.bytesRead;
-      };
-      if (session.destroyed || !session.ping(answered)) answered();
-    }, pingAfterMs / looksPerPing);
+        const answered = (): void => {
+          clearTimeout(give);
+          give = undefined;
+          quietLooks = 0;
+          received = socket.bytesRead;
+        };
+        if (session.destroyed || !session.ping(answered)) answered();
+      }),
+      pingAfterMs / looksPerPing,
+    );
     timer.unref();
     session.once('close', () => {
       clearInterval(timer);
@@ -416,16 +423,19 @@ export class ApiClient {
         cancel();
         reject(new KubeError('KUBE_CONNECTION_LOST', 'the request was cancelled'));
       };
-      const timer = setTimeout(() => {
-        finish();
-        cancel();
-        reject(
-          new KubeError(
-            'KUBE_TIMEOUT',
-            `API server ${this.server} took more than ${this.#timeouts.headersMs / 1000} s to answer a request`,
-          ),
-        );
-      }, this.#timeouts.headersMs);
+      const timer = setTimeout(
+        guarded('give a request up', () => {
+          finish();
+          cancel();
+          reject(
+            new KubeError(
+              'KUBE_TIMEOUT',
+              `API server ${this.server} took more than ${this.#timeouts.headersMs / 1000} s to answer a request`,
+            ),
+          );
+        }),
+        this.#timeouts.headersMs,
+      );
       const fail = (error: unknown): void => {
         finish();
         reject(error instanceof KubeError ? error : connectFailure(error, this.server));
@@ -482,11 +492,17 @@ async function* readBody(
     pipeline(raw.stream, gunzip, () => undefined);
     stream = gunzip;
   }
-  const timer = setTimeout(() => {
-    failure = new KubeError('KUBE_TIMEOUT', `nothing came from API server ${server} for ${stallMs / 1000} s`);
-    stream.destroy(failure);
-    raw.cancel();
-  }, stallMs);
+  const timer = setTimeout(
+    guarded('give a body up', () => {
+      failure = new KubeError(
+        'KUBE_TIMEOUT',
+        `nothing came from API server ${server} for ${stallMs / 1000} s`,
+      );
+      stream.destroy(failure);
+      raw.cancel();
+    }),
+    stallMs,
+  );
   let finished = false;
   let bytes = 0;
   try {

@@ -3,6 +3,7 @@ import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
 import tls from 'node:tls';
+import { guarded } from '../../callbacks/guarded.js';
 import type { TlsMaterial } from '../credentials.js';
 import { KubeError } from '../errors.js';
 import { connectFailure } from './failures.js';
@@ -37,15 +38,18 @@ export async function dial(options: DialOptions): Promise<Dialled> {
   try {
     const material = secure ? await options.tls() : {};
     const limit = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(
-          new KubeError(
-            'KUBE_TIMEOUT',
-            `API server ${server.origin} does not answer the connection within ${options.timeoutMs / 1000} s: ` +
-              'check routes and firewalls between this node and it',
-          ),
-        );
-      }, options.timeoutMs);
+      timer = setTimeout(
+        guarded('give a connection up', () => {
+          reject(
+            new KubeError(
+              'KUBE_TIMEOUT',
+              `API server ${server.origin} does not answer the connection within ${options.timeoutMs / 1000} s: ` +
+                'check routes and firewalls between this node and it',
+            ),
+          );
+        }),
+        options.timeoutMs,
+      );
     });
     const connect = async (): Promise<Dialled> => {
       const plain =

@@ -2,6 +2,7 @@
  * A limit on how often the API server is asked, as clientConnection.qps and .burst set it: a bucket of `burst` tokens
  * that fills up again with `qps` tokens a second. Who finds it empty waits, in the order of arrival.
  */
+import { guarded } from '../../callbacks/guarded.js';
 import { KubeError } from '../errors.js';
 
 export interface RateLimit {
@@ -58,10 +59,13 @@ export class RateLimiter {
         this.#tokens += 1;
         reject(new KubeError('KUBE_CONNECTION_LOST', 'the request was cancelled'));
       };
-      const timer = setTimeout(() => {
-        signal.removeEventListener('abort', abort);
-        resolve();
-      }, waitMs);
+      const timer = setTimeout(
+        guarded('begin a request', () => {
+          signal.removeEventListener('abort', abort);
+          resolve();
+        }),
+        waitMs,
+      );
       if (signal.aborted) abort();
       else signal.addEventListener('abort', abort, { once: true });
     });
