@@ -289,7 +289,11 @@ export class Reflector<T> {
     this.#lastFailure = what;
     const soon = !again && (what !== 'answer broke off' || this.#livedMs > this.#timings.backoff.firstMs);
     this.#livedMs = 0;
-    if (this.#reflectsAbsence(failure)) return this.#absentUntil(failure);
+    if (this.#reflectsAbsence(failure)) {
+      // It waits for nothing any more: it does not take turns with the others.
+      this.#member.observed('served');
+      return this.#absentUntil(failure);
+    }
     this.#member.observed(reaction.shows);
     this.#prepare(what, reaction);
     const now = performance.now();
