@@ -5,7 +5,8 @@
  *
  * Some things are nobody's loss. To be dropped is as good as to be rejected. An address that no Service has before or after may
  * refuse a moment longer or earlier. When an address comes, goes or moves, the endpoints of either owner will do, also those that it
- * has had a moment ago or gets now; and a packet that meets the source ranges of both owners may be kept out,
+ * has had a moment ago or gets now. When policies or source ranges change, a packet that has met the state before may come to any
+ * endpoint after. And a packet that meets the source ranges of both owners may be kept out,
  * or be served by the one after it has passed those of the other.
  */
 import {
@@ -24,8 +25,12 @@ export class Permission {
   private readonly expected: readonly Expected[];
   private readonly isRefused: boolean;
   private readonly passes: boolean;
+  /** The address changes hands. */
+  readonly moves: boolean;
   /** Endpoints of the one owner while the other one has the address. */
   private readonly others = new Set<string>();
+  /** All endpoints of an owner that is new, or whose policies or source ranges change: for a packet that meets both states. */
+  private readonly between = new Set<string>();
   /** Endpoints that are on this node, or nobody knows where, before and after. */
   private readonly here: readonly string[];
 
@@ -46,14 +51,14 @@ export class Permission {
     const kinds = new Set(this.expected.map(({ kind }) => kind));
     const isNobodys = states.some((state) => !state.owners.has(key));
     const owners = states.map((state) => state.owners.get(key));
-    const moves = owners.some((owner) => !isSame(owners[0], owner));
+    this.moves = owners.some((owner) => !isSame(owners[0], owner));
     const hasRanges = owners.some((owner) => owner?.service.spec.loadBalancerSourceRanges !== undefined);
-    this.isRefused = isNobodys || (moves && hasRanges) || kinds.has('dropped') || kinds.has('rejected');
+    this.isRefused = isNobodys || (this.moves && hasRanges) || kinds.has('dropped') || kinds.has('rejected');
     this.passes =
       kinds.has('passed') ||
       states.some((state, i) => this.expected[i]?.kind !== 'translated' && passes(state.owners.has(key)));
     const strict = new Set(states.filter((_, i) => this.expected[i]?.kind === 'translated'));
-    for (const state of moves ? [...recent, ...states] : []) {
+    for (const state of this.moves ? [...recent, ...states] : []) {
       for (const port of state.ports) {
         if (
           (strict.has(state) && state.owners.get(key) === port) ||
@@ -63,14 +68,21 @@ export class Permission {
         for (const target of [...state.everywhere(port), ...onThisNode(port)]) this.others.add(target);
       }
     }
+    if (this.moves || owners.some((owner) => !isAlike(owners[0], owner)))
+      states.forEach((state, i) => {
+        const owner = owners[i];
+        if (owner === undefined) return;
+        for (const target of [...state.everywhere(owner), ...onThisNode(owner)]) this.between.add(target);
+      });
     const [first = [], ...more] = states.map((state) => maybeHere(state, key));
     this.here = first.filter((target) => more.every((list) => list.includes(target)));
   }
 
-  permits(outcome: Outcome): boolean {
+  /** @param isMixed the packet has met the state before and the state after */
+  permits(outcome: Outcome, isMixed = false): boolean {
     if (outcome.kind === 'passed') return this.passes;
     if (outcome.kind !== 'translated') return this.isRefused;
-    if (this.others.has(outcome.to)) return true;
+    if (this.others.has(outcome.to) || (isMixed && this.between.has(outcome.to))) return true;
     const translations = this.expected.filter((one) => one.kind === 'translated');
     if (!translations.some(({ endpoints }) => endpoints.includes(outcome.to))) return false;
     // A pod that reaches itself would get its own address as that of its client, and answer past the kernel.
@@ -91,6 +103,16 @@ function isSame(a: ServicePort | undefined, b: ServicePort | undefined): boolean
     a.service.metadata.name === b.service.metadata.name &&
     a.service.metadata.namespace === b.service.metadata.namespace
   );
+}
+
+/** The same policies and source ranges. */
+function isAlike(a: ServicePort | undefined, b: ServicePort | undefined): boolean {
+  const text = (port: ServicePort | undefined): string => {
+    const { internalTrafficPolicy, externalTrafficPolicy, loadBalancerSourceRanges } =
+      port?.service.spec ?? {};
+    return JSON.stringify([internalTrafficPolicy, externalTrafficPolicy, loadBalancerSourceRanges]);
+  };
+  return text(a) === text(b);
 }
 
 function maybeHere(state: Expectation, key: string): readonly string[] {

@@ -53,13 +53,17 @@ export interface Count {
   walks: number;
 }
 
-/** What goes wrong, in words: of each address, client and memory the first. */
+/**
+ * What goes wrong, in words: of each address, client and memory the first.
+ * @param damaged what others made of the table: what becomes of a packet there may become of it until the table is repaired
+ */
 export function* problemsOf(
   { before, after }: Transition,
   states: readonly Expectation[],
   recent: readonly Expectation[],
   family: Family,
   count: Count,
+  damaged?: Table,
 ): Generator<string, void, undefined> {
   const node = nodeOf(family);
   const [remembered] = clients(family);
@@ -67,6 +71,9 @@ export function* problemsOf(
     for (const from of [...clients(family), ...selves(to, states)]) {
       const permission = new Permission(to, from, states, recent);
       const packet = packetOf(to, from);
+      const asDamaged = damaged === undefined ? [] : walk(damaged, node, packet, new Touched());
+      const inDamage = new Set(asDamaged.map((one) => inWords([one])));
+      const wasServed = asDamaged.some(({ kind }) => kind === 'translated');
       // One client is enough for what is remembered: it leads into the same chains.
       for (const memory of [
         undefined,
@@ -76,7 +83,11 @@ export function* problemsOf(
         try {
           for (const { outcome, looks } of walkBetween(before, after, node, packet, memory)) {
             count.walks++;
-            if (permission.permits(outcome)) continue;
+            if (permission.permits(outcome, isMixed(looks)) || inDamage.has(inWords([outcome]))) continue;
+            // It was under way when the address began to serve, and comes too late for that.
+            const isRefused = outcome.kind === 'dropped' || outcome.kind === 'rejected';
+            if (damaged !== undefined && isMixed(looks) && ((!wasServed && isRefused) || permission.moves))
+              continue;
             yield `${where}: ${inWords([outcome])}, not ${permission.inWords()}\n${lookLines(looks)}`;
             break;
           }
@@ -87,6 +98,10 @@ export function* problemsOf(
       }
     }
   }
+}
+
+function isMixed(looks: readonly Look[]): boolean {
+  return looks.some(({ after }) => after) && looks.some(({ after }) => !after);
 }
 
 /** The state that is left: exactly what the objects ask for, every endpoint as likely as the next. */

@@ -168,6 +168,23 @@ test('a Service with all kinds of addresses', { skip }, async (context) => {
   );
 });
 
+test('addresses that nobody has are dropped only when all others are served', async (context) => {
+  const lab = new Lab({}, context);
+  const sizes: number[] = [];
+  lab.nft.refuse = () => {
+    const listed = run('nft', 'list', 'tables').includes(table)
+      ? run('nft', 'list', 'set', 'ip', table, 'service-cidrs')
+      : '';
+    if (listed.includes('10.96.0.0')) sizes.push(lab.servers().length);
+    return false;
+  };
+  lab.family.setServiceCIDRs([{ ip: '10.96.0.0', prefixLength: 16 }]);
+  await lab.family.adopt([servicePort({ addresses: [address()] })]);
+  // One more transaction, so that the last one of the adoption is seen, too.
+  lab.family.setServiceCIDRs([]);
+  assert.deepEqual(sizes, [1]);
+});
+
 test('what is right is not written again: a restart writes nothing', { skip }, async (context) => {
   const lab = new Lab({}, context);
   const local = { ...vip, policy: 'Local' as const, sourceRanges: [{ ip: '10.0.0.0', prefixLength: 8 }] };

@@ -138,7 +138,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   /** Service ports whose node ports are still to follow the addresses of the node. */
   private readonly toMove = new Set<string>();
   private readonly leases: Leases;
-  private baseWritten = false;
+  private serviceCIDRsWritten = false;
   private adopted = false;
 
   constructor(
@@ -223,10 +223,10 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       list.map(({ ip, prefixLength }) => `${ip}/${prefixLength}`).join();
     if (text(this.serviceCIDRs) === text(cidrs)) return tally;
     this.serviceCIDRs = cidrs;
-    if (!this.baseWritten) return tally;
+    if (!this.serviceCIDRsWritten) return tally;
     const tx = this.begin();
     tx.batch.flushSet(sets.serviceCIDRs);
-    this.writeServiceCIDRs(tx);
+    this.addServiceCIDRs(tx);
     this.commit(tx, tally);
     return tally;
   }
@@ -739,7 +739,13 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       tx.batch.addRule(chains.sourceRanges, expressions);
   }
 
-  private writeServiceCIDRs(tx: Transaction): void {
+  private writeServiceCIDRs(tx: Transaction, kernel: KernelFilter): void {
+    if (kernel.hasIntervals(intervalElements(this.serviceCIDRs))) return;
+    if (kernel.hasSet(sets.serviceCIDRs)) tx.batch.flushSet(sets.serviceCIDRs);
+    this.addServiceCIDRs(tx);
+  }
+
+  private addServiceCIDRs(tx: Transaction): void {
     for (const { key, end } of intervalElements(this.serviceCIDRs))
       tx.batch.addElement(sets.serviceCIDRs, bytes(key), undefined, { intervalEnd: end });
   }
@@ -830,7 +836,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const tally = new Tally();
-    this.adopted = this.baseWritten = false;
+    this.adopted = this.serviceCIDRsWritten = false;
     // Before anything is written: what tells them may be replaced.
     const isFormer = this.ipvs.formerServers?.() ?? (() => false);
     const found = await KernelFilter.read(this.side.nft, this.options);
@@ -847,9 +853,13 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       this.writeBase(tx, kernel);
       if (found === 'foreign') this.replaceTable(tx, steps, tally);
       else this.commit(tx, tally);
-      this.baseWritten = true;
       this.renewLeases();
       await this.runInTurns(steps, tally);
+      // What drops all addresses that nobody has comes after those that somebody has.
+      const last = this.begin();
+      this.writeServiceCIDRs(last, kernel);
+      this.commit(last, tally);
+      this.serviceCIDRsWritten = true;
       await this.removeLeftovers(kernel, isFormer, tally);
       this.adopted = true;
       return tally;
@@ -920,9 +930,6 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       if (kernel.hasChain(chain.name)) tx.batch.flushChain(chain.name);
       for (const { expressions } of chain.rules) tx.batch.addRule(chain.name, expressions);
     }
-    if (kernel.hasIntervals(intervalElements(this.serviceCIDRs))) return;
-    if (kernel.hasSet(sets.serviceCIDRs)) tx.batch.flushSet(sets.serviceCIDRs);
-    this.writeServiceCIDRs(tx);
   }
 
   private async removeLeftovers(

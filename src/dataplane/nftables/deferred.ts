@@ -145,6 +145,14 @@ export class DeferredDeletions {
     tx.note(elements, key, { value, comment, dueAt: performance.now() + graceMs });
   }
 
+  /** What waits leads to another endpoint now, for as long as it would have waited anyway. */
+  redirect(tx: Transaction, set: string, key: string, target: Endpoint): void {
+    const elements = this.elements.get(set);
+    const found = elements?.get(key);
+    if (elements !== undefined && found !== undefined)
+      tx.note(elements, key, { ...found, value: { target } });
+  }
+
   /** It is wanted again: takes it off the list. @returns undefined when it was not on it */
   take(tx: Transaction, set: string, key: string): DeferredElement | undefined {
     const elements = this.elements.get(set);

@@ -16,26 +16,27 @@ import {
 } from '../dataplane.js';
 import { classMap, parseClassName } from './classes.js';
 import { AffinitySweep, retireRemembered, type AffinitySweepOptions } from './affinity-sweep.js';
-import { footprintOf, hairpinsOf, type ServicePortState } from './footprint.js';
+import { footprintOf, hairpinsOf, type NumberedEndpoints, type ServicePortState } from './footprint.js';
 import { dump, elementsOf, Expected, isByService, numberedElements, unexpected } from './check.js';
 import { Committer } from './committer.js';
 import { keyBytes, slotElement, valueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
-import { addressBytes, hostUint32 } from '../nft/keys.js';
+import { addressBytes, hostUint32, targetBytes } from '../nft/keys.js';
 import { intervalElements } from '../nft/intervals.js';
 import { nftFamily } from '../nft/rules.js';
 import { KernelTable, slotMaps } from './kernel-table.js';
 import { isLed } from './leads.js';
+import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import { baseObjects, classRules } from './layout.js';
 import { interimTableName, maps, sets, tableName } from './names.js';
 import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './read-table.js';
 import { releasedAddresses } from './released.js';
-import { extentOf, firstStage, isLarge, stepsOf } from './steps.js';
+import { extentOf, firstStage, guardsOf, isLarge, stepsOf } from './steps.js';
 import { Tally } from './tally.js';
 import type { TouchedElements } from '../nft/watch.js';
-import { elementId, wantedAmong } from './touched.js';
+import { addressKey, elementId, wantedAmong } from './touched.js';
 import type { Transaction } from './transaction.js';
-import { Written } from './written.js';
+import { maxRedirected, Written } from './written.js';
 
 /** A foreign table with no more chains than this, and as many elements of ours in its place, is replaced at once. */
 const smallChains = 300;
@@ -55,6 +56,14 @@ const restAfter = 2048;
 
 const noValue = Buffer.alloc(0);
 
+/** By key: service ports whose source ranges are in the kernel before anything else of them. */
+type Guarded = ReadonlyMap<string, true>;
+
+/** Sets of what is looked at before an address is translated. */
+function isGuard(set: string): boolean {
+  return set === sets.firewallIPs || sourceRangePrefix(set) !== undefined;
+}
+
 export class NftablesFamily implements Dataplane {
   readonly family: IPFamily;
   private readonly nft: 'ip' | 'ip6';
@@ -68,6 +77,8 @@ export class NftablesFamily implements Dataplane {
   private nodePortAddresses: readonly string[];
   /** Base chains and sets are in the kernel; until then settings are only remembered. */
   private baseWritten = false;
+  /** The service CIDRs are, too. */
+  private serviceCIDRsWritten = false;
   /** The table is as wanted. */
   private adopted = false;
   /** The table is being compared, and was read by key. */
@@ -237,10 +248,10 @@ export class NftablesFamily implements Dataplane {
       list.map((cidr) => `${cidr.ip}/${cidr.prefixLength}`).join();
     if (text(this.serviceCIDRs) === text(cidrs)) return tally;
     this.serviceCIDRs = cidrs;
-    if (!this.baseWritten) return tally;
+    if (!this.serviceCIDRsWritten) return tally;
     const tx = this.committer.begin();
     tx.batch.flushSet(sets.serviceCIDRs);
-    this.writeServiceCIDRs(tx, cidrs);
+    this.addServiceCIDRs(tx);
     this.committer.commit(tx, tally);
     return tally;
   }
@@ -344,6 +355,7 @@ export class NftablesFamily implements Dataplane {
     ]);
     if (found.unknownChains(known).length > 0) return false;
     this.writeBase(tx, found);
+    this.writeServiceCIDRs(tx, found);
     return tx.batch.isEmpty && found.classes().length === 0;
   }
 
@@ -403,13 +415,13 @@ export class NftablesFamily implements Dataplane {
 
   /** @param dumpLimit see ReadOptions */
   private async compare(ports: readonly ServicePort[], tally: Tally, dumpLimit: number): Promise<void> {
-    this.adopted = this.baseWritten = this.partial = false;
+    this.adopted = this.baseWritten = this.serviceCIDRsWritten = this.partial = false;
     this.sweep.reset();
     const found = await readTable(this.connection, this.options, this.table, { dumpLimit });
     if (found === 'foreign' && this.isSmall(ports) && this.replaceTable(ports, tally)) {
       // One that an earlier process, killed while it took a large table down, has left beside what remains of that.
       await this.removeInterim(tally);
-      this.adopted = this.baseWritten = true;
+      this.adopted = this.baseWritten = this.serviceCIDRsWritten = true;
       this.countElements();
       return;
     }
@@ -419,6 +431,7 @@ export class NftablesFamily implements Dataplane {
     this.idleClasses.clear();
     const kernel = found === 'absent' || found === 'foreign' ? new KernelTable() : found;
     this.partial = kernel.isPartial;
+    this.written.withholdsClusterIPs = true;
     const tx = this.committer.begin();
     this.writeBase(tx, kernel);
     const unknownChains = this.adoptClasses(tx, kernel);
@@ -427,17 +440,19 @@ export class NftablesFamily implements Dataplane {
     this.baseWritten = true;
     if (kernel.exists) await retireRemembered(this.sweepOptions, performance.now());
 
+    const guarded = await this.writeGuards(ports, kernel, tally);
     for (const part of kernel.parts(ports)) {
       await kernel.readSlots(part);
       if (kernel.isPartial) await nextTurn();
       for (const run of runsBySize(part)) {
         const [only] = run;
-        if (only !== undefined && isLarge(only)) await this.adoptLarge(only, kernel, tally);
-        else await this.adoptSmall(run, kernel, tally);
+        if (only !== undefined && isLarge(only)) await this.adoptLarge(only, kernel, guarded, tally);
+        else await this.adoptSmall(run, kernel, guarded, tally);
       }
       await nextTurn();
     }
     this.written.affinityNumbers.reserve([]);
+    await this.writeRefusals(kernel, tally);
     tally.released.push(...releasedAddresses(kernel, this.nft === 'ip' ? 4 : 16));
     await this.removeLeftovers(kernel, tally);
     this.removeChains(
@@ -502,6 +517,7 @@ export class NftablesFamily implements Dataplane {
     try {
       tx.batch.deleteTable();
       this.writeBase(tx, kernel);
+      this.writeServiceCIDRs(tx, kernel);
       for (const port of ports) this.written.change(tx, port.key, port);
       this.committer.commit(tx, tally);
       return true;
@@ -539,15 +555,37 @@ export class NftablesFamily implements Dataplane {
     for (const ip of this.nodePortAddresses)
       this.ensure(tx, kernel, { set: sets.nodePortIPs, key: addressBytes(ip) });
     for (const key of kernel.leftoversOf(sets.nodePortIPs)) tx.delete(sets.nodePortIPs, key);
-    const wanted = intervalElements(this.serviceCIDRs);
-    if (!kernel.takeIntervals(sets.serviceCIDRs, wanted)) {
-      if (kernel.hasSet(sets.serviceCIDRs)) tx.batch.flushSet(sets.serviceCIDRs);
-      this.writeServiceCIDRs(tx, this.serviceCIDRs);
-    }
   }
 
-  private writeServiceCIDRs(tx: Transaction, cidrs: readonly Cidr[]): void {
-    for (const { key, end } of intervalElements(cidrs)) {
+  /**
+   * Rules that refuse whatever is not served come after all that is served: while a table is made anew, a Service that is
+   * not in it yet is treated as it was before, also should the process end on the way.
+   */
+  private async writeRefusals(kernel: KernelTable, tally: Tally): Promise<void> {
+    const counts = this.written.sharedCounts[sets.clusterIPs] ?? new Map<string, number>();
+    const clusterIPs = Array.from(counts.keys(), (key) => ({ key, name: key }));
+    const own = new Tally();
+    await this.committer.inTransactions(clusterIPs, own, (tx, { key }) => {
+      this.ensure(tx, kernel, { set: sets.clusterIPs, key });
+    });
+    this.written.withholdsClusterIPs = false;
+    const tx = this.committer.begin();
+    this.writeServiceCIDRs(tx, kernel);
+    this.committer.commit(tx, own);
+    this.serviceCIDRsWritten = true;
+    tally.add(own);
+    const [failure] = own.failures;
+    if (failure !== undefined) throw failure.error;
+  }
+
+  private writeServiceCIDRs(tx: Transaction, kernel: KernelTable): void {
+    if (kernel.takeIntervals(sets.serviceCIDRs, intervalElements(this.serviceCIDRs))) return;
+    if (kernel.hasSet(sets.serviceCIDRs)) tx.batch.flushSet(sets.serviceCIDRs);
+    this.addServiceCIDRs(tx);
+  }
+
+  private addServiceCIDRs(tx: Transaction): void {
+    for (const { key, end } of intervalElements(this.serviceCIDRs)) {
       tx.batch.addElement(sets.serviceCIDRs, Buffer.from(key, 'latin1'), undefined, { intervalEnd: end });
     }
   }
@@ -582,7 +620,43 @@ export class NftablesFamily implements Dataplane {
     return unknown;
   }
 
-  private async adoptSmall(ports: readonly ServicePort[], kernel: KernelTable, tally: Tally): Promise<void> {
+  /**
+   * The source ranges of addresses that have none in the kernel: they are in force before an address serves (steps.ts).
+   * @returns keys of service ports whose source ranges are in the kernel
+   */
+  private async writeGuards(
+    ports: readonly ServicePort[],
+    kernel: KernelTable,
+    tally: Tally,
+  ): Promise<Guarded> {
+    const guarded = new Map<string, true>();
+    const guards = guardsOf(ports, this.written.states).filter(
+      ({ next }) =>
+        next?.addresses.some((address) => !kernel.holds(sets.firewallIPs, addressKey(next, address))) ??
+        false,
+    );
+    await this.committer.inTransactions(guards, tally, (tx, { key, next }) => {
+      if (next === undefined) return;
+      if (!kernel.exists) {
+        this.written.change(tx, key, next);
+        return;
+      }
+      const state = { port: next, clusterSlots: [], localSlots: [], affinity: undefined, hairpins: [] };
+      for (const element of footprintOf(state, this.written.numbers).elements) {
+        this.written.ensureSourceRangeSet(tx, element.set);
+        this.ensure(tx, kernel, element);
+      }
+      tx.note(guarded, key, true);
+    });
+    return guarded;
+  }
+
+  private async adoptSmall(
+    ports: readonly ServicePort[],
+    kernel: KernelTable,
+    guarded: Guarded,
+    tally: Tally,
+  ): Promise<void> {
     let current: Transaction | undefined;
     await this.committer.inTransactions(ports, tally, (each, port) => {
       if (!kernel.exists) {
@@ -597,14 +671,21 @@ export class NftablesFamily implements Dataplane {
         });
       }
       const found = finish(this.stateInKernel(each, port, kernel));
-      finish(this.adoptServicePort(each, port, kernel, found));
+      finish(this.adoptServicePort(each, port, kernel, guarded, found));
     });
   }
 
   /** First what the kernel has of it, and some of what is new; the rest comes in bounded steps, as changes do. */
-  private async adoptLarge(port: ServicePort, kernel: KernelTable, tally: Tally): Promise<void> {
+  private async adoptLarge(
+    port: ServicePort,
+    kernel: KernelTable,
+    guarded: Guarded,
+    tally: Tally,
+  ): Promise<void> {
     if (kernel.exists) {
-      const isAccepted = await this.committer.inTurns(port, tally, (tx) => this.takeOver(tx, port, kernel));
+      const isAccepted = await this.committer.inTurns(port, tally, (tx) =>
+        this.takeOver(tx, port, kernel, guarded),
+      );
       if (!isAccepted || this.written.states.get(port.key)?.port === port) return;
     }
     tally.add(await this.apply({ family: this.family, upserted: [port], removed: [] }));
@@ -614,6 +695,7 @@ export class NftablesFamily implements Dataplane {
     tx: Transaction,
     port: ServicePort,
     kernel: KernelTable,
+    guarded: Guarded,
   ): Generator<undefined, void, undefined> {
     kernel.checkpoint();
     tx.onFailure(() => {
@@ -624,7 +706,7 @@ export class NftablesFamily implements Dataplane {
     const { clusterSlots = [], localSlots = [] } = found ?? {};
     const first = firstStage({ ...port, clusterEndpoints: clusterSlots, localEndpoints: localSlots }, port);
     yield;
-    yield* this.adoptServicePort(tx, first, kernel, found);
+    yield* this.adoptServicePort(tx, first, kernel, guarded, found);
   }
 
   /** Takes a service port over. Rests now and then, for those that are so large that this takes several turns of the event loop. */
@@ -632,12 +714,14 @@ export class NftablesFamily implements Dataplane {
     tx: Transaction,
     port: ServicePort,
     kernel: KernelTable,
+    guarded: Guarded,
     found: ServicePortState | undefined,
   ): Generator<undefined, void, undefined> {
     const state = this.written.nextState(tx, found, port);
     const now = footprintOf(state, this.written.numbers);
     for (const of of now.classes) this.written.acquireClass(tx, of);
     for (const element of now.elements) {
+      if (guarded.has(port.key) && isGuard(element.set)) continue;
       this.written.ensureSourceRangeSet(tx, element.set);
       this.ensure(tx, kernel, element);
     }
@@ -657,11 +741,34 @@ export class NftablesFamily implements Dataplane {
         if (++count % restAfter === 0) yield;
         this.ensure(tx, kernel, element);
       }
+      yield* this.leadOn(tx, kernel, list);
     }
     for (const element of now.shared) {
-      if (this.written.countShared(tx, element, 1) === 1) this.ensure(tx, kernel, element);
+      if (this.written.countShared(tx, element, 1) === 1 && element.set !== sets.clusterIPs)
+        this.ensure(tx, kernel, element);
     }
     tx.note(this.written.states, port.key, state);
+  }
+
+  /** Clients that are remembered with an endpoint that is gone come to living ones until its number goes, too. */
+  private *leadOn(
+    tx: Transaction,
+    kernel: KernelTable,
+    { set, service, endpoints }: NumberedEndpoints,
+  ): Generator<undefined, void, undefined> {
+    const left: { readonly key: string; readonly target: string }[] = [];
+    let count = 0;
+    for (const one of kernel.leftNumbers(set, service)) {
+      if (++count % restAfter === 0) yield;
+      if (one !== undefined) left.push(one);
+      if (left.length > maxRedirected) return;
+    }
+    if (left.length === 0) return;
+    const alive = new Set(endpoints.map(targetBytes));
+    for (const [i, { key, target }] of left.entries()) {
+      const other = endpoints[i % endpoints.length];
+      if (other !== undefined && !alive.has(target)) tx.replace(set, key, targetBytes(other));
+    }
   }
 
   /** Slots and affinity numbers as the kernel has them, so that what is right is not written again. */

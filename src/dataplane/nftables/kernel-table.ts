@@ -14,7 +14,7 @@ import { EndpointNumbers, type NumberedSlots } from './endpoint-numbers.js';
 import { classWithoutAffinity, slotMap } from './classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from './element-bytes.js';
 import { ElementTable } from '../nft/element-table.js';
-import { slotKey } from './footprint.js';
+import { elementComment, slotKey } from './footprint.js';
 import { sameIntervals, type IntervalElement } from '../nft/intervals.js';
 import { KernelSets, noValue } from '../nft/kernel-sets.js';
 import { classId, hostUint32, hostUint32At, targetBytes } from '../nft/keys.js';
@@ -126,6 +126,11 @@ export class KernelTable extends KernelSets {
 
   hasChain(name: string): boolean {
     return this.chainNames.has(name);
+  }
+
+  /** The element is there, whoever took it. @param key latin1 */
+  holds(set: string, key: string): boolean {
+    return (this.elements.get(set)?.recordOf(keyBytes(key)) ?? -1) >= 0;
   }
 
   /** The chain is there with exactly these rules. */
@@ -386,6 +391,27 @@ export class KernelTable extends KernelSets {
     return undefined;
   }
 
+  /**
+   * Numbers of endpoints that one of the two maps has for a service port, nobody took, and where they lead; undefined
+   * for each that was taken.
+   */
+  *leftNumbers(
+    set: string,
+    service: number,
+  ): Generator<{ readonly key: string; readonly target: string } | undefined, void, undefined> {
+    const elements = this.elements.get(set);
+    for (const [target, number] of this.affinityEndpoints.get(service) ?? []) {
+      const key = hostUint32(classId(service, number));
+      const record = elements?.recordOf(keyBytes(key)) ?? -1;
+      const isLeft =
+        elements !== undefined &&
+        record >= 0 &&
+        !elements.isTaken(record) &&
+        elements.value(record).toString('latin1') === target;
+      yield isLeft ? { key, target } : undefined;
+    }
+  }
+
   /** undefined when slot 0 is not there. */
   private block(set: string, prefix: string): FoundBlock | undefined {
     const elements = this.elements.get(set);
@@ -423,12 +449,18 @@ export class KernelTable extends KernelSets {
     return { affinity, clusterSlots: cluster.slots, localSlots: local.slots };
   }
 
+  /**
+   * Only addresses that were its own tell: another one that takes over an address would lead all others of the former owner's
+   * to its endpoints.
+   */
   private affinityServiceOf(port: ServicePort): number | undefined {
+    const comment = elementComment(port.name);
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
       const elements = this.elements.get(onNode ? maps.affinityNodePorts : maps.affinityIPs);
       const record = elements?.find(keyBytes(addressKey(port, address))) ?? -1;
-      if (elements !== undefined && record >= 0) return hostUint32At(elements.value(record)) >>> 16;
+      if (elements !== undefined && record >= 0 && elements.hasComment(record, comment))
+        return hostUint32At(elements.value(record)) >>> 16;
     }
     return undefined;
   }

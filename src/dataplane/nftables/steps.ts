@@ -62,10 +62,10 @@ export function stepsOf(changes: FamilyChanges, states: ReadonlyMap<string, Serv
  * Source ranges are looked at before the address is translated. So those of an address that is new to a service port are in force
  * one transaction before it serves: else a packet in flight could pass by them.
  */
-function guardsOf(
+export function guardsOf(
   ports: readonly ServicePort[],
   states: ReadonlyMap<string, ServicePortState>,
-  moves: Moves | undefined,
+  moves?: Moves,
 ): Step[] {
   const steps: Step[] = [];
   for (const port of ports) {

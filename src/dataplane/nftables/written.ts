@@ -45,7 +45,7 @@ import { addressKey, elementId } from './touched.js';
 import type { Transaction } from './transaction.js';
 
 /** Of more endpoints than these that are gone at once, packets in flight go to where they would have gone before. */
-const maxRedirected = 256;
+export const maxRedirected = 256;
 
 /** Classes that ask who sends, and where it goes on from there. */
 const askingClasses: readonly {
@@ -81,6 +81,8 @@ export class Written {
     [sets.clusterIPs]: new Map(),
     [sets.hairpin]: new Map(),
   };
+  /** While a table is made anew, cluster IPs are only counted: they refuse the ports that are not written yet. */
+  withholdsClusterIPs = false;
   /** Class chains in the kernel, with the number of map elements that lead to each. */
   readonly classUse = new Map<string, number>();
   readonly sourceRangeLengths = new Set<number>();
@@ -105,6 +107,7 @@ export class Written {
     this.affinityNumbers = new AffinityServiceNumbers();
     this.affinityChanges.clear();
     this.affinityIsKnown = true;
+    this.withholdsClusterIPs = false;
   }
 
   /** One step: releases what it claims in the same breath, so that an address is never nobody's. */
@@ -335,6 +338,7 @@ export class Written {
     for (const list of old.numbered) {
       if (!now.numbered.some((other) => other.set === list.set)) this.writeNumbered(tx, list, undefined);
     }
+    this.leadOn(tx, old, now);
 
     this.writeShared(tx, old.shared, now.shared);
     this.endExposed(tx, now);
@@ -349,7 +353,10 @@ export class Written {
     }
     for (const block of now.blocks) this.writeSlots(tx, undefined, block);
     for (const list of now.numbered) this.writeNumbered(tx, undefined, list);
-    for (const element of now.shared) if (this.countShared(tx, element, 1) === 1) this.put(tx, element);
+    for (const element of now.shared) {
+      const isFirst = this.countShared(tx, element, 1) === 1;
+      if (isFirst && !(this.withholdsClusterIPs && element.set === sets.clusterIPs)) this.put(tx, element);
+    }
     this.endExposed(tx, now);
   }
 
@@ -489,18 +496,32 @@ export class Written {
       return endpoint === undefined ? [] : [{ key: numberKey(old, at), endpoint }];
     });
     const living = same ? now.endpoints : [];
-    if (gone.length > 0 && living.length > 0) {
-      // Numbers that wait may have been led to one that goes now.
-      const dead = new Set(gone.map(({ endpoint }) => targetBytes(endpoint)));
-      for (const { key, target } of this.deferred.targetsOf(old.set)) {
-        if (readHostUint32(key) >>> 16 === old.service && dead.has(targetBytes(target)))
-          gone.push({ key, endpoint: target });
-      }
-    }
     for (const [i, { key, endpoint }] of gone.entries()) {
       const other = living.length === 0 ? undefined : living[i % living.length];
       if (other !== undefined) tx.replace(old.set, key, targetBytes(other));
       this.deferred.add(tx, old.set, key, { target: other ?? endpoint });
+    }
+  }
+
+  /**
+   * Numbers that wait may lead to endpoints that go now, or that went when there was no other. Clients that are
+   * remembered with such a number come to living endpoints.
+   */
+  private leadOn(tx: Transaction, old: Footprint, now: Footprint): void {
+    for (const { set, service, endpoints: living } of now.numbered) {
+      const waiting = this.deferred
+        .targetsOf(set)
+        .filter(({ key }) => readHostUint32(key) >>> 16 === service);
+      if (waiting.length === 0 || isSameNumbered(old, now)) continue;
+      const alive = new Set(living);
+      const dead = waiting.filter(({ target }) => !alive.has(target));
+      if (dead.length > maxRedirected) continue;
+      for (const [i, { key }] of dead.entries()) {
+        const other = living[i % living.length];
+        if (other === undefined) continue;
+        tx.replace(set, key, targetBytes(other));
+        this.deferred.redirect(tx, set, key, other);
+      }
     }
   }
 
@@ -635,19 +656,36 @@ function differenceBetween(before: Lists, next: Lists): Difference {
   return { gone: cluster.gone.concat(local.gone), come: cluster.come.concat(local.come) };
 }
 
+/** The endpoints that have numbers are the same objects as before. */
+function isSameNumbered(old: Footprint, now: Footprint): boolean {
+  return (
+    old.numbered.length === now.numbered.length &&
+    now.numbered.every((list, i) => {
+      const other = old.numbered[i];
+      return (
+        other?.set === list.set &&
+        other.service === list.service &&
+        sameEndpoints(other.endpoints, list.endpoints)
+      );
+    })
+  );
+}
+
+function sameEndpoints(x: readonly Endpoint[], y: readonly Endpoint[]): boolean {
+  return x === y || (x.length === y.length && x.every((endpoint, i) => endpoint === y[i]));
+}
+
 function isAffinitySlots(set: string): boolean {
   return set === maps.affinitySlots || set === maps.affinitySlotsLocal;
 }
 
 /** What stands at the addresses of the one is what stands at those of the other. */
 function sameLists(a: ServicePort, b: ServicePort): boolean {
-  const same = (x: readonly Endpoint[], y: readonly Endpoint[]): boolean =>
-    x === y || (x.length === y.length && x.every((endpoint, i) => endpoint === y[i]));
   return (
     a.affinitySeconds === b.affinitySeconds &&
     a.name === b.name &&
-    same(a.clusterEndpoints, b.clusterEndpoints) &&
-    same(a.localEndpoints, b.localEndpoints)
+    sameEndpoints(a.clusterEndpoints, b.clusterEndpoints) &&
+    sameEndpoints(a.localEndpoints, b.localEndpoints)
   );
 }
 
