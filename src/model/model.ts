@@ -206,7 +206,7 @@ export class ServiceModel {
     // May name a service port twice: what is built again is the same.
     const rebuild: PortState[] = [];
     const changed = { IPv4: new Set<Owner>(), IPv6: new Set<Owner>() };
-    const taken = most < this.#dirty.size ? [...this.#dirty].slice(0, most) : [...this.#dirty];
+    const taken = firstOf(this.#dirty, most);
     for (const entry of taken) this.#evaluate(entry, rebuild, collector);
     const { affected, conflicts } = this.#claims.settle();
     for (const port of affected) if (port.live) rebuild.push(port);
@@ -405,6 +405,14 @@ export class ServiceModel {
 
 function portId(family: IPFamily, plan: PortPlan): string {
   return `${family} ${plan.portName}/${plan.protocol}`;
+}
+
+/** Without a copy of all, of which there may be many more. */
+function firstOf<T>(items: ReadonlySet<T>, most: number): readonly T[] {
+  if (most >= items.size) return [...items];
+  const first: T[] = [];
+  for (const item of items) if (first.push(item) >= most) break;
+  return first;
 }
 
 /** Services with more ports than this have their slices' ports looked up by name. */

@@ -637,6 +637,8 @@ function slotsFor(
   before: readonly Endpoint[] = [],
   wanted: readonly Endpoint[],
 ): readonly Endpoint[] {
+  // As for each service port of a cold start.
+  if (current.length === 0) return wanted;
   if (before === wanted) return assignSlots(current, wanted);
   return assignFew(current, before, wanted) ?? assignSlots(current, wanted);
 }
