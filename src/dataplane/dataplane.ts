@@ -68,6 +68,8 @@ export interface ApplyReport {
   /** Milliseconds spent in the kernel, acknowledgements included. */
   readonly kernelMs: number;
   readonly failures: readonly ProgrammingFailure[];
+  /** Milliseconds that other programs need before the next call, since this one has kept them out. Absent: none. */
+  readonly restMs?: number;
   /**
    * Of adopt(): UDP and SCTP addresses that the kernel still led somewhere, and that no service port has. Their flows outlive
    * the rules. Absent: none.

@@ -20,3 +20,13 @@ test('steady changes have one and a half periods between them, until there is a 
   pace.ended(now);
   assert.equal(pace.earliest - now, 10);
 });
+
+test('a sync after which others need more than a period is followed by none for so long', () => {
+  const pace = new Pace(10);
+  pace.began(0);
+  pace.ended(40, 120);
+  assert.equal(pace.earliest, 160);
+  pace.began(160);
+  pace.ended(170, 5);
+  assert.equal(pace.earliest, 180);
+});

@@ -6,6 +6,7 @@ const steadyStretch = 1.5;
 
 export class Pace {
   private lastEnd = -Infinity;
+  private restMs = 0;
   /** Syncs in a row that began within two periods of the end of the one before. */
   private inARow = 0;
 
@@ -13,15 +14,18 @@ export class Pace {
   constructor(private readonly periodMs: number) {}
 
   began(now: number): void {
-    this.inARow = now - this.lastEnd > 2 * this.periodMs ? 0 : this.inARow + 1;
+    this.inARow = now - this.lastEnd > 2 * Math.max(this.periodMs, this.restMs) ? 0 : this.inARow + 1;
   }
 
-  ended(now: number): void {
+  /** @param restMs what others need after this sync, if that is more than the period */
+  ended(now: number, restMs = 0): void {
     this.lastEnd = now;
+    this.restMs = restMs;
   }
 
   /** When the next sync may begin. */
   get earliest(): number {
-    return this.lastEnd + this.periodMs * (this.inARow < steadyAfter ? 1 : steadyStretch);
+    const periodMs = this.periodMs * (this.inARow < steadyAfter ? 1 : steadyStretch);
+    return this.lastEnd + Math.max(periodMs, this.restMs);
   }
 }

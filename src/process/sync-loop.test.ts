@@ -39,6 +39,8 @@ class FakeDataplane implements Dataplane {
   readonly calls: Call[] = [];
   /** Milliseconds that each call takes. */
   takesMs = 0;
+  /** What others need after each call. */
+  restMs: number | undefined;
   /** Errors of the next calls, in order; undefined: none. */
   throws: (Error | undefined)[] = [];
   /** Names of service ports that are refused. */
@@ -98,6 +100,7 @@ class FakeDataplane implements Dataplane {
     return {
       ...nothing,
       transactions: 1,
+      ...(this.restMs === undefined ? {} : { restMs: this.restMs }),
       failures: refused.map((key) => ({ key, servicePort: key, error: new Error('no such thing (ENOENT)') })),
     };
   }
@@ -222,6 +225,22 @@ test('changes that come close together are taken together, after the period', as
   const [first, second] = v4.calls;
   assert.deepEqual(v4.story, ['adopt a', 'apply b c d']);
   assert.ok((second?.at ?? 0) - (first?.at ?? 0) >= 59, 'not before the period is over');
+});
+
+test('after a sync that kept others out, the next one leaves them what they need', async () => {
+  const { v4, v6, put } = begin();
+  v4.restMs = 60;
+  v6.restMs = 40;
+  put('a');
+  await until(() => v6.calls.length === 1);
+  v4.restMs = v6.restMs = undefined;
+  await sleep(5);
+  for (const name of ['b', 'c']) put(name);
+  await until(() => v4.calls.length === 2);
+  assert.ok((v4.calls[1]?.at ?? 0) - (v6.calls[0]?.at ?? 0) >= 99);
+  put('d');
+  await until(() => v4.calls.length === 3, 50);
+  assert.deepEqual(v4.story, ['adopt a', 'apply b c', 'apply d']);
 });
 
 test('what comes during a sync is taken by the next one', async () => {

@@ -79,6 +79,8 @@ interface FamilyRun {
   /** What failed is left alone until then (performance.now()); undefined: nothing has failed. */
   retryAt: number | undefined;
   retryMs: number;
+  /** ApplyReport.restMs of the sync that is running. */
+  restMs: number;
 }
 
 const firstRetryMs = 100;
@@ -119,6 +121,7 @@ export class SyncLoop {
       changes: new ChangeList(),
       retryAt: undefined,
       retryMs: firstRetryMs,
+      restMs: 0,
     }));
   }
 
@@ -258,9 +261,19 @@ export class SyncLoop {
       .finally(() => {
         this.running = undefined;
         // What changes next does not wait for these.
-        if (!onlyDeferred) this.pace.ended(performance.now());
+        if (!onlyDeferred) this.pace.ended(performance.now(), this.takeRest());
         this.schedule();
       });
+  }
+
+  /** What all families' writes together have kept from others. */
+  private takeRest(): number {
+    let sum = 0;
+    for (const run of this.runs) {
+      sum += run.restMs;
+      run.restMs = 0;
+    }
+    return sum;
   }
 
   private retryAt(): number {
@@ -421,6 +434,7 @@ export class SyncLoop {
     );
     for (const key of removed) if (!run.failed.has(key)) run.gone.delete(key);
 
+    run.restMs = report.restMs ?? 0;
     metrics.elementsWritten.inc(labels, report.elementsAdded + report.elementsDeleted);
     metrics.transactions.inc(labels, report.transactions);
     if (checks) metrics.checkDuration.observe(labels, (performance.now() - start) / 1000);

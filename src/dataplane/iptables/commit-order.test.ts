@@ -124,7 +124,7 @@ class Lab {
   change(ports: readonly ServicePort[], removed: readonly string[] = []): Promise<void> {
     for (const key of removed) this.rules.change(key, undefined);
     for (const port of ports) this.rules.change(port.key, port);
-    return this.writer.writeChanges(this.rules, nothingWritten());
+    return this.writer.writeChanges(this.rules, -Infinity, nothingWritten());
   }
 
   async compare(ports: readonly ServicePort[]): Promise<void> {

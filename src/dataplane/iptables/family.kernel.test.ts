@@ -289,6 +289,30 @@ for (const kind of kinds) {
       assert.doesNotMatch(save('nat'), /KUBE-SEP-JB3|TVLPR6G6|USEDBYOTHERS/);
     });
 
+    test('the legacy kind leaves the tables to others for three times as long as a write took', async () => {
+      const family = make();
+      await family.adopt([servicePort(1, three), servicePort(2, [])]);
+      const begin = performance.now();
+      const change = { family: 'IPv4', upserted: [servicePort(2, three)], removed: [] } as const;
+      const { restMs = 0, kernelMs } = await family.apply(change);
+      const end = performance.now();
+      const wait = (family.deferredDueAt ?? 0) - end;
+      if (kind === 'nf_tables') {
+        assert.equal(restMs, 0);
+      } else {
+        assert.ok(Math.abs(restMs - Math.min(3 * kernelMs, 1000)) < 1, `${restMs} after ${kernelMs} ms`);
+        assert.ok(restMs > 0 && kernelMs <= end - begin);
+        assert.ok(wait >= Math.min(restMs, 100) - 20, `${wait} ms until the deferred deletion`);
+      }
+      // What is only looked at asks for none.
+      assert.equal((await family.adopt([servicePort(1, three), servicePort(2, three)])).transactions, 0);
+      await sleep(150);
+      // The next change takes along what has waited for long enough.
+      await family.apply({ family: 'IPv4', upserted: [servicePort(3, three)], removed: [] });
+      assert.doesNotMatch(save('filter'), /svc-2 has no endpoints/);
+      assert.equal(family.deferredDueAt, undefined);
+    });
+
     test('settings are written by themselves', async () => {
       const family = make({ nodePortAddresses: ['100.64.10.11'] });
       const port = servicePort(1, three);

@@ -2,6 +2,7 @@
  * iptables mode for one family: keeps tables nat and filter as the model wants them, by way of iptables-restore.
  * docs/iptables.md shows the layout; rule-set.ts is what is wanted, writer.ts brings it into the kernel.
  */
+import { performance } from 'node:perf_hooks';
 import { guarded } from '../../callbacks/guarded.js';
 import { errorText, type Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ReleasedAddress, ServicePort } from '../../model/types.js';
@@ -56,6 +57,13 @@ export interface RuleStatistics {
 /** As long as a packet may take from table nat to table filter. */
 const packetMs = 100;
 
+/**
+ * The legacy kind replaces a whole table under a lock that all its users share. After each write they have the lock to themselves for
+ * so many times as long, at most for a second.
+ */
+const restFactor = 3;
+const longestRestMs = 1_000;
+
 /** Service ports whose rules are put together at a time: all at once would take long. */
 const portsPerPart = 50;
 
@@ -85,6 +93,8 @@ export class IptablesFamily implements Dataplane {
   private nodePortAddresses: readonly string[];
   private readonly healthCheckPorts = new Map<string, number>();
   private written = nothingWritten();
+  /** Deletions that wait do so until then, too (performance.now()). */
+  private restUntil = -Infinity;
   private readonly legacyLook: LegacyLook;
   /** What failed at the last try, and was told. */
   private readonly failedLooks = new Set<string>();
@@ -147,7 +157,9 @@ export class IptablesFamily implements Dataplane {
       // Until it is known what has gone in.
       this.adopted = false;
       try {
-        await this.writeOrIsolate(rules, steps, written, failures, () => writer.writeChanges(rules, written));
+        await this.writeOrIsolate(rules, steps, written, failures, () =>
+          writer.writeChanges(rules, performance.now() - packetMs, written),
+        );
       } catch (error) {
         this.options.onPartialFailure?.();
         throw error;
@@ -158,7 +170,7 @@ export class IptablesFamily implements Dataplane {
 
   get deferredDueAt(): number | undefined {
     const since = this.adopted ? this.rules?.leavingSince : undefined;
-    return since === undefined ? undefined : since + packetMs;
+    return since === undefined ? undefined : Math.max(since + packetMs, this.restUntil);
   }
 
   deleteDeferred(now: number): Promise<ApplyReport> {
@@ -246,7 +258,10 @@ export class IptablesFamily implements Dataplane {
       const written = nothingWritten();
       const failures: ProgrammingFailure[] = [];
       const spent = this.tool?.spentMs ?? 0;
+      const writing = this.tool?.writingMs ?? 0;
       await work(written, failures);
+      const restMs = restAfter(this.tool, (this.tool?.writingMs ?? 0) - writing);
+      if (restMs > 0) this.restUntil = performance.now() + restMs;
       // Looking after the rules is no sync.
       if (isSync || written.transactions > 0) {
         this.written = written;
@@ -259,6 +274,7 @@ export class IptablesFamily implements Dataplane {
         elementsDeleted: written.rulesDeleted,
         kernelMs: (this.tool?.spentMs ?? 0) - spent,
         failures,
+        restMs,
       };
     });
     this.queue = done.catch(() => undefined);
@@ -310,7 +326,7 @@ export class IptablesFamily implements Dataplane {
         this.writeInBackground('write a setting', async ({ writer }, written) => {
           if (this.rules === undefined) return;
           this.enterSettings(this.rules);
-          await writer.writeChanges(this.rules, written);
+          await writer.writeChanges(this.rules, performance.now() - packetMs, written);
         });
       }),
     );
@@ -419,6 +435,10 @@ export class IptablesFamily implements Dataplane {
     await writer.compareAndWrite(rules, found, written);
     reader.finish(found);
   }
+}
+
+function restAfter(tool: IptablesTool | undefined, writingMs: number): number {
+  return tool?.kind === 'legacy' ? Math.min(restFactor * writingMs, longestRestMs) : 0;
 }
 
 /** Nothing is written meanwhile: nobody sees a part of it. */

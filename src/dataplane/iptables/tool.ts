@@ -50,6 +50,8 @@ export class IptablesTool {
   private readonly recentPids: number[] = [];
   /** Milliseconds spent in runs. */
   spentMs = 0;
+  /** … and in those of them that write. */
+  writingMs = 0;
 
   private constructor(
     private readonly options: ToolOptions,
@@ -123,7 +125,9 @@ export class IptablesTool {
    * @throws IptablesError
    */
   async restore(input: string): Promise<void> {
+    const before = this.spentMs;
     const outcome = await this.run(this.restoreName, [...this.waitFlags, '--noflush'], input);
+    this.writingMs += this.spentMs - before;
     if (outcome.status !== 0) throw this.failure(this.restoreName, outcome, input);
   }
 

@@ -41,11 +41,12 @@ export class RuleWriter {
 
   /**
    * Writes what differs from what the kernel was left with: refusals that are new, then nat. Refusals that go wait for
-   * deleteDeferred(), since packets that met nat as it was are still under way.
+   * deleteDeferred(), since packets that met nat as it was are still under way; those that have waited since `before` go now.
    * @throws IptablesError; what the kernel holds is then not known: compareAndWrite()
    */
-  async writeChanges(rules: RuleSet, written: Written): Promise<void> {
+  async writeChanges(rules: RuleSet, before: number, written: Written): Promise<void> {
     const plan: Section[] = [];
+    rules.release(before);
     rules.renderFilter();
     take(rules, 'filter', plan, written);
     rules.renderNat();
