@@ -21,8 +21,13 @@ const features: Readonly<Record<Feature, { readonly rule: string; readonly missi
   },
 };
 
+/** Services that need what is missing come in thousands, and are tried again together: once is enough for all of them. */
+const rememberedMs = 10_000;
+
 export class AbilityTrials {
   private readonly features = new Set<Feature>();
+  /** Features that were missing, and until when that counts, performance.now(). */
+  private readonly missing = new Map<Feature, number>();
 
   constructor(private readonly tool: IptablesTool) {}
 
@@ -62,16 +67,25 @@ export class AbilityTrials {
     if (port.protocol === 'SCTP') needs.push('sctp');
     for (const feature of needs) {
       if (this.features.has(feature)) continue;
-      const { rule, missing } = features[feature];
-      if (!(await this.accepts([rule]))) {
+      if (!(await this.has(feature))) {
         return new IptablesError(
           'IPTABLES_KERNEL',
-          `${missing}, and the kernel or ${this.tool.description} lacks it`,
+          `${features[feature].missing}, and the kernel or ${this.tool.description} lacks it`,
         );
       }
-      this.features.add(feature);
     }
     return undefined;
+  }
+
+  private async has(feature: Feature): Promise<boolean> {
+    if (performance.now() < (this.missing.get(feature) ?? -Infinity)) return false;
+    if (await this.accepts([features[feature].rule])) {
+      this.features.add(feature);
+      this.missing.delete(feature);
+      return true;
+    }
+    this.missing.set(feature, performance.now() + rememberedMs);
+    return false;
   }
 
   /** Table mangle is small, whatever the Services: with the legacy kind every change costs the whole table. */
