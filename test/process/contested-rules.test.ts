@@ -89,7 +89,7 @@ for (const kind of ['nft', 'legacy'] as const) {
     const deleteJumps = (): void => {
       for (const chain of ['PREROUTING', 'OUTPUT', 'POSTROUTING']) run('iptables', '-t', 'nat', '-F', chain);
     };
-    const named = kind === 'nft' ? /by="(ip|x)tables\S* \(pid \d+\)"/ : /by="unknown, iptables \(legacy\)/;
+    const named = kind === 'nft' ? /by="(ip|x)tables\S* \(pid \d+[,)]/ : /by="unknown, iptables \(legacy\)/;
 
     for (const [what, damage] of [
       ['-t nat -F', [['-t', 'nat', '-F']]],

@@ -594,7 +594,7 @@ for (const kind of kinds) {
         await eventually(() => {
           assert.deepEqual(told, ['IPv4']);
         });
-        assert.match(by[0] ?? '', /^(ip|x)tables\S* \(pid \d+\)$/);
+        assert.match(by[0] ?? '', /^(ip|x)tables\S* \(pid \d+[,)]/);
       } finally {
         foreign.close();
         await watch.close();
@@ -665,7 +665,7 @@ for (const kind of kinds) {
         while (damages.length === 0 && performance.now() - start < patienceMs) await sleep(5);
         const took = performance.now() - start;
         assert.ok(took < 500, `${took} ms`);
-        assert.match(damages[0] ?? '', /^(ip|x)tables\S* \(pid \d+\)$/);
+        assert.match(damages[0] ?? '', /^(ip|x)tables\S* \(pid \d+[,)]/);
         await family.adopt([servicePort(1, three)]);
         assert.match(save('nat'), /-A PREROUTING .*-j KUBE-SERVICES/);
       } finally {
