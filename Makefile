@@ -22,7 +22,7 @@ node_modules/.package-lock.json: package.json package-lock.json
 setup: node_modules/.package-lock.json
 
 build: setup
-	@node_modules/.bin/tsc -p .
+	@node_modules/.bin/tsc -b
 
 # Debian packages that the packet tests and the demo use; asked for only when something is missing.
 packages:
@@ -63,4 +63,4 @@ bench: build
 	@node dist/bench/main.js --json dist/bench.json
 
 clean:
-	rm -rf dist node_modules
+	rm -rf dist packages/*/dist node_modules

@@ -4,11 +4,11 @@
  * Arguments: number of entries (240000; a quarter of them UDP); the kernel's limit is not changed.
  */
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
-import { ConntrackReconciler, type Reconciliation } from '../src/conntrack/reconciler.js';
+import { ConntrackReconciler, type Reconciliation } from '../src/conntrack/cleaner.js';
 import { createLogger } from '../src/log/logger.js';
 import type { Protocol, ServicePort } from '../src/model/types.js';
-import { type Entry, makeEntries } from '../src/netlink/conntrack/testing.js';
-import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
+import { type Entry, makeEntries } from '@kube-proxy-ts/netlink/testing';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 
 const [count = '240000'] = process.argv.slice(2);
 const entries = Number(count);

@@ -9,10 +9,10 @@
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { NftablesFamily } from '../src/dataplane/nftables/family.js';
+import { NftablesFamily } from '../src/backends/nftables/family.js';
 import type { ServicePort, VirtualAddress } from '../src/model/types.js';
-import { Batch, NftablesConnection } from '../src/netlink/nftables/index.js';
-import { enterNetworkNamespace, missingNft, run } from '../src/netlink/testing/namespace.js';
+import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { killAll, line, start } from './children.js';
 import { socketAddress, timeConnect } from './libc.js';
 import { percentile } from './percentile.js';

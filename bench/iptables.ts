@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { podIP, program, SmallNode, start, type Child } from '../test/process/node.js';
 import { percentile } from './percentile.js';
 

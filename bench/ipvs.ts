@@ -11,13 +11,13 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { arch, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { IpvsFamily } from '../src/dataplane/ipvs/family.js';
-import { KernelServiceInterface } from '../src/dataplane/ipvs/service-interface.js';
+import { IpvsFamily } from '../src/backends/ipvs/family.js';
+import { KernelServiceInterface } from '../src/backends/ipvs/service-interface.js';
 import type { Endpoint, ServicePort } from '../src/model/types.js';
-import { FORWARDING, IpvsConnection, type IpvsCommand } from '../src/netlink/ipvs/index.js';
-import { NftablesConnection } from '../src/netlink/nftables/index.js';
-import { RouteConnection } from '../src/netlink/rtnetlink/index.js';
-import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
+import { FORWARDING, IpvsConnection, type IpvsCommand } from '@kube-proxy-ts/netlink/ipvs';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { RouteConnection } from '@kube-proxy-ts/netlink/rtnetlink';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { percentile } from './percentile.js';
 
 /** Milliseconds; the fastest of the rounds. */

@@ -7,8 +7,8 @@ import { clusterObjects } from '../test/apiserver/generate.js';
 import { encodeList, type Encoding } from '../test/apiserver/encoding.js';
 import { servedKinds } from '../test/apiserver/resources.js';
 import { Store } from '../test/apiserver/store.js';
-import { endpointSlices, services, type Resource } from '../src/kube/resources.js';
-import { StringTable } from '../src/kube/strings.js';
+import { endpointSlices, services, type Resource } from '../src/sources/kube/resources.js';
+import { StringTable } from '../src/sources/strings.js';
 
 const serviceCount = Number(process.argv[2] ?? 10_000);
 const endpointCount = Number(process.argv[3] ?? 10);

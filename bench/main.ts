@@ -11,7 +11,7 @@ import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { missingNft } from '../src/netlink/testing/namespace.js';
+import { missingNft } from '@kube-proxy-ts/netlink/testing';
 import type { DataPathResult } from './data-path.js';
 import type { NftPeersResult } from './nft-peers.js';
 import type { PipelineResult } from './pipeline.js';

@@ -6,7 +6,7 @@
  *
  *   npx tsc -p . && node --expose-gc dist/bench/model.js
  */
-import type { EndpointSlice, Service } from '../src/kube/objects.js';
+import type { EndpointSlice, Service } from '../src/sources/objects.js';
 import { ServiceModel } from '../src/model/model.js';
 
 const ENDPOINTS = 10;

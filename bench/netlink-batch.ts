@@ -8,7 +8,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { Batch, NftablesConnection, type SetDefinition, selectors } from '../src/netlink/index.js';
+import { Batch, NftablesConnection, type SetDefinition, selectors } from '@kube-proxy-ts/netlink';
 
 export interface BareBatchResult {
   /** Elements in the batch. */

@@ -7,8 +7,8 @@
  * Prints one JSON object (NftPeersResult). The text is made before the clock starts.
  */
 import { spawnSync } from 'node:child_process';
-import { NftablesConnection } from '../src/netlink/nftables/index.js';
-import { enterNetworkNamespace, missingNft } from '../src/netlink/testing/namespace.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { enterNetworkNamespace, missingNft } from '@kube-proxy-ts/netlink/testing';
 import { bareBatch } from './netlink-batch.js';
 import { percentile } from './percentile.js';
 import { chainPerService, changedChain, sharedMaps } from './ruleset-text.js';

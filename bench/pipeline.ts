@@ -7,21 +7,21 @@
  * Prints one JSON object (PipelineResult).
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DataplaneOptions } from '../src/dataplane/dataplane.js';
-import { NftablesFamily } from '../src/dataplane/nftables/family.js';
+import type { DataplaneOptions } from '../src/backends/backend.js';
+import { NftablesFamily } from '../src/backends/nftables/family.js';
 import { Health } from '../src/health/health.js';
-import type { WatchEvent } from '../src/kube/decoded.js';
-import type { EndpointSlice, Service } from '../src/kube/objects.js';
-import { endpointSlices, services, type Resource } from '../src/kube/resources.js';
-import { StringTable } from '../src/kube/strings.js';
+import type { WatchEvent } from '../src/sources/kube/decode/decoded.js';
+import type { EndpointSlice, Service } from '../src/sources/objects.js';
+import { endpointSlices, services, type Resource } from '../src/sources/kube/resources.js';
+import { StringTable } from '../src/sources/strings.js';
 import { silentLogger } from '../src/log/logger.js';
 import { createMetrics } from '../src/metrics/metrics.js';
 import { ServiceModel } from '../src/model/model.js';
-import { NftablesConnection } from '../src/netlink/nftables/index.js';
-import { NETLINK_NETFILTER, NetlinkSocket } from '../src/netlink/socket.js';
-import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
-import { ClusterState } from '../src/process/cluster-state.js';
-import { SyncLoop } from '../src/process/sync-loop.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { NETLINK_NETFILTER, NetlinkSocket } from '@kube-proxy-ts/netlink';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { ClusterState } from '../src/app/cluster-state.js';
+import { SyncLoop } from '../src/sync/sync-loop.js';
 import { clusterObjects } from '../test/apiserver/generate.js';
 import { encodeObject, envelope, watchFrame } from '../test/apiserver/protobuf.js';
 import type { Json } from './api-client.js';

@@ -4,7 +4,7 @@
  */
 import { connect, createServer, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { run } from '../src/netlink/testing/namespace.js';
+import { run } from '@kube-proxy-ts/netlink/testing';
 import type { Json } from './api-client.js';
 
 const serviceIP = '10.111.255.1';

@@ -10,8 +10,8 @@
 import { spawnSync, type ChildProcess } from 'node:child_process';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { Batch, NftablesConnection } from '../src/netlink/nftables/index.js';
-import { enterNetworkNamespace, missingNft } from '../src/netlink/testing/namespace.js';
+import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { enterNetworkNamespace, missingNft } from '@kube-proxy-ts/netlink/testing';
 import { clusterObjects } from '../test/apiserver/generate.js';
 import { ApiClient, slicePath, type Json } from './api-client.js';
 import { ended, killAll, line, memory, processorSeconds, start } from './children.js';

@@ -15,8 +15,8 @@ import {
   NftablesConnection,
   selectors,
   type Verdict,
-} from '../src/netlink/index.js';
-import { enterNetworkNamespace } from '../src/netlink/testing/namespace.js';
+} from '@kube-proxy-ts/netlink';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { percentile } from './percentile.js';
 
 export interface VerdictMapResult {

@@ -96,13 +96,14 @@ function testEnvironment(): NodeJS.ProcessEnv {
   return { ...environment, PATH: `${environment['PATH'] ?? ''}:/usr/sbin:/sbin` };
 }
 
-function findTests(folder: string): string[] {
+/** @param compiled what tsc made of `source` */
+function findTests(source: string, compiled: string): string[] {
   return (
-    readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    readdirSync(compiled, { recursive: true, encoding: 'utf8' })
       .filter((name) => name.endsWith('.test.js'))
-      .map((name) => join(folder, name))
       // A compiled test whose source is gone.
-      .filter((path) => existsSync(path.replace(dist, root).replace(/\.js$/, '.ts')))
+      .filter((name) => existsSync(join(source, name.replace(/\.js$/, '.ts'))))
+      .map((name) => join(compiled, name))
       .sort()
   );
 }
@@ -248,8 +249,13 @@ function table(outcomes: readonly Outcome[]): string {
 
 async function main(): Promise<number> {
   const bin = (name: string): string => join(root, 'node_modules', '.bin', name);
-  const all = ['src', 'demo', 'test'].flatMap((folder) => findTests(join(dist, folder)));
-  const pure = all.filter((file) => !file.endsWith('.kernel.test.js') && file.startsWith(join(dist, 'src')));
+  const netlink = join(root, 'packages', 'netlink');
+  const library = findTests(join(netlink, 'src'), join(netlink, 'dist'));
+  const [src = [], demo = [], test = []] = ['src', 'demo', 'test'].map((folder) =>
+    findTests(join(root, folder), join(dist, folder)),
+  );
+  const all = [...library, ...src, ...demo, ...test];
+  const pure = [...library, ...src].filter((file) => !file.endsWith('.kernel.test.js'));
   const current = Number(process.versions.node.split('.')[0]);
   const outcomes: Outcome[] = [
     await timed('formatter', () => check(bin('prettier'), ['--check', '--log-level=warn', '.'])),

@@ -2,15 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { stringify } from 'yaml';
-import { compareConfigs } from './compare.js';
+import { compareConfigs } from './file/compare.js';
 import type { Config } from './config.js';
-import { featureGates } from './feature-gates.js';
+import { featureGates } from './values/feature-gates.js';
 import { fieldPaths, type FieldPath } from './fields.js';
 import { documentOf, fromFields, fromFlags, fromText, fromYaml, FILE, problemsOf } from './testing/load.js';
 import { kubeadmConfig } from './testing/kubeadm.js';
 import { upstreamDefault } from './testing/upstream-default.js';
-import type { Json } from './values.js';
-import { configYaml, configz, versionedConfig } from './versioned.js';
+import type { Json } from './values/values.js';
+import { configYaml, configz, versionedConfig } from './file/versioned.js';
 
 /** A configuration without what tells that it came from a file. */
 const meaning = ({ configFile: _file, flags: _flags, ...config }: Config): object => config;

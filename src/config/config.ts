@@ -3,12 +3,12 @@
  * Field names and defaults follow upstream's v1alpha1 configuration (docs/configuration.md).
  */
 import { hostname } from 'node:os';
-import { DETECT_LOCAL_MODES, type DetectLocalMode } from '../model/detector.js';
-import { checkSettings } from './checks.js';
-import { flagValues, type CommandLine } from './command-line.js';
+import { DETECT_LOCAL_MODES, type DetectLocalMode } from '../model/addresses/detector.js';
+import { checkSettings } from './values/checks.js';
+import { flagValues, type CommandLine } from './flags/command-line.js';
 import { normalForm, withDefaults } from './effective.js';
 import { ConfigError } from './errors.js';
-import type { FeatureGates } from './feature-gates.js';
+import type { FeatureGates } from './values/feature-gates.js';
 import {
   contentTypes,
   parseHostPort,
@@ -19,7 +19,7 @@ import {
   type HostPort,
   type ProxyMode,
 } from './fields.js';
-import { KUBERNETES_VERSION } from './kubernetes-version.js';
+import { KUBERNETES_VERSION } from '../version/kubernetes-version.js';
 import {
   readTextFile,
   settingsFromFile,
@@ -27,7 +27,7 @@ import {
   type ReadFile,
   type Settings,
 } from './sources.js';
-import type { VmoduleItem } from './values.js';
+import type { VmoduleItem } from './values/values.js';
 
 export type { FieldPath, FieldValues, HostPort, ProxyMode } from './fields.js';
 

@@ -2,10 +2,10 @@
  * From what was set to a value for every field: defaults (config.md sections 4 and 5), then what follows from one field for
  * another (section 7). The result is the configuration that `/configz` and `--write-config-to` show; read back, it is the same.
  */
-import type { CommandLine } from './command-line.js';
+import type { CommandLine } from './flags/command-line.js';
 import { fieldOf, fieldPaths, NO_SERVER, settingsMode, withPort, type FieldValues } from './fields.js';
-import { controlFlags } from './flags.js';
-import { parseAddress } from '../model/addresses.js';
+import { controlFlags } from './flags/flags.js';
+import { parseAddress } from '../model/addresses/addresses.js';
 import type { Settings } from './sources.js';
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };

@@ -3,9 +3,9 @@
  * table drives reading, checking, writing, `--help` and docs/configuration.md; a flag that sets a field stands in its row.
  */
 import { isIP } from 'node:net';
-import { DETECT_LOCAL_MODES } from '../model/detector.js';
-import { parseAddress, parseCidr } from '../model/addresses.js';
-import { findWrongNodePortAddresses } from '../model/nodeport-addresses.js';
+import { DETECT_LOCAL_MODES } from '../model/addresses/detector.js';
+import { parseAddress, parseCidr } from '../model/addresses/addresses.js';
+import { findWrongNodePortAddresses } from '../model/addresses/nodeport-addresses.js';
 import {
   bool,
   duration,
@@ -22,7 +22,7 @@ import {
   word,
   type Kind,
   type VmoduleItem,
-} from './values.js';
+} from './values/values.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fieldPaths } from './fields.js';
-import { flags } from './flags.js';
+import { flags } from './flags/flags.js';
 import { withReference } from './reference.js';
 
 const file = new URL('../../../docs/configuration.md', import.meta.url);

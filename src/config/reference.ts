@@ -1,9 +1,9 @@
 /** The tables of docs/configuration.md, from the tables that are in force: a reference that can't rot. */
-import { COMMAND_GROUP, groupOf, groupTitles } from './help.js';
-import { actingGates, featureGates } from './feature-gates.js';
+import { COMMAND_GROUP, groupOf, groupTitles } from './flags/help.js';
+import { actingGates, featureGates } from './values/feature-gates.js';
 import { fieldOf, fieldPaths, type FieldPath } from './fields.js';
-import { flags, type Flag } from './flags.js';
-import type { Kind } from './values.js';
+import { flags, type Flag } from './flags/flags.js';
+import type { Kind } from './values/values.js';
 
 /** Types as documents have them, where that is not what flags call them. */
 const documentTypes: Readonly<Record<string, string>> = {

@@ -7,9 +7,9 @@ import { hostname } from 'node:os';
 import { describe, test } from 'node:test';
 import type { Config } from './config.js';
 import { fieldOf, fieldPaths, type FieldFlag, type FieldPath } from './fields.js';
-import { controlFlags, flags, type ControlFlag } from './flags.js';
+import { controlFlags, flags, type ControlFlag } from './flags/flags.js';
 import { documentOf, FILE, fromFields, fromFlags, fromText, problemsOf } from './testing/load.js';
-import type { Json } from './values.js';
+import type { Json } from './values/values.js';
 
 interface Row {
   /** Where the value is in the configuration. */

@@ -1,11 +1,11 @@
 /** Where settings come from: flags, or a document and the few flags that count beside it (config.md section 2). */
 import { readTextWithin } from '../yaml/bounded-file.js';
-import type { CommandLine } from './command-line.js';
-import { readDocument } from './document.js';
+import type { CommandLine } from './flags/command-line.js';
+import { readDocument } from './file/document.js';
 import { ConfigError } from './errors.js';
 import { fieldOf, fieldPaths, settingsMode, type FieldPath } from './fields.js';
-import { flags } from './flags.js';
-import { duration, vmodule, type VmoduleItem } from './values.js';
+import { flags } from './flags/flags.js';
+import { duration, vmodule, type VmoduleItem } from './values/values.js';
 
 /** Fields that have been set, with values of their kinds, and how messages name them. */
 export interface Settings {

@@ -1,7 +1,7 @@
 /** Warns before the connection tracking table is full, and when it drops: then new connections fail, of all of the node. */
 import type { Logger } from '../log/logger.js';
 
-/** Of the network namespace of this process (netlink/conntrack/stats.ts). */
+/** Of the network namespace of this process (packages/netlink/src/conntrack/stats.ts). */
 export interface TableState {
   readonly entries: number;
   /** undefined, or 0: no limit is known. */

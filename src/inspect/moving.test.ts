@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FORWARDING, IPVS_SVC_F, type RealServer, type VirtualServer } from '../netlink/ipvs/index.js';
+import { FORWARDING, IPVS_SVC_F, type RealServer, type VirtualServer } from '@kube-proxy-ts/netlink/ipvs';
 import { movingText } from './moving-text.js';
 import { movingReport, type IpvsFacts, type MovingTarget } from './moving.js';
 

@@ -2,8 +2,8 @@
  * What will be different when a node moves from mode ipvs, upstream's or ours, to mode nftables (or iptables), as far as the
  * kernel and the configuration tell. Pure.
  */
-import { FORWARDING, type RealServer, type Timeouts, type VirtualServer } from '../netlink/ipvs/index.js';
-import { describeKey, IPVS_SVC_F } from '../netlink/ipvs/index.js';
+import { FORWARDING, type RealServer, type Timeouts, type VirtualServer } from '@kube-proxy-ts/netlink/ipvs';
+import { describeKey, IPVS_SVC_F } from '@kube-proxy-ts/netlink/ipvs';
 
 export interface VirtualServerState {
   readonly server: VirtualServer;

@@ -1,5 +1,5 @@
 /** Which pod has which address of a Service, from EndpointSlices (discovery.k8s.io/v1, endpoints[].targetRef). */
-import { isObject, listAt, objectAt, textAt, type JsonObject } from '../kube/json/fields.js';
+import { isObject, listAt, objectAt, textAt, type JsonObject } from '../sources/kube/decode/json/fields.js';
 
 export class PodNames {
   /** By 'namespace/service address'. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FORWARDING, IPVS_SVC_F, type RealServer, type VirtualServer } from '../netlink/ipvs/index.js';
+import { FORWARDING, IPVS_SVC_F, type RealServer, type VirtualServer } from '@kube-proxy-ts/netlink/ipvs';
 import { PodNames } from './pod-names.js';
 import { readVirtualServers, type IpvsReader, type ReadOptions } from './virtual-servers.js';
 import { virtualServersText } from './virtual-servers-text.js';

@@ -1,5 +1,5 @@
 /** Virtual servers as a table for people: a line for each, and below it a line for each of its endpoints. */
-import { formatIpPort } from '../model/addresses.js';
+import { formatIpPort } from '../model/addresses/addresses.js';
 import { table, type Column } from './table.js';
 import type { EndpointView, VirtualServerView } from './virtual-servers.js';
 

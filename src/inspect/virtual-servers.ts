@@ -11,8 +11,8 @@ import {
   type RealServer,
   type VirtualServer,
   type VirtualServerKey,
-} from '../netlink/ipvs/index.js';
-import { describeKey } from '../netlink/ipvs/index.js';
+} from '@kube-proxy-ts/netlink/ipvs';
+import { describeKey } from '@kube-proxy-ts/netlink/ipvs';
 import type { PodNames } from './pod-names.js';
 
 /** Traffic since the virtual server or endpoint was made. */

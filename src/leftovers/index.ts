@@ -2,7 +2,7 @@
  * Removes what other modes of kube-proxy, upstream's or ours, have left in the kernel: exactly that, and nothing of other
  * programs. Needs no other program.
  */
-import { NetlinkError, NftablesConnection } from '../netlink/index.js';
+import { NetlinkError, NftablesConnection } from '@kube-proxy-ts/netlink';
 import { removeIpvs } from './ipvs.js';
 import { IpvsDrain } from './ipvs-drain.js';
 import { removeLegacyRules } from './legacy-rules.js';

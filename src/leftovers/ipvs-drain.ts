@@ -26,7 +26,7 @@ import {
   type NftablesConnection,
   type RealServer,
   type VirtualServerKey,
-} from '../netlink/index.js';
+} from '@kube-proxy-ts/netlink';
 import { addressesOfSockets } from './local-sockets.js';
 import { hostUint32, readTableServers, serviceKey } from './ipvs-tables.js';
 import { kubeProxyServers, removeInterface, withRoute } from './ipvs.js';

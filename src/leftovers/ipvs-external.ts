@@ -1,5 +1,5 @@
 /** Which service addresses clients outside the cluster use, as mode ipvs, ours or upstream's, has left it in the kernel. */
-import { IpsetConnection, type NftablesConnection } from '../netlink/index.js';
+import { IpsetConnection, type NftablesConnection } from '@kube-proxy-ts/netlink';
 import { addressKey, readElements } from './ipvs-tables.js';
 import { externalSets, ipvsExternalServices, setNameIPv6 } from './names.js';
 

@@ -6,7 +6,7 @@ import {
   type Family,
   type NftablesConnection,
   type VirtualServerKey,
-} from '../netlink/index.js';
+} from '@kube-proxy-ts/netlink';
 import { ipvsMarks, ipvsServices, ipvsTable } from './names.js';
 
 /** @param name of the service port, 'namespace/name:port' */

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { GenericConnection, IpvsConnection, type VirtualServerKey } from '../netlink/index.js';
-import { enterNetworkNamespace, run } from '../netlink/testing/namespace.js';
+import { GenericConnection, IpvsConnection, type VirtualServerKey } from '@kube-proxy-ts/netlink';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { removeLeftovers } from './index.js';
 
 function missing(): string | false {

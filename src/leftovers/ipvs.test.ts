@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { describeKey, type VirtualServerKey } from '../netlink/index.js';
+import { describeKey, type VirtualServerKey } from '@kube-proxy-ts/netlink';
 import { nodePortKey, ownership } from './ipvs.js';
 
 const addresses = [

@@ -11,7 +11,7 @@ import {
   RouteConnection,
   type Family,
   type VirtualServerKey,
-} from '../netlink/index.js';
+} from '@kube-proxy-ts/netlink';
 import { readTableServers } from './ipvs-tables.js';
 import { ipvsInterface, isIpvsMark, nodePortSets, setNameIPv6 } from './names.js';
 import { count, type Report } from './report.js';

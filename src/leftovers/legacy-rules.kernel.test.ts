@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { enterNetworkNamespace } from '../netlink/testing/namespace.js';
-import { Random } from '../netlink/testing/random.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { removeLeftovers } from './index.js';
 import { useOwnXtablesLock } from './testing/own-lock.js';
 

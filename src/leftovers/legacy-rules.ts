@@ -2,13 +2,13 @@
  * Rules of an iptables of the legacy kind. They are taken out of the kernel's tables directly, so that it does not matter
  * whether the program iptables-legacy is at hand; all changes to a table happen at once.
  */
-import { NetlinkError, type Family } from '../netlink/index.js';
+import { NetlinkError, type Family } from '@kube-proxy-ts/netlink';
 import { isLeftoverChain, xtables, type RuleMode, type XtableName } from './names.js';
 import { planRemoval } from './removal-plan.js';
 import { count, type Report } from './report.js';
-import { existingTables, isSupportedMachine, readTable, replaceTable } from '../netlink/xtables/kernel.js';
-import { withXtablesLock } from '../netlink/xtables/lock.js';
-import { readChains, readEntries, withoutEntries, type Entry } from '../netlink/xtables/table.js';
+import { existingTables, isSupportedMachine, readTable, replaceTable } from '@kube-proxy-ts/netlink/xtables';
+import { withXtablesLock } from '@kube-proxy-ts/netlink/xtables';
+import { readChains, readEntries, withoutEntries, type Entry } from '@kube-proxy-ts/netlink/xtables';
 
 /** Somebody who does not care for the lock may change a table between our reading and writing. */
 const attempts = 5;

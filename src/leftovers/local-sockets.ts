@@ -3,7 +3,7 @@
  * proc_net_tcp.rst of the kernel).
  */
 import { readFileSync } from 'node:fs';
-import { formatAddress } from '../netlink/index.js';
+import { formatAddress } from '@kube-proxy-ts/netlink';
 import { hostUint32 } from './ipvs-tables.js';
 
 /** include/net/tcp_states.h: a socket in these has no connection, or none that somebody waits for. */

@@ -9,7 +9,7 @@ import {
   type NftablesConnection,
   type Family,
   type RuleInfo,
-} from '../netlink/index.js';
+} from '@kube-proxy-ts/netlink';
 import { isLeftoverChain, xtables, type RuleMode, type XtableName } from './names.js';
 import { planRemoval, type RemovalPlan } from './removal-plan.js';
 import { count, type Report } from './report.js';

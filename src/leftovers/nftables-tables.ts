@@ -1,5 +1,5 @@
 /** The tables of modes nftables and ipvs. */
-import { type NftablesConnection, removeTable } from '../netlink/index.js';
+import { type NftablesConnection, removeTable } from '@kube-proxy-ts/netlink';
 import type { Report } from './report.js';
 
 export async function removeNftablesTable(

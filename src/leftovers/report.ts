@@ -1,6 +1,6 @@
 /** What became of each thing that was looked for. */
 import { errorText } from '../log/logger.js';
-import { NetlinkError } from '../netlink/index.js';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
 import type { IpvsDrain } from './ipvs-drain.js';
 
 export type Outcome =

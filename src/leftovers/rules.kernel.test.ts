@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { before, beforeEach, describe, test } from 'node:test';
-import { enterNetworkNamespace, run } from '../netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { removeLeftovers } from './index.js';
 import { useOwnXtablesLock } from './testing/own-lock.js';
 import { nodeRules } from './testing/upstream-rules.js';

@@ -1,5 +1,5 @@
 /** The ipsets of mode ipvs. */
-import { IpsetConnection } from '../netlink/index.js';
+import { IpsetConnection } from '@kube-proxy-ts/netlink';
 import { ownSets } from './names.js';
 import { count, type Report } from './report.js';
 

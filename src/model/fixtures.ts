@@ -2,7 +2,7 @@
  * Objects for the tests of this folder, in the shorthand and the topology of the conformance cases: the node is
  * alder (zone mtl-1), L1 and L2 are its pods, R1 runs on birch, R2 on cedar.
  */
-import type { EndpointSlice, Service, ServicePortSpec, SliceEndpoint } from '../kube/objects.js';
+import type { EndpointSlice, Service, ServicePortSpec, SliceEndpoint } from '../sources/objects.js';
 import { ServiceModel, type ModelConfig } from './model.js';
 import type { Endpoint, FamilyChanges, ModelChanges, ServicePort } from './types.js';
 

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { EndpointSlice, IPFamily, Protocol, Service, SliceEndpoint } from '../kube/objects.js';
+import type { EndpointSlice, IPFamily, Protocol, Service, SliceEndpoint } from '../sources/objects.js';
 import { ServiceModel } from './model.js';
 import type { Cidr, Endpoint, Fallback, HealthCheckPort, ServicePort, VirtualAddress } from './types.js';
 

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { EndpointSlice, Service } from '../kube/objects.js';
+import type { EndpointSlice, Service } from '../sources/objects.js';
 import {
   changesOf,
   clusterIP,

@@ -3,15 +3,15 @@
  * I/O and reads no clock; an event marks the one Service it concerns, and takeChanges() evaluates only what is
  * marked. The cost of an event depends on the size of its own Service, never on how many there are.
  */
-import type { EndpointSlice, IPFamily, Service } from '../kube/objects.js';
-import { Claims } from './claims.js';
-import { endpointLimit } from './limits.js';
+import type { EndpointSlice, IPFamily, Service } from '../sources/objects.js';
+import { Claims } from './services/claims.js';
+import { endpointLimit } from './services/limits.js';
 import { compact } from './lists.js';
-import { Problems } from './problems.js';
-import { collectLocalReady, limitedTo, mergeLists } from './selection.js';
-import { PortState, type Owner } from './service-port.js';
-import { planService, samePlan, type PortPlan, type ServicePlan } from './service-plan.js';
-import { HintInterner, readSlice, slicePortId, type EndpointList, type Slice } from './slice.js';
+import { Problems } from './services/problems.js';
+import { collectLocalReady, limitedTo, mergeLists } from './endpoints/selection.js';
+import { PortState, type Owner } from './services/service-port.js';
+import { planService, samePlan, type PortPlan, type ServicePlan } from './services/service-plan.js';
+import { HintInterner, readSlice, slicePortId, type EndpointList, type Slice } from './endpoints/slice.js';
 import type {
   HealthCheckPort,
   ModelChanges,

@@ -2,7 +2,7 @@
  * What the model tells a dataplane: service ports, each with its virtual addresses and the endpoints that may
  * serve them. Every decision of service-model.md that does not depend on the packet is already made here.
  */
-import type { IPFamily, Protocol } from '../kube/objects.js';
+import type { IPFamily, Protocol } from '../sources/objects.js';
 
 export type { IPFamily, Protocol };
 

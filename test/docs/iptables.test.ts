@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { program, start } from '../process/node.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { program, start } from '../process/node.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');

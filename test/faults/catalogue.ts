@@ -1,5 +1,5 @@
 /** Every fault that the sequences choose from, each with the numbers that make it one of many. */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import type { Fault } from '../apiserver/faults.js';
 import type { Strike } from '../apiserver/strikes.js';
 

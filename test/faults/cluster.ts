@@ -4,7 +4,7 @@
  */
 import type { ApiServer } from '../apiserver/server.js';
 import { servedKinds, type ServedKind } from '../apiserver/resources.js';
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 
 export const nodeName = 'alder';
 

@@ -5,9 +5,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { defaultBackoff, OutageBackoff } from '../../src/kube/backoff.js';
-import { defaultServerTimings, ServerState, type Member } from '../../src/kube/server.js';
-import { Random } from '../../src/netlink/testing/random.js';
+import { defaultBackoff, OutageBackoff } from '../../src/sources/kube/reflector/backoff.js';
+import { defaultServerTimings, ServerState, type Member } from '../../src/sources/kube/reflector/server.js';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 
 const nodes = 5000;
 const kinds = 4;

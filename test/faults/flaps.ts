@@ -1,5 +1,5 @@
 /** Troubles of an API server that flaps: each begins, and ends when it is told to. */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import type { Fault } from '../apiserver/faults.js';
 import type { ApiServer } from '../apiserver/server.js';
 import { strike, type Strike } from '../apiserver/strikes.js';

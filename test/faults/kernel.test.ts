@@ -4,12 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { NftablesFamily } from '../../src/dataplane/nftables/family.js';
-import { readLines, wantedLines } from '../../src/dataplane/nftables/testing/table-text.js';
+import { NftablesFamily } from '../../src/backends/nftables/family.js';
+import { readLines, wantedLines } from '../../src/backends/nftables/testing/table-text.js';
 import type { ModelChanges, ServicePort } from '../../src/model/types.js';
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
-import { Random } from '../../src/netlink/testing/random.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { drain } from '../proof/drain.js';
 import { lasting } from './cluster.js';
 import { runSequence } from './sequence.js';

@@ -5,9 +5,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ApiServerSource } from '../../src/kube/source.js';
+import { ApiServerSource } from '../../src/sources/kube/source.js';
 import { silentLogger } from '../../src/log/logger.js';
-import { Random } from '../../src/netlink/testing/random.js';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import type { ApiServer } from '../apiserver/server.js';
 import { Cluster, nodeName } from './cluster.js';
 import { flaps } from './flaps.js';

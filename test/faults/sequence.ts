@@ -2,11 +2,11 @@
  * One random sequence of faults and changes, and what has to hold: at no time is something missing that existed all
  * along, nothing is delivered that was never true, and in the end the state is that of a fresh start.
  */
-import type { ContentType } from '../../src/kube/resources.js';
-import { ApiServerSource, type ApiSourceOptions } from '../../src/kube/source.js';
+import type { ContentType } from '../../src/sources/kube/resources.js';
+import { ApiServerSource, type ApiSourceOptions } from '../../src/sources/kube/source.js';
 import { silentLogger, type LogFields, type Logger } from '../../src/log/logger.js';
 import type { ModelChanges } from '../../src/model/types.js';
-import { Random } from '../../src/netlink/testing/random.js';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import type { ApiServer, ApiServerOptions } from '../apiserver/server.js';
 import { strike } from '../apiserver/strikes.js';
 import { catalogue } from './catalogue.js';

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Random } from '../../src/netlink/testing/random.js';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { catalogue } from './catalogue.js';
 import { runSequence, type Outcome } from './sequence.js';
 import { inMemory } from './settings.js';

@@ -1,8 +1,8 @@
 /** The two places where sequences take place: a world of its own with its own time, and this computer. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type net from 'node:net';
-import type { ApiCredentials } from '../../src/kube/credentials.js';
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { ApiCredentials } from '../../src/sources/kube/auth/credentials.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import type { CertificateSet } from '../apiserver/certificates.js';
 import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';

@@ -2,7 +2,7 @@
  * A clock that stands still until it is told to go on, for programs that wait for minutes: timers, Date.now(),
  * performance.now() and Math.random() of the whole process. Between two times everything that is ready runs to its end.
  */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import { traffic } from '../apiserver/wire.js';
 
 interface Entry {

@@ -9,10 +9,10 @@ import type {
   ResourceKind,
   Service,
   ServiceCIDR,
-} from '../../src/kube/objects.js';
+} from '../../src/sources/objects.js';
 import { ServiceModel } from '../../src/model/model.js';
 import type { ModelChanges, ServicePort } from '../../src/model/types.js';
-import { ClusterState } from '../../src/process/cluster-state.js';
+import { ClusterState } from '../../src/app/cluster-state.js';
 import { lasting, nodeName, serviceMark, type Cluster } from './cluster.js';
 
 export class Witness implements ClusterSink {

@@ -1,8 +1,8 @@
 /** Some seconds of `make flows`: no new flow passes by its Service, and none is refused, while Services change. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { missingTool } from '../../src/dataplane/iptables/testing/tools.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { missingTool } from '../../src/backends/iptables/testing/tools.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { runFlows, type Mode } from './run.js';
 
 const skip = enterNetworkNamespace();

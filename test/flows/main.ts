@@ -4,7 +4,7 @@
  *     node dist/test/flows/main.js [--mode nftables|iptables] [--flows N] [--shrinks N] [--moves N] [--seconds N] [--pause MS] [--seed N]
  */
 import { parseArgs } from 'node:util';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { runFlows, type FlowsResult, type Mode } from './run.js';
 
 const { values } = parseArgs({

@@ -2,7 +2,7 @@
  * Services that change all the time and can always serve everybody: each has at least one endpoint, one of them on this node, and its source
  * ranges let all senders in, in whatever words. So no flow may ever be refused, or pass by untranslated.
  */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import type { EndpointSlice, Policy, Service } from '../soak/objects.js';
 import { serviceNameLabel } from '../soak/objects.js';
 import { nodeName } from '../proof/world.js';

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { makeCertificates } from '../apiserver/certificates.js';
 import { ApiServer } from '../apiserver/server.js';
 import {

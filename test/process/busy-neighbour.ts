@@ -1,6 +1,6 @@
 /** A program that changes its own table all the time. Arguments: changes a second, elements. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { changeBusyTable } from './busy-table.js';
 
 const [perSecond = 10, elements = 20] = process.argv.slice(2).map(Number);

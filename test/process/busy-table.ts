@@ -1,5 +1,5 @@
 /** A table that its program changes over and over, as one that keeps a blocklist does. */
-import { Batch, type NftablesConnection, selectors } from '../../src/netlink/nftables/index.js';
+import { Batch, type NftablesConnection, selectors } from '@kube-proxy-ts/netlink/nftables';
 
 export const busyTable = 'busy-neighbour';
 

@@ -4,7 +4,7 @@ import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { useOwnXtablesLock } from '../../src/leftovers/testing/own-lock.js';
 import { nodeRules } from '../../src/leftovers/testing/upstream-rules.js';
-import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { program } from './node.js';
 

@@ -14,8 +14,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { upstreamDefault } from '../../src/config/testing/upstream-default.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
-import { exitCodes } from '../../src/process/exit-codes.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { exitCodes } from '../../src/exit/exit-codes.js';
 import { program, start, type Child } from './node.js';
 
 const skip = enterNetworkNamespace();

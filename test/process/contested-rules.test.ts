@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import {
   type Child,

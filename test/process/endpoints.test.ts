@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lint, parseTextFormat, type Family } from '../../src/metrics/testing/text-format.js';
-import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { ApiServer } from '../apiserver/server.js';
 import { servedKinds } from '../apiserver/resources.js';
 import { patiently } from '../patience.js';

@@ -9,11 +9,11 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { exitCodes } from '../../src/process/exit-codes.js';
-import { checkKernelVersion, explainNetlink } from '../../src/process/preflight.js';
-import { FatalError } from '../../src/process/exit-codes.js';
-import { GenericConnection, NetlinkError } from '../../src/netlink/index.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { exitCodes } from '../../src/exit/exit-codes.js';
+import { checkKernelVersion, explainNetlink } from '../../src/app/preflight.js';
+import { FatalError } from '../../src/exit/exit-codes.js';
+import { GenericConnection, NetlinkError } from '@kube-proxy-ts/netlink';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { program, start } from './node.js';
 
 const skip = enterNetworkNamespace();

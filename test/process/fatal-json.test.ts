@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { program } from './node.js';
 
 const skip = enterNetworkNamespace();

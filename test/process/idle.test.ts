@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { type Child, manifest, program, proxyArguments, start } from './node.js';
 
 const seconds = Number(process.env['IDLE_SECONDS'] ?? '10');

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Random } from '../../src/netlink/testing/random.js';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { removeStale } from '../conformance/topology.js';
 import { patiently } from '../patience.js';
 import { Bulk } from '../soak/bulk.js';

@@ -4,8 +4,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { type Child, generation, manifest, program, start } from './node.js';
 
 const skip = enterNetworkNamespace();

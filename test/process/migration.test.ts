@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { useOwnXtablesLock } from '../../src/leftovers/testing/own-lock.js';
 import { chainPerService } from '../../bench/ruleset-text.js';
-import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import {
   type Child,
   manifest,

@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import {
   type Child,

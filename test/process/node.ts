@@ -6,8 +6,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
-import { run } from '../../src/netlink/testing/namespace.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 
 const here = dirname(fileURLToPath(import.meta.url));

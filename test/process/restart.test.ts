@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Batch, NftablesConnection } from '../../src/netlink/nftables/index.js';
-import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
+import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import {
   type Child,
   generation,

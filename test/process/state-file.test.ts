@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { ApiServer } from '../apiserver/server.js';
 import {
   type Child,

@@ -23,7 +23,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { chainPerService } from '../../bench/ruleset-text.js';
 import { useOwnXtablesLock } from '../../src/leftovers/testing/own-lock.js';
-import { enterNetworkNamespace, missingNft, run } from '../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import {
   type Child,

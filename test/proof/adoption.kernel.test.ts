@@ -6,9 +6,9 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
-import { NftablesFamily } from '../../src/dataplane/nftables/family.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
-import { Random } from '../../src/netlink/testing/random.js';
+import { NftablesFamily } from '../../src/backends/nftables/family.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import type { Family } from '../soak/objects.js';
 import type { Table } from '../soak/ruleset.js';
 import { ClusterModel } from './cluster-model.js';

@@ -1,7 +1,7 @@
 /** The program's own way from the API's objects to changed service ports, fed with the difference of two clusters. */
-import { endpointSliceFromJson, serviceFromJson } from '../../src/kube/json/objects.js';
-import type { JsonObject } from '../../src/kube/json/fields.js';
-import { StringTable } from '../../src/kube/strings.js';
+import { endpointSliceFromJson, serviceFromJson } from '../../src/sources/kube/decode/json/objects.js';
+import type { JsonObject } from '../../src/sources/kube/decode/json/fields.js';
+import { StringTable } from '../../src/sources/strings.js';
 import { ServiceModel } from '../../src/model/model.js';
 import type { FamilyChanges } from '../../src/model/types.js';
 import type { Cluster, Family } from '../soak/objects.js';

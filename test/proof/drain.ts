@@ -1,7 +1,7 @@
 /** Deletions that have to wait for packets in flight (Dataplane.deferredDueAt), brought forward. */
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Dataplane } from '../../src/dataplane/dataplane.js';
+import type { Dataplane } from '../../src/backends/backend.js';
 
 /** So late everything is due. */
 const late = 3_600_000;

@@ -1,5 +1,5 @@
 /** Takes packets through the tables of iptables, each of which changes in one step, by way of the hooks. */
-import { walk, type Chains, type Packet } from '../../src/dataplane/iptables/testing/walk.js';
+import { walk, type Chains, type Packet } from '../../src/backends/iptables/testing/walk.js';
 import type { Outcome } from '../soak/walk.js';
 
 /** What iptables-save prints: chains by table. */

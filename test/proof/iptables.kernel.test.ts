@@ -6,18 +6,18 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
-import { IptablesFamily } from '../../src/dataplane/iptables/family.js';
-import type { ToolKind } from '../../src/dataplane/iptables/kind.js';
+import { IptablesFamily } from '../../src/backends/iptables/family.js';
+import type { ToolKind } from '../../src/backends/iptables/tool/kind.js';
 import {
   kinds,
   missingTool,
   toolFolder,
   type ToolFolder,
-} from '../../src/dataplane/iptables/testing/tools.js';
-import type { Packet } from '../../src/dataplane/iptables/testing/walk.js';
+} from '../../src/backends/iptables/testing/tools.js';
+import type { Packet } from '../../src/backends/iptables/testing/walk.js';
 import { silentLogger } from '../../src/log/logger.js';
-import { enterNetworkNamespace, run } from '../../src/netlink/testing/namespace.js';
-import { Random } from '../../src/netlink/testing/random.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { inWords } from '../soak/comparison.js';
 import { destinationKey, type Expectation } from '../soak/expectation.js';
 import type { Family } from '../soak/objects.js';

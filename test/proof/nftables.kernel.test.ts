@@ -6,10 +6,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
-import { NftablesFamily } from '../../src/dataplane/nftables/family.js';
-import { enterNetworkNamespace } from '../../src/netlink/testing/namespace.js';
-import { Random } from '../../src/netlink/testing/random.js';
-import type { Dataplane } from '../../src/dataplane/dataplane.js';
+import { NftablesFamily } from '../../src/backends/nftables/family.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { Random } from '@kube-proxy-ts/netlink/testing';
+import type { Dataplane } from '../../src/backends/backend.js';
 import type { Family } from '../soak/objects.js';
 import type { Expectation } from '../soak/expectation.js';
 import { drain, waits } from './drain.js';

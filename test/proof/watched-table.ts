@@ -1,9 +1,9 @@
 /** A table of mode nftables that is read around every transaction. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { Batch, NftablesConnection } from '../../src/netlink/nftables/index.js';
-import { NETLINK_NETFILTER, NetlinkSocket } from '../../src/netlink/socket.js';
-import type { DataplaneOptions } from '../../src/dataplane/dataplane.js';
+import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { NETLINK_NETFILTER, NetlinkSocket } from '@kube-proxy-ts/netlink';
+import type { DataplaneOptions } from '../../src/backends/backend.js';
 import { parseRuleset, type Table } from '../soak/ruleset.js';
 import type { Family } from '../soak/objects.js';
 import type { Transition } from './walks.js';

@@ -3,7 +3,7 @@
  * endpoints, endpoints that move between nodes, addresses that move between Services, affinity, policies and source ranges
  * that come and go. What an API server would never let happen at once may still reach a node as one change.
  */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import {
   serviceNameLabel,
   type Cluster,

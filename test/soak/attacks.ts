@@ -1,5 +1,5 @@
 /** What other programs and people do to our tables, as scripts for nft. */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import { asText, isFields, isList, type Collection, type Json, type Ruleset, type Table } from './ruleset.js';
 
 export interface Attack {

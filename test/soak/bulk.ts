@@ -1,5 +1,5 @@
 /** A large and simple cluster, IPv4 only: so much of it that its start, a burst and a repair take a while. */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import {
   serviceNameLabel,
   type Cluster,

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ProbeResult } from '../conformance/protocol.js';
 import type { Topology } from '../conformance/topology.js';
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { expectedInWords } from './comparison.js';
 import { destinationKey, type Destination, type Expectation, type ServicePort } from './expectation.js';

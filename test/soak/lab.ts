@@ -9,7 +9,7 @@
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { joinNetworkNamespace } from '../../src/netlink/testing/namespace.js';
+import { joinNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { nodeAddress, secondAddress } from '../conformance/addresses.js';
 import { run, runQuietly } from '../conformance/commands.js';
 import type { ListenAddress } from '../conformance/protocol.js';

@@ -1,7 +1,7 @@
 /** On each node another program changes a table of its own all the time. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { busyTable, changeBusyTable } from '../process/busy-table.js';
 
 /** As nft names it. */

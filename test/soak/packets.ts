@@ -6,7 +6,7 @@ import { nodeAddress } from '../conformance/addresses.js';
 import type { Place } from '../conformance/addresses.js';
 import type { Probe, ProbeResult } from '../conformance/protocol.js';
 import type { Topology } from '../conformance/topology.js';
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { clients, describe, type Client } from './clients.js';
 import { expectedInWords } from './comparison.js';

@@ -3,7 +3,7 @@
  * kernel is right again, and asks by packets.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Random } from '../../src/netlink/testing/random.js';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { CommandError } from '../conformance/commands.js';
 import { catalogue } from '../faults/catalogue.js';
 import { patiently } from '../patience.js';

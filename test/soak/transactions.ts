@@ -1,5 +1,5 @@
 /** When the kernel's nf_tables rules changed, in the network namespace of the calling thread, whoever but one did it. */
-import { NftablesConnection } from '../../src/netlink/nftables/index.js';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 
 const everyMs = 1;
 

@@ -2,7 +2,7 @@
  * The cluster of a soak: Services and EndpointSlices that come, change and go at random. Every one that it can make is
  * something an API server would accept. Some Services last, with an endpoint each that never changes.
  */
-import type { Random } from '../../src/netlink/testing/random.js';
+import type { Random } from '@kube-proxy-ts/netlink/testing';
 import { nodeAddress } from '../conformance/addresses.js';
 import {
   proxyNameLabel,

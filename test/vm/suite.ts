@@ -11,10 +11,12 @@ import { fileURLToPath } from 'node:url';
 const checkout = path.join(path.dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 const dist = path.join(checkout, 'dist');
 
-const kernelTests = readdirSync(path.join(dist, 'src'), { recursive: true, encoding: 'utf8' })
-  .filter((name) => name.endsWith('.kernel.test.js'))
-  .map((name) => path.join(dist, 'src', name))
-  .sort();
+const kernelTests = [path.join(checkout, 'packages/netlink/dist'), path.join(dist, 'src')].flatMap((folder) =>
+  readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.kernel.test.js'))
+    .map((name) => path.join(folder, name))
+    .sort(),
+);
 
 /** Rows 11 and 12 open 22,000 connections for statistics; the other sections differ less from kernel to kernel. */
 const cases = '1-10,13-27,30-33,E,F,G,H,J,M,O';

@@ -1,11 +1,11 @@
 /** Configurations from flags and from documents, for tests. */
 import assert from 'node:assert/strict';
 import { stringify } from 'yaml';
-import { parseCommandLine } from '../command-line.js';
+import { parseCommandLine } from '../flags/command-line.js';
 import { loadConfig, type Config } from '../config.js';
 import { ConfigError } from '../errors.js';
 import { API_VERSION, KIND } from '../fields.js';
-import type { Json } from '../values.js';
+import type { Json } from '../values/values.js';
 
 /** The path under which messages name a document of a test. */
 export const FILE = 'proxy.yaml';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
-import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { program, start } from '../../process/node.js';
 import { IpvsNode, ipvsadmLines, missingIpvs, readyPods } from './ipvs-node.js';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../../patience.js';
 import { type Child, nodeIP, serviceIP } from '../../process/node.js';
 import {

@@ -7,8 +7,8 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { GenericConnection } from '../../../src/netlink/index.js';
-import { run } from '../../../src/netlink/testing/namespace.js';
+import { GenericConnection } from '@kube-proxy-ts/netlink';
+import { run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../../patience.js';
 import { Child, nodeIP, program, serviceIP, SmallNode, start } from '../../process/node.js';
 

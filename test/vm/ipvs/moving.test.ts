@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import {
   type Child,
   clientIP,

@@ -1,17 +1,17 @@
 /**
  * Random changes on a real IPVS: what they add up to is what a start from nothing writes, in the words of ipvsadm, nft and
- * ip; the next process finds nothing to write. (The same with a stand-in for IPVS: src/dataplane/ipvs/family.kernel.test.ts.)
+ * ip; the next process finds nothing to write. (The same with a stand-in for IPVS: src/backends/ipvs/family.kernel.test.ts.)
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { afterEach, describe, test } from 'node:test';
-import { IpvsFamily } from '../../../src/dataplane/ipvs/family.js';
-import { KernelServiceInterface } from '../../../src/dataplane/ipvs/service-interface.js';
-import { World } from '../../../src/dataplane/testing/world.js';
+import { IpvsFamily } from '../../../src/backends/ipvs/family.js';
+import { KernelServiceInterface } from '../../../src/backends/ipvs/service-interface.js';
+import { World } from '../../../src/backends/testing/world.js';
 import type { IPFamily } from '../../../src/model/types.js';
-import { IpvsConnection, NftablesConnection, RouteConnection } from '../../../src/netlink/index.js';
-import { enterNetworkNamespace, missingNft, run } from '../../../src/netlink/testing/namespace.js';
-import { Random } from '../../../src/netlink/testing/random.js';
+import { IpvsConnection, NftablesConnection, RouteConnection } from '@kube-proxy-ts/netlink';
+import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
+import { Random } from '@kube-proxy-ts/netlink/testing';
 import { missingIpvs } from './ipvs-node.js';
 
 const skip = enterNetworkNamespace() || missingIpvs() || missingNft();

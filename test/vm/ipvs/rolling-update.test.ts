@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { enterNetworkNamespace } from '../../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { type Child, clientIP, nodeIP, serviceIP } from '../../process/node.js';
 import {
   IpvsNode,

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { enterNetworkNamespace, run } from '../../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { serviceIP } from '../../process/node.js';
 import {
   countEach,

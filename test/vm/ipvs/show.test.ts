@@ -1,7 +1,7 @@
 /** `kube-proxy ipvs` and `kube-proxy migration-report` with real connections, with a running proxy and with a dead one. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { enterNetworkNamespace, run } from '../../../src/netlink/testing/namespace.js';
+import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { nodeIP, program, serviceIP, start } from '../../process/node.js';
 import { IpvsNode, missingIpvs, nodePort, podIPOf, port, readyPods, until } from './ipvs-node.js';
 

@@ -1,0 +1,165 @@
+/** What mode ipvs needs of the machine: IPVS with its scheduler, sysctls, timeouts (process.md sections 5 and 7). */
+import type { Config, IpvsConfig } from '../config/config.js';
+import { defaultScheduler, missingScheduler, schedulers } from '../backends/ipvs/servers/schedulers.js';
+import { errorText, type Logger } from '../log/logger.js';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { IpvsConnection, type VirtualServerKey } from '@kube-proxy-ts/netlink/ipvs';
+import { setSysctl, systemFiles } from '../node/system/index.js';
+import { exitCodes, FatalError } from '../exit/exit-codes.js';
+import { explainNetlink, openNftables } from './preflight.js';
+
+export function schedulerOf({ scheduler }: Pick<IpvsConfig, 'scheduler'>): string {
+  return scheduler === '' ? defaultScheduler : scheduler;
+}
+
+/** Why mode ipvs can't run here; undefined: it can. Loads what modules it needs. */
+export function ipvsProblem(config: Pick<Config, 'ipvs'>): Error | undefined {
+  let ipvs: IpvsConnection | undefined;
+  try {
+    // For what IPVS can't do: masquerading, source ranges.
+    openNftables().close();
+    ipvs = openIpvs();
+    tryScheduler(ipvs, schedulerOf(config.ipvs));
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  } finally {
+    ipvs?.close();
+  }
+}
+
+/** @throws FatalError */
+export function openIpvs(): IpvsConnection {
+  try {
+    return IpvsConnection.open();
+  } catch (error) {
+    if (error instanceof NetlinkError && error.code === 'EPROTONOSUPPORT') {
+      throw new FatalError(
+        exitCodes.kernelUnsupported,
+        "the kernel has no IPVS: load it with 'modprobe ip_vs', use a kernel that has it (Debian: linux-image-*; Fedora, RHEL: kernel-modules), or use mode nftables",
+        { cause: error },
+      );
+    }
+    throw explainNetlink(error);
+  }
+}
+
+/** TEST-NET-2 of RFC 5737: an address that nobody has. Upstream tries with the same. */
+const trial: VirtualServerKey = { family: 'ip', protocol: 6, address: '198.51.100.0', port: 20_000 };
+
+/** The kernel loads a scheduler when the first virtual server asks for it; so one asks. @throws FatalError */
+function tryScheduler(ipvs: IpvsConnection, scheduler: string): void {
+  if (ipvs.listServices().some(({ settings }) => settings.scheduler === scheduler)) return;
+  try {
+    ipvs.addService({
+      key: trial,
+      settings: { scheduler, flags: 0, timeoutSeconds: 0, clientPrefixLength: 32 },
+    });
+  } catch (error) {
+    if (error instanceof NetlinkError && error.code === 'ENOENT') {
+      throw new FatalError(
+        scheduler in schedulers ? exitCodes.kernelUnsupported : exitCodes.configuration,
+        missingScheduler(scheduler),
+        { cause: error },
+      );
+    }
+    throw explainNetlink(error);
+  }
+  ipvs.deleteService(trial);
+}
+
+interface Sysctl {
+  readonly name: string;
+  readonly value: number;
+  /** What happens without. */
+  readonly without: string;
+}
+
+function sysctls({ strictARP }: Pick<IpvsConfig, 'strictARP'>, release: string): Sysctl[] {
+  const [major = 0, minor = 0] = release.split(/[.-]/).map(Number);
+  return [
+    {
+      name: 'net/ipv4/vs/conntrack',
+      value: 1,
+      without: 'connections through IPVS cannot be masqueraded',
+    },
+    // With 1, kernels before 5.9 drop the first packet of a client that uses a port again (moby/ipvs, kubernetes#70747).
+    ...(major < 5 || (major === 5 && minor < 9)
+      ? [
+          {
+            name: 'net/ipv4/vs/conn_reuse_mode',
+            value: 0,
+            without: 'a client that uses a port again waits for a second',
+          },
+        ]
+      : []),
+    {
+      name: 'net/ipv4/vs/expire_nodest_conn',
+      value: 1,
+      without: 'connections of endpoints that are gone hang instead of ending',
+    },
+    {
+      name: 'net/ipv4/vs/expire_quiescent_template',
+      value: 1,
+      without: 'clients with affinity stay with endpoints that take no new connections',
+    },
+    {
+      name: 'net/ipv4/ip_forward',
+      value: 1,
+      without: 'replies of endpoints on other nodes are not forwarded',
+    },
+    ...(strictARP
+      ? [
+          {
+            name: 'net/ipv4/conf/all/arp_ignore',
+            value: 1,
+            without: 'this node answers ARP requests for service addresses',
+          },
+          {
+            name: 'net/ipv4/conf/all/arp_announce',
+            value: 2,
+            without: 'this node asks for its neighbours in the name of service addresses',
+          },
+        ]
+      : []),
+  ];
+}
+
+/** Settings of the kernel, each only if it is not so already. What can't be set is a warning. */
+export function prepareIpvs(config: Pick<Config, 'ipvs'>, log: Logger): void {
+  let release = '';
+  try {
+    release = systemFiles().read('/proc/sys/kernel/osrelease');
+  } catch (error) {
+    log.warn('The version of the kernel is not known', { why: errorText(error) });
+  }
+  for (const { name, value, without } of sysctls(config.ipvs, release)) {
+    try {
+      const { changed, before } = setSysctl(name, value);
+      if (changed) log.info('Set a sysctl', { name, value, before });
+    } catch (error) {
+      log.warn(`A sysctl is not as mode ipvs needs it: ${without}`, { why: errorText(error) });
+    }
+  }
+  setTimeouts(config.ipvs, log);
+}
+
+function setTimeouts({ tcpTimeoutMs, tcpFinTimeoutMs, udpTimeoutMs }: IpvsConfig, log: Logger): void {
+  if (tcpTimeoutMs <= 0 && tcpFinTimeoutMs <= 0 && udpTimeoutMs <= 0) return;
+  let ipvs: IpvsConnection | undefined;
+  try {
+    ipvs = openIpvs();
+    // 0 would mean "as it is".
+    const seconds = (ms: number): number => (ms <= 0 ? 0 : Math.max(1, Math.round(ms / 1000)));
+    ipvs.setTimeouts({
+      tcpSeconds: seconds(tcpTimeoutMs),
+      tcpFinSeconds: seconds(tcpFinTimeoutMs),
+      udpSeconds: seconds(udpTimeoutMs),
+    });
+    log.info('Set the timeouts of IPVS', { ...ipvs.getTimeouts() });
+  } catch (error) {
+    log.warn('The timeouts of IPVS could not be set', { why: errorText(error) });
+  } finally {
+    ipvs?.close();
+  }
+}

@@ -1,0 +1,31 @@
+/** Credentials on disk that somebody else renews: while they can't be read, what was read last stands in for them. */
+import { errorText, type Logger } from '../../../log/logger.js';
+
+export class LastGood<T> {
+  readonly #log: Logger;
+  readonly #read: () => Promise<T>;
+  #held: { readonly value: T } | undefined;
+  #failing = false;
+
+  constructor(log: Logger, read: () => Promise<T>) {
+    this.#log = log;
+    this.#read = read;
+  }
+
+  /** @throws what reading throws, when it never succeeded */
+  async read(): Promise<T> {
+    try {
+      const value = await this.#read();
+      this.#held = { value };
+      this.#failing = false;
+      return value;
+    } catch (error) {
+      if (this.#held === undefined) throw error;
+      if (!this.#failing) {
+        this.#failing = true;
+        this.#log.warn('Failed to read credentials, using those read before', { err: errorText(error) });
+      }
+      return this.#held.value;
+    }
+  }
+}

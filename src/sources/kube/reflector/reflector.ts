@@ -1,0 +1,875 @@
+/**
+ * Keeps a sink equal to one collection of the API server: a list, then a watch that continues where the list ended.
+ * Behaves as the reflector of client-go does (Kubernetes API concepts: efficient detection of changes, streaming
+ * lists, resource versions); where this differs, a comment says why. What follows a failure is the table of outcome.ts;
+ * what is known of the server is shared by all kinds (server.ts).
+ */
+import { guarded } from '../../../callbacks/guarded.js';
+import type { Logger } from '../../../log/logger.js';
+import { follow } from './abort.js';
+import { defaultBackoff, OutageBackoff, type BackoffOptions } from './backoff.js';
+import { Collection } from './collection.js';
+import type { BrokenObject, Identified, ListMeta, WatchDecoder, WatchEvent } from '../decode/decoded.js';
+import { GarbageError, KubeError } from '../errors.js';
+import { HeldObjects, newSweep, type ObjectSink, type Sweep } from './held-objects.js';
+import type { ApiClient } from '../client/client.js';
+import { failureOf, reactions, type Failure, type Reaction } from './outcome.js';
+import {
+  AnswerBroke,
+  causeOf,
+  HeldBack,
+  NewHistory,
+  NoStreamingList,
+  StatusError,
+  streamingRefusal,
+  Unconfirmed,
+} from './request-errors.js';
+import type { Resource } from '../resources.js';
+import type { Member, ServerState } from './server.js';
+import type { StringTable } from '../../strings.js';
+import { Turn } from '../turn.js';
+import { UnfinishedEvent } from '../decode/unfinished-event.js';
+import { isOlder } from './versions.js';
+
+export interface ReflectorTimings {
+  readonly backoff: BackoffOptions;
+  /** A watch asks the server to end it after a random time in [min, 2 * min]. */
+  readonly watchMinMs: number;
+  /** How much longer than that we wait for the end. */
+  readonly watchGraceMs: number;
+  /** A watch that brings nothing for so long, not even a bookmark, is asked for anew. */
+  readonly watchStallMs: number;
+  /** An event that has begun may pause for so long: what does not go on may be a length that is wrong. */
+  readonly eventPauseMs: number;
+  /** An event that has begun is complete by then. */
+  readonly eventLimitMs: number;
+  /** The initial events of a streaming list may pause for so long. */
+  readonly initialEventsStallMs: number;
+  /** A list body may pause for so long. */
+  readonly listStallMs: number;
+  /** How long a refusal of streaming lists is remembered. */
+  readonly streamingRetryMs: number;
+  /** The same, when it may have been trouble that passes. */
+  readonly streamingTroubleMs: number;
+  /** A kind that the server had is believed to be there no more when it has said so for so long. */
+  readonly absentAfterMs: number;
+  /** How often to ask again for a kind that the server does not have. */
+  readonly absentRetryMs: number;
+  /** Objects that can't be read make us list again at most so often. */
+  readonly brokenRetryMs: number;
+  /** Retry-After is honoured up to this. */
+  readonly longestRetryAfterMs: number;
+}
+
+/** So many refusals in a row are needed as well. */
+const absentAfter = 5;
+
+export const defaultReflectorTimings: ReflectorTimings = {
+  backoff: defaultBackoff,
+  watchMinMs: 300_000,
+  watchGraceMs: 15_000,
+  watchStallMs: 180_000,
+  eventPauseMs: 3000,
+  eventLimitMs: 30_000,
+  initialEventsStallMs: 15_000,
+  listStallMs: 30_000,
+  streamingRetryMs: 3_600_000,
+  streamingTroubleMs: 60_000,
+  absentAfterMs: 25_000,
+  absentRetryMs: 300_000,
+  brokenRetryMs: 300_000,
+  longestRetryAfterMs: 120_000,
+};
+
+/** Doubts about what was said are forgotten after such a time without any. */
+const doubtResetMs = 120_000;
+
+export interface ReflectorStatus {
+  /** The initial list is complete. */
+  readonly synced: boolean;
+  /** A watch is open now. */
+  readonly watching: boolean;
+  /** The last failure; undefined after the next success. */
+  readonly lastError: KubeError | undefined;
+  /** Milliseconds since the epoch of the last bytes from the server; 0: never. */
+  readonly lastContact: number;
+  /** Milliseconds since the epoch when the objects were last known to be the server's; 0: never. Grows only by proof. */
+  readonly currentAt: number;
+  readonly objects: number;
+}
+
+export interface ReflectorSink<T> extends ObjectSink<T> {
+  synced(): void;
+  flush(): void;
+  /** A list is not believed for now, because it takes so many of those held away after the history changed. */
+  heldBack(missing: number, held: number): void;
+}
+
+export interface ReflectorOptions<T> {
+  readonly resource: Resource<T>;
+  readonly client: ApiClient;
+  readonly server: ServerState;
+  readonly strings: StringTable;
+  readonly sink: ReflectorSink<T>;
+  readonly log: Logger;
+  readonly pageSize: number;
+  readonly gzip: boolean;
+  readonly timings: ReflectorTimings;
+}
+
+export class Reflector<T> {
+  readonly #resource: Resource<T>;
+  readonly #options: ReflectorOptions<T>;
+  readonly #server: ServerState;
+  readonly #member: Member;
+  readonly #collection: Collection<T>;
+  readonly #objects: HeldObjects<T>;
+  readonly #log: Logger;
+  readonly #timings: ReflectorTimings;
+  readonly #backoff: OutageBackoff;
+  readonly #doubts: OutageBackoff;
+  #doubtedAt = -Infinity;
+  readonly #abort = new AbortController();
+  /** Where the next watch starts; '' before the first list. */
+  #version = '';
+  /** The server has forgotten #version, or never heard of it: the next list takes what is newest. */
+  #versionLost = false;
+  /** The next thing to do is a watch, not a list. */
+  #listed = false;
+  /** Something came by that could not be understood or ordered: a list is due at this time, performance.now(). */
+  #listDueAt = Infinity;
+  /** Sees to it that the open watch does not outlive that time. */
+  #shorten: (() => void) | undefined;
+  /** Ends the request that is open, because another kind found a new history. */
+  #interrupt: ((reason: KubeError) => void) | undefined;
+  #newHistory = false;
+  /** Looks again at how long to wait. */
+  #reconsider: (() => void) | undefined;
+  #brokenListAt = -Infinity;
+  /** The list before this one was complete, and was not believed. */
+  #askedAgain = false;
+  /** Until when lists were held back the last time. */
+  #heldBackUntil = -Infinity;
+  #synced = false;
+  #watching = false;
+  #lastError: KubeError | undefined;
+  /** performance.now(), which no step of the clock changes; undefined: never. */
+  #lastContact: number | undefined;
+  #currentAt: number | undefined;
+  /** Failures since the last watch that lived and delivered. */
+  #failuresInRow = 0;
+  #lastFailure: Failure | undefined;
+  /** A failure was logged that is not over yet. */
+  #complained = false;
+  /** How long the last watch was open. */
+  #livedMs = 0;
+  #absent = false;
+  #running: Promise<void> | undefined;
+
+  constructor(options: ReflectorOptions<T>) {
+    this.#options = options;
+    this.#resource = options.resource;
+    this.#server = options.server;
+    this.#log = options.log;
+    this.#timings = options.timings;
+    this.#collection = new Collection(options);
+    this.#objects = new HeldObjects(options.resource.kind, options.sink, options.log);
+    this.#backoff = new OutageBackoff(options.timings.backoff);
+    this.#doubts = new OutageBackoff(options.timings.backoff);
+    this.#member = this.#server.join(
+      () => this.#reconsider?.(),
+      () => {
+        this.#newHistory = true;
+        this.#interrupt?.(new NewHistory('The API server has another history than before; listing again'));
+        this.#reconsider?.();
+      },
+    );
+  }
+
+  get status(): ReflectorStatus {
+    return {
+      synced: this.#synced,
+      watching: this.#watching,
+      lastError: this.#lastError,
+      lastContact: sinceEpoch(this.#lastContact),
+      currentAt: sinceEpoch(this.#currentAt),
+      objects: this.#objects.size,
+    };
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    await this.#running;
+  }
+
+  #isStopped(): boolean {
+    return this.#abort.signal.aborted;
+  }
+
+  async #run(): Promise<void> {
+    const signal = this.#abort.signal;
+    while (!this.#isStopped()) {
+      this.#followHistory();
+      try {
+        let watched = true;
+        if (this.#listed) await this.#watch({ resourceVersion: this.#version });
+        // A streaming list is a watch already, and goes on as one.
+        else watched = await this.#streamingList();
+        if (!watched) await this.#list();
+        this.#succeeded();
+        if (watched) await sleep(this.#restAfterWatch(), signal);
+      } catch (error) {
+        if (this.#isStopped()) return;
+        await this.#pause(this.#failed(error));
+      }
+      if (performance.now() >= this.#listDueAt) this.#listed = false;
+    }
+  }
+
+  /** Another kind has found that versions mean something else now. */
+  #followHistory(): void {
+    if (!this.#newHistory) return;
+    this.#newHistory = false;
+    this.#objects.forgetVersions();
+    this.#version = '';
+    this.#versionLost = true;
+    this.#listed = false;
+  }
+
+  /** This kind has found it. */
+  #historyWentBack(version: string): void {
+    this.#objects.forgetVersions();
+    this.#version = version;
+    this.#member.historyChanged();
+  }
+
+  /** A server that ends watches as soon as they have brought something is not asked again at once. */
+  #restAfterWatch(): number {
+    return Math.max(0, Math.min(1000, this.#timings.backoff.firstMs) - this.#livedMs);
+  }
+
+  /** The server cooperates, so far. */
+  #succeeded(): void {
+    if (this.#complained) {
+      this.#complained = false;
+      this.#server.forgetReports();
+      this.#log.info('Data from the API server again', { kind: this.#resource.kind });
+    }
+    this.#lastError = undefined;
+    this.#absent = false;
+  }
+
+  /** It does so for a while: the next failure is the first one. */
+  #recovered(): void {
+    this.#failuresInRow = 0;
+    this.#lastFailure = undefined;
+    this.#backoff.succeeded();
+  }
+
+  // ---------------------------------------------------------------- failures
+
+  /** Report, and see what follows. @returns when to go on */
+  #failed(error: unknown): { readonly due: number; readonly notBefore: number } {
+    const failure =
+      error instanceof KubeError
+        ? error
+        : new KubeError('KUBE_CONNECTION_LOST', error instanceof Error ? error.message : String(error), {
+            cause: error,
+          });
+    const what = failureOf(failure);
+    const reaction = reactions[what];
+    this.#lastError = failure;
+    this.#failuresInRow++;
+    // A cut that follows a cut within moments waits; an expiry that follows one does.
+    const again = this.#lastFailure === what || (what === 'answer broke off' && this.#failuresInRow > 1);
+    this.#lastFailure = what;
+    const soon = !again && (what !== 'answer broke off' || this.#livedMs > this.#timings.backoff.firstMs);
+    this.#livedMs = 0;
+    if (this.#reflectsAbsence(failure)) {
+      // It waits for nothing any more: it does not take turns with the others.
+      this.#member.observed('served');
+      return this.#absentUntil(failure);
+    }
+    this.#member.observed(reaction.shows);
+    this.#prepare(what, reaction);
+    const now = performance.now();
+    // Whoever asks for days of silence did not mean us.
+    const retryAfterMs = Math.min(
+      failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0,
+      this.#timings.longestRetryAfterMs,
+    );
+    const rest = { due: now + this.#waitMs(what, soon), notBefore: now + retryAfterMs * (1 + Math.random()) };
+    this.#report(what, failure, soon, this.#member.askAt(rest.due, rest.notBefore) - now);
+    return rest;
+  }
+
+  #waitMs(what: Failure, soon: boolean): number {
+    const { firstMs } = this.#timings.backoff;
+    const backoffMs = this.#backoff.next();
+    if (reactions[what].wait === 'soon' && soon) return (firstMs / 4) * Math.random();
+    if (what !== 'held back') return backoffMs;
+    const leftMs = this.#server.heldBackUntil - this.#server.now();
+    return Math.min(backoffMs, leftMs + firstMs * Math.random());
+  }
+
+  #prepare(what: Failure, { next, version }: Reaction): void {
+    if (what === 'version of the future') this.#historyWentBack('');
+    if (version === 'newest') this.#versionLost = true;
+    // What was set back and has passed our version since looks as if nothing had happened: a server that was away is asked
+    // for everything.
+    if (next === 'list' || (next === 'resume once' && this.#failuresInRow > 1)) this.#listed = false;
+  }
+
+  #report(what: Failure, failure: KubeError, soon: boolean, waitMs: number): void {
+    const kind = this.#resource.kind;
+    switch (what) {
+      case 'held back':
+        this.#log.debug(2, failure.message, { kind });
+        return;
+      case 'unconfirmed':
+      case 'new history':
+        this.#log.info(failure.message, { kind, version: this.#version });
+        return;
+      case 'expired watch':
+      case 'expired list':
+      case 'version of the future':
+        this.#log.info('The API server does not have our version, listing anew', {
+          kind,
+          version: this.#version,
+        });
+        return;
+      case 'answer broke off':
+        if (!soon || failure instanceof GarbageError) break;
+        this.#log.info('The watch was cut, opening it again', { kind, err: failure.message });
+        return;
+      default:
+    }
+    const status = failure instanceof StatusError ? { status: failure.status.code } : {};
+    const fields = { kind, code: failure.code, ...status, retryInSeconds: Math.round(waitMs / 100) / 10 };
+    this.#complained = true;
+    const report = this.#server.report(causeOf(failure, kind));
+    if (report === 'first') this.#log.error('No data from the API server', failure, fields);
+    else if (report === 'reminder') this.#log.error('Still no data from the API server', undefined, fields);
+    else this.#log.debug(2, 'Still no data from the API server', fields);
+  }
+
+  /** Until it is this kind's turn; that may change while it waits. */
+  async #pause({ due, notBefore }: { readonly due: number; readonly notBefore: number }): Promise<void> {
+    const { signal } = this.#abort;
+    while (!this.#isStopped() && !this.#newHistory) {
+      const waitMs = this.#member.askAt(due, notBefore) - performance.now();
+      if (waitMs <= 0) return;
+      const changed = new AbortController();
+      const unfollow = follow(signal, changed);
+      this.#reconsider = () => {
+        changed.abort();
+      };
+      await sleep(Math.min(waitMs, longestTimerMs), changed.signal);
+      this.#reconsider = undefined;
+      unfollow();
+    }
+  }
+
+  /** A server need not have every kind; one that has just started says so of what it has, too. */
+  #reflectsAbsence(failure: KubeError): failure is StatusError {
+    if (!this.#resource.optional || !(failure instanceof StatusError)) return false;
+    if (![403, 404].includes(failure.status.code)) return false;
+    return this.#lastsAbsent() || this.#objects.size === 0;
+  }
+
+  #lastsAbsent(): boolean {
+    return this.#failuresInRow >= absentAfter && this.#backoff.failingForMs >= this.#timings.absentAfterMs;
+  }
+
+  #absentUntil(failure: StatusError): { readonly due: number; readonly notBefore: number } {
+    this.#markAbsent(failure);
+    const waitMs = this.#lastsAbsent()
+      ? this.#timings.absentRetryMs * (1 + Math.random())
+      : this.#backoff.next();
+    return { due: performance.now() + waitMs, notBefore: 0 };
+  }
+
+  #markAbsent(failure: StatusError): void {
+    const kind = this.#resource.kind;
+    if (!this.#absent) {
+      this.#log.info('The API server does not serve this kind to us, going on without it', {
+        kind,
+        reason: failure.message,
+      });
+      this.#absent = true;
+    }
+    this.#lastError = undefined;
+    this.#objects.removeAll();
+    this.#version = '';
+    this.#versionLost = false;
+    this.#listed = false;
+    this.#complete();
+    this.#options.sink.flush();
+  }
+
+  // ---------------------------------------------------------------- lists
+
+  /** Oldest state that a list may show: never older than what was delivered, anything at the first time. */
+  #listVersion(): string {
+    if (this.#versionLost) return '';
+    return this.#version === '' ? '0' : this.#version;
+  }
+
+  async #list(): Promise<void> {
+    const sweep: Sweep = newSweep();
+    const version = this.#listVersion();
+    try {
+      let meta = await this.#page(
+        {
+          limit: String(this.#options.pageSize),
+          ...(version === '' ? {} : { resourceVersion: version }),
+          ...(version === '' || version === '0' ? {} : { resourceVersionMatch: 'NotOlderThan' }),
+        },
+        sweep,
+      );
+      while (meta.continueToken !== '') {
+        meta = await this.#nextPage(meta.continueToken, sweep);
+      }
+      this.#listDone(sweep, meta.version);
+    } finally {
+      this.#options.sink.flush();
+    }
+  }
+
+  async #nextPage(continueToken: string, sweep: Sweep): Promise<ListMeta> {
+    try {
+      return await this.#page({ limit: String(this.#options.pageSize), continue: continueToken }, sweep);
+    } catch (error) {
+      // The pages no longer belong to one state of the server: start over, as fresh as it gets.
+      if (error instanceof StatusError && error.expired) this.#versionLost = true;
+      throw error;
+    }
+  }
+
+  async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
+    const interrupted = new AbortController();
+    const unfollow = follow(this.#abort.signal, interrupted);
+    this.#interrupt = (reason) => {
+      interrupted.abort(reason);
+    };
+    let answered = false;
+    try {
+      const response = await this.#collection.get({
+        parameters,
+        verb: 'list',
+        stallMs: this.#timings.listStallMs,
+        signal: interrupted.signal,
+        large: true,
+        continues: 'continue' in parameters,
+      });
+      answered = true;
+      this.#lastContact = performance.now();
+      const decoder = this.#collection.codecOf(response).list({
+        item: (item) => {
+          this.#identify(item);
+          this.#objects.put(item, sweep);
+        },
+        broken: (broken) => {
+          this.#skip(broken, sweep);
+        },
+      });
+      const turn = new Turn();
+      for await (const chunk of response.body) {
+        this.#lastContact = performance.now();
+        decoder.push(chunk);
+        await turn.end();
+      }
+      return decoder.end();
+    } catch (error) {
+      throw causeOfEnd(error, interrupted.signal, answered);
+    } finally {
+      this.#interrupt = undefined;
+      unfollow();
+    }
+  }
+
+  /**
+   * The list is complete: what it did not show is gone, and a watch can continue from `version`.
+   * @throws KubeError when it is not to be believed
+   */
+  #listDone(sweep: Sweep, version: string): void {
+    if (version === '') {
+      throw new KubeError(
+        'KUBE_API_STATUS',
+        `${this.#options.client.server} sent a list of ${this.#resource.kind} objects without a version`,
+      );
+    }
+    this.#member.observed('served');
+    if (isOlder(version, this.#version)) {
+      this.#historyWentBack(version);
+      throw new Unconfirmed('The API server went back to an earlier version; listing again');
+    }
+    this.#holdBack(sweep);
+    this.#confirm(sweep);
+    if (!sweep.nameless) this.#objects.removeUnseen(sweep);
+    this.#listDueAt = sweep.doubtAt;
+    this.#shorten?.();
+    this.#version = version;
+    this.#versionLost = false;
+    this.#listed = true;
+    this.#currentAt = performance.now();
+    this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#objects.size, version });
+    this.#complete();
+  }
+
+  /**
+   * What would take something away is believed when it is said twice. At the start nothing is held yet, but the kernel
+   * may still hold what an earlier process was told: then that goes for objects that can't be read, too.
+   * @throws Unconfirmed
+   */
+  #confirm(sweep: Sweep): void {
+    const incomplete = sweep.nameless || (!this.#synced && sweep.doubtAt < Infinity);
+    const { missing, held } = this.#objects.missing(sweep);
+    const newHistory = this.#server.now() < this.#server.heldBackUntil;
+    const takesMuch = newHistory ? missing > 0 : held >= manyObjects && missing > held / 2;
+    if (this.#askedAgain || (sweep.seen.size > 0 && !incomplete && !takesMuch)) {
+      this.#askedAgain = false;
+      return;
+    }
+    this.#askedAgain = true;
+    if (incomplete) {
+      throw new Unconfirmed('List from API server can not be read in full, confirming with another list');
+    }
+    throw new Unconfirmed(
+      sweep.seen.size === 0
+        ? 'Empty list from API server, confirming with another list'
+        : `List from API server lacks ${missing} of ${held} objects, confirming with another list`,
+    );
+  }
+
+  /**
+   * An API server on an empty database is well, and so is that of another cluster: what they do not have is kept for a
+   * minute or two, for somebody may notice.
+   * @throws HeldBack
+   */
+  #holdBack(sweep: Sweep): void {
+    const untilMs = this.#server.heldBackUntil - this.#server.now();
+    const { missing, held } = this.#objects.missing(sweep);
+    if (untilMs <= 0 || sweep.nameless || missing <= held / 2) return;
+    if (this.#heldBackUntil !== this.#server.heldBackUntil) {
+      this.#heldBackUntil = this.#server.heldBackUntil;
+      this.#log.warn('List from API server held back: it has another history and lacks most objects', {
+        kind: this.#resource.kind,
+        missing,
+        held,
+        seconds: Math.ceil(untilMs / 1000),
+      });
+      this.#options.sink.heldBack(missing, held);
+    }
+    throw new HeldBack(
+      `the API server has another history and lacks ${missing} of ${held} ${this.#resource.kind} objects; ` +
+        `they are kept for another ${Math.ceil(untilMs / 1000)} s`,
+    );
+  }
+
+  #identify({ key, object }: { readonly key: string; readonly object: T }): void {
+    const uid = this.#resource.clusterIdentity?.(key, object) ?? '';
+    if (uid !== '') this.#member.identified(uid);
+  }
+
+  #complete(): void {
+    if (this.#synced) return;
+    this.#synced = true;
+    this.#options.sink.synced();
+  }
+
+  /** @returns false when the server has no streaming lists: nothing is lost, take a plain one */
+  async #streamingList(): Promise<boolean> {
+    if (!this.#server.hasStreamingLists) return false;
+    const version = this.#listVersion();
+    try {
+      await this.#watch(
+        {
+          sendInitialEvents: 'true',
+          resourceVersionMatch: 'NotOlderThan',
+          ...(version === '' || version === '0' ? {} : { resourceVersion: version }),
+        },
+        newSweep(),
+      );
+      return true;
+    } catch (error) {
+      const refusal = streamingRefusal(error);
+      if (this.#isStopped() || this.#listed || refusal === undefined) throw error;
+      const { streamingRetryMs, streamingTroubleMs } = this.#timings;
+      const forMs = refusal === 'lasting' ? streamingRetryMs : streamingTroubleMs;
+      if (this.#server.streamingRefused(forMs)) {
+        this.#log.info('The API server has no streaming lists, using plain ones', {
+          kind: this.#resource.kind,
+          reason: error instanceof Error ? error.message : String(error),
+          retryInSeconds: Math.round(forMs / 1000),
+        });
+      }
+      return false;
+    }
+  }
+
+  // ---------------------------------------------------------------- watches
+
+  /**
+   * One watch, until it ends. @throws KubeError when it ends badly.
+   * @param sweep given when the watch starts with initial events
+   */
+  async #watch(parameters: Readonly<Record<string, string>>, sweep?: Sweep): Promise<void> {
+    const timings = this.#timings;
+    const lengthMs = Math.round(timings.watchMinMs * (1 + Math.random()));
+    // Our own limits, each with its reason; the client only knows that the request is over.
+    const limit = new AbortController();
+    const unfollow = follow(this.#abort.signal, limit);
+    const { server } = this.#options.client;
+    const deadline = setTimeout(
+      guarded('end a watch', () => {
+        const what = `the watch for ${this.#resource.kind} objects did not end at its time`;
+        limit.abort(new KubeError('KUBE_TIMEOUT', `${what} (API server ${server})`));
+      }),
+      lengthMs + timings.watchGraceMs,
+    );
+    let shortened: NodeJS.Timeout | undefined;
+    this.#shorten = () => {
+      clearTimeout(shortened);
+      if (this.#listDueAt === Infinity) return;
+      shortened = setTimeout(
+        guarded('end a watch', () => {
+          limit.abort(
+            new Unconfirmed('Something from the API server could not be understood, listing again'),
+          );
+        }),
+        Math.max(0, this.#listDueAt - performance.now()),
+      );
+    };
+    // A list that is due is not cut short by itself; afterwards it says when the next one is.
+    if (sweep === undefined) this.#shorten();
+    this.#interrupt = (reason) => {
+      limit.abort(reason);
+    };
+    let initial: NodeJS.Timeout | undefined;
+    let opened: number | undefined;
+    const unfinished = new UnfinishedEvent(timings.eventPauseMs, timings.eventLimitMs, () => {
+      limit.abort(
+        new AnswerBroke(new KubeError('KUBE_TIMEOUT', `an event does not go on (API server ${server})`)),
+      );
+    });
+    let events = 0;
+    let initialEvents = sweep;
+    try {
+      const response = await this.#collection.get({
+        parameters: {
+          watch: '1',
+          allowWatchBookmarks: 'true',
+          timeoutSeconds: String(Math.max(1, Math.round(lengthMs / 1000))),
+          ...parameters,
+        },
+        verb: 'watch',
+        stallMs: timings.watchStallMs,
+        signal: limit.signal,
+        large: sweep !== undefined,
+      });
+      opened = performance.now();
+      this.#lastContact = performance.now();
+      const decoder: WatchDecoder<T> = this.#collection.codecOf(response).watch();
+      if (initialEvents === undefined) {
+        this.#watching = true;
+        this.#lastError = undefined;
+        this.#member.observed('served');
+      } else {
+        initial = setTimeout(
+          guarded('give a streaming list up', () => {
+            limit.abort(new NoStreamingList(`the initial events stopped coming (API server ${server})`));
+          }),
+          timings.initialEventsStallMs,
+        );
+      }
+      const turn = new Turn();
+      for await (const chunk of response.body) {
+        this.#lastContact = performance.now();
+        const before = sweep?.seen.size;
+        const eventsBefore = events;
+        decoder.push(chunk, (event) => {
+          events++;
+          initialEvents = this.#event(event, initialEvents);
+        });
+        if (initialEvents === undefined) {
+          clearTimeout(initial);
+          this.#watching = true;
+          // A beginning proves nothing.
+          if (events > eventsBefore) {
+            this.#currentAt = performance.now();
+            this.#succeeded();
+            if (this.#currentAt - opened >= timings.backoff.firstMs) this.#recovered();
+            this.#options.sink.flush();
+          }
+          unfinished.bytes(decoder.unfinished, events > eventsBefore);
+        } else if (sweep?.seen.size !== before) {
+          // Changes of what is known already are not initial events.
+          initial?.refresh();
+        }
+        if (initialEvents !== undefined) await turn.end();
+      }
+      decoder.end();
+      this.#checkEnd(performance.now() - opened, events, initialEvents);
+      this.#recovered();
+    } catch (error) {
+      const cause = causeOfEnd(error, limit.signal, opened !== undefined);
+      // A quiet watch that something in between has cut after a while was a good one; one that stayed mute was not.
+      const lived = opened === undefined ? 0 : performance.now() - opened;
+      const mute = cause instanceof KubeError && cause.code === 'KUBE_TIMEOUT';
+      if (initialEvents === undefined && !mute && lived >= goodWatch * timings.backoff.firstMs)
+        this.#recovered();
+      throw cause;
+    } finally {
+      unfollow();
+      clearTimeout(deadline);
+      clearTimeout(initial);
+      unfinished.end();
+      clearTimeout(shortened);
+      this.#shorten = undefined;
+      this.#interrupt = undefined;
+      this.#watching = false;
+      this.#options.sink.flush();
+      this.#livedMs = opened === undefined ? 0 : performance.now() - opened;
+    }
+  }
+
+  /** A watch that ended in good order but brought nothing is no success. */
+  #checkEnd(livedMs: number, events: number, initialEvents: Sweep | undefined): void {
+    if (initialEvents !== undefined) {
+      throw new KubeError('KUBE_CONNECTION_LOST', 'the watch ended before the initial events were complete');
+    }
+    if (events === 0 && livedMs < Math.min(1000, this.#timings.backoff.firstMs)) {
+      throw new KubeError('KUBE_CONNECTION_LOST', 'the watch ended as soon as it was open');
+    }
+  }
+
+  /** @returns the sweep while initial events go on */
+  #event(event: WatchEvent<T>, sweep: Sweep | undefined): Sweep | undefined {
+    switch (event.type) {
+      case 'ADDED':
+      case 'MODIFIED':
+        if (sweep === undefined && !this.#isNext(event.item, false)) return sweep;
+        this.#identify(event.item);
+        this.#objects.put(event.item, sweep);
+        return sweep;
+      case 'DELETED':
+        if (sweep !== undefined) sweep.seen.delete(event.item.key);
+        else if (!this.#isNext(event.item, true)) return sweep;
+        this.#objects.remove(event.item.key);
+        return sweep;
+      case 'BOOKMARK':
+        if (sweep !== undefined) {
+          // Until the one that ends them there is none, where there are streaming lists.
+          if (!event.initialEventsEnd)
+            throw new NoStreamingList('a bookmark came before the initial events ended');
+          this.#listDone(sweep, event.version);
+          return undefined;
+        }
+        this.#advance(event.version);
+        return undefined;
+      case 'BROKEN':
+        this.#skip(event.broken, sweep);
+        if (sweep === undefined) this.#advance(event.broken.version ?? '');
+        return sweep;
+      case 'ERROR':
+        throw this.#collection.statusError(event.status.code, event.status, 'watch');
+    }
+  }
+
+  /**
+   * Whether an event of a running watch is news; then the watch would continue after it. Versions of one kind grow (Kubernetes API
+   * concepts, resource versions), so an event that does not is a repetition, or from another history.
+   */
+  #isNext({ key, version }: Identified, gone: boolean): boolean {
+    if (version !== this.#version && !isOlder(version, this.#version)) {
+      this.#advance(version);
+      return true;
+    }
+    const held = this.#objects.version(key);
+    if (gone ? held !== undefined : held !== version) this.#listBy(this.#soon());
+    return false;
+  }
+
+  #advance(version: string): void {
+    if (version !== '' && !isOlder(version, this.#version)) this.#version = version;
+  }
+
+  /** What is held may not be what the server has: list again at that time, performance.now(). */
+  #listBy(time: number): void {
+    if (time >= this.#listDueAt) return;
+    this.#listDueAt = time;
+    this.#shorten?.();
+  }
+
+  #soon(): number {
+    const now = performance.now();
+    if (now - this.#doubtedAt > doubtResetMs) this.#doubts.succeeded();
+    this.#doubtedAt = now;
+    return now + this.#doubts.next();
+  }
+
+  // ---------------------------------------------------------------- objects
+
+  /** An object may have been broken on its way, so it is asked for again; if it is broken in itself, that does not go on. */
+  #skip(broken: BrokenObject, sweep: Sweep | undefined): void {
+    let again = Infinity;
+    const mayHeal = this.#objects.skip(broken);
+    if (broken.key === undefined) {
+      if (sweep !== undefined) sweep.nameless = true;
+      again = this.#soon();
+    } else {
+      sweep?.seen.add(broken.key);
+      if (mayHeal) {
+        again = Math.max(this.#soon(), this.#brokenListAt + this.#timings.brokenRetryMs);
+        this.#brokenListAt = again;
+      }
+    }
+    if (sweep === undefined) this.#listBy(again);
+    else sweep.doubtAt = Math.min(sweep.doubtAt, again);
+  }
+}
+
+/** By the clock as it is now. */
+function sinceEpoch(at: number | undefined): number {
+  return at === undefined ? 0 : Math.round(Date.now() - (performance.now() - at));
+}
+
+/** Node's timers know no longer time. */
+const longestTimerMs = 2 ** 31 - 1;
+/** A list that takes most of so many objects away is asked for again. */
+const manyObjects = 10;
+/** A watch that lived for so many first pauses was a good one. */
+const goodWatch = 10;
+
+/** Why a request is over: our own limits have their reasons, the client only knows that it was cancelled. */
+function causeOfEnd(error: unknown, limit: AbortSignal, answered: boolean): unknown {
+  const cause: unknown = limit.aborted ? limit.reason : error;
+  const connection =
+    cause instanceof KubeError &&
+    !(cause instanceof AnswerBroke) &&
+    !(cause instanceof NoStreamingList) &&
+    (cause.code === 'KUBE_CONNECTION_LOST' || cause.code === 'KUBE_TIMEOUT');
+  return answered && connection ? new AnswerBroke(cause) : cause;
+}
+
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms <= 0) return Promise.resolve();
+  return new Promise((resolve) => {
+    if (signal.aborted) {
+      resolve();
+      return;
+    }
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}

@@ -1,0 +1,272 @@
+/**
+ * What is known of the API server, apart from what is known of a request (outcome.ts): one state that the reflectors of
+ * all kinds share. Pure: time and chance are given to it, and it holds no timers.
+ *
+ * While nothing at all is served, one kind asks for all, in turns, and the pauses grow. As soon as one kind is served,
+ * all others try again within a second.
+ */
+import { OutageBackoff, type BackoffOptions } from './backoff.js';
+import type { ContentType } from '../resources.js';
+
+export type ServerPhase = 'unknown' | 'serving' | 'failing' | 'unreachable';
+
+/** What a request has shown of the server. */
+export type Observation =
+  /** An answer that proves that it works: 2xx, and 410, which says that it has looked. */
+  | 'served'
+  /** 401, 403, 429 or 5xx, while other kinds have no such trouble. */
+  | 'error'
+  /** The same for a second kind, and nothing was served in between. */
+  | 'errors of several kinds'
+  /** No HTTP answer: refused, cut, timed out, no TLS. */
+  | 'no answer'
+  /** An answer that had begun broke off. That may be the request, the connection, or the server. */
+  | 'cut';
+
+/** The transitions, by the phase before. A test holds docs/resilience.md to this. */
+export const serverTransitions: Readonly<Record<ServerPhase, Readonly<Record<Observation, ServerPhase>>>> = {
+  unknown: {
+    served: 'serving',
+    error: 'unknown',
+    'errors of several kinds': 'failing',
+    'no answer': 'unreachable',
+    cut: 'unknown',
+  },
+  serving: {
+    served: 'serving',
+    error: 'serving',
+    'errors of several kinds': 'failing',
+    'no answer': 'unreachable',
+    cut: 'serving',
+  },
+  failing: {
+    served: 'serving',
+    error: 'failing',
+    'errors of several kinds': 'failing',
+    'no answer': 'unreachable',
+    cut: 'failing',
+  },
+  unreachable: {
+    served: 'serving',
+    error: 'failing',
+    'errors of several kinds': 'failing',
+    'no answer': 'unreachable',
+    cut: 'unreachable',
+  },
+};
+
+/** In these phases kinds ask one after the other. */
+const takesTurns: ReadonlySet<ServerPhase> = new Set<ServerPhase>(['failing', 'unreachable']);
+
+export interface ServerTimings {
+  readonly backoff: BackoffOptions;
+  /** Once the server serves again, kinds that wait try within this time. */
+  readonly wakeWithinMs: number;
+  /** The next kind asks so much later, should the one before it not have an answer by then. */
+  readonly turnMs: number;
+  /** Lists that take most away are held back for one to two times this, after the server's history changed. */
+  readonly holdBackMs: number;
+}
+
+export const defaultServerTimings: Omit<ServerTimings, 'backoff'> = {
+  wakeWithinMs: 1000,
+  turnMs: 1000,
+  holdBackMs: 60_000,
+};
+
+/** A failure that lasts is an error in the log again after this time, without its advice. */
+const remindMs = 60_000;
+
+export interface ServerStateOptions {
+  readonly timings: ServerTimings;
+  /** What to ask for, best first; never empty. */
+  readonly contentTypes: readonly ContentType[];
+  /** Milliseconds that never go back. */
+  readonly now?: () => number;
+  /** 0 to 1. */
+  readonly random?: () => number;
+}
+
+/** One kind's place in the state. */
+export interface Member {
+  observed(what: Exclude<Observation, 'errors of several kinds'>): void;
+  /**
+   * When this kind may ask next, by now().
+   * @param due when it wants to
+   * @param notBefore what the server asked for (Retry-After); holds against everything
+   */
+  askAt(due: number, notBefore: number): number;
+  /** This kind has found out that the server's history is another one: all others have to list again. */
+  historyChanged(): void;
+  /** Which cluster this is: the UID of an object that every cluster makes for itself once; '' says nothing. */
+  identified(uid: string): void;
+}
+
+interface Waiting {
+  /** The last observation was an error. */
+  error: boolean;
+  /** The server served another kind since: when to try. */
+  wakeAt: number;
+}
+
+export class ServerState {
+  readonly now: () => number;
+  readonly #random: () => number;
+  readonly #timings: ServerTimings;
+  readonly #contentTypes: readonly ContentType[];
+  readonly #backoff: OutageBackoff;
+  readonly #listeners = new Map<Member, { readonly changed: () => void; readonly newHistory: () => void }>();
+  /** Kinds that are not served, the one that waits longest first. */
+  readonly #line = new Map<Member, Waiting>();
+  #phase: ServerPhase = 'unknown';
+  #nextTurnAt = -Infinity;
+  #identity = '';
+  #historyChangedAt = -Infinity;
+  #holdBackMs = 0;
+  #streamingRefusedUntil = -Infinity;
+  #jsonOnly = false;
+  /** Failures whose message was logged, and when the last error was: all kinds usually fail for the same reason. */
+  readonly #reported = new Map<string, number>();
+
+  constructor({ timings, contentTypes, now, random }: ServerStateOptions) {
+    this.now = now ?? (() => performance.now());
+    this.#random = random ?? Math.random;
+    this.#timings = timings;
+    this.#contentTypes = contentTypes;
+    this.#backoff = new OutageBackoff(timings.backoff, this.#random, this.now);
+  }
+
+  get phase(): ServerPhase {
+    return this.#phase;
+  }
+
+  /**
+   * @param changed called when askAt() may tell another time
+   * @param newHistory called when another kind has found another history
+   */
+  join(changed: () => void, newHistory: () => void): Member {
+    const member: Member = {
+      observed: (what) => {
+        this.#observed(member, what);
+      },
+      askAt: (due, notBefore) => Math.max(notBefore, this.#askAt(member, due)),
+      historyChanged: () => {
+        this.#newHistory(member);
+      },
+      identified: (uid) => {
+        this.#identified(member, uid);
+      },
+    };
+    this.#listeners.set(member, { changed, newHistory });
+    return member;
+  }
+
+  #observed(member: Member, what: Exclude<Observation, 'errors of several kinds'>): void {
+    this.#line.delete(member);
+    const others = [...this.#line.values()];
+    if (what !== 'served') this.#line.set(member, { error: what === 'error', wakeAt: Infinity });
+    const observation =
+      what === 'error' && others.some(({ error }) => error) ? 'errors of several kinds' : what;
+    // What comes next may be another server.
+    if (what === 'cut' || what === 'no answer') this.#jsonOnly = false;
+    const before = this.#phase;
+    this.#phase = serverTransitions[before][observation];
+    if (what === 'served') {
+      this.#backoff.succeeded();
+      this.#nextTurnAt = -Infinity;
+      const { wakeWithinMs } = this.#timings;
+      for (const waiting of others) {
+        waiting.error = false;
+        waiting.wakeAt = Math.min(waiting.wakeAt, this.now() + wakeWithinMs * this.#random());
+      }
+      if (others.length > 0) this.#tell(member);
+      return;
+    }
+    if (!takesTurns.has(this.#phase)) return;
+    // Those that failed with the same attempt do not move the next one.
+    if (this.now() >= this.#nextTurnAt) this.#nextTurnAt = this.now() + this.#backoff.next();
+    this.#tell(member);
+  }
+
+  #askAt(member: Member, due: number): number {
+    const waiting = this.#line.get(member);
+    if (waiting === undefined) return due;
+    if (!takesTurns.has(this.#phase)) return Math.min(due, waiting.wakeAt);
+    const place = [...this.#line.keys()].indexOf(member);
+    return this.#nextTurnAt + place * this.#timings.turnMs;
+  }
+
+  #tell(by: Member): void {
+    for (const [member, { changed }] of this.#listeners) if (member !== by) changed();
+  }
+
+  // ---------------------------------------------------------------- history
+
+  #identified(member: Member, uid: string): void {
+    if (uid === '' || uid === this.#identity) return;
+    const first = this.#identity === '';
+    this.#identity = uid;
+    if (!first) this.#newHistory(member);
+  }
+
+  #newHistory(by: Member): void {
+    const now = this.now();
+    if (now >= this.heldBackUntil) {
+      this.#historyChangedAt = now;
+      this.#holdBackMs = this.#timings.holdBackMs * (1 + this.#random());
+    }
+    for (const [member, { newHistory }] of this.#listeners) if (member !== by) newHistory();
+  }
+
+  /** Until then, by now(), a list that takes most away is not believed. */
+  get heldBackUntil(): number {
+    return this.#historyChangedAt + this.#holdBackMs;
+  }
+
+  // ---------------------------------------------------------------- abilities
+
+  get hasStreamingLists(): boolean {
+    return this.now() >= this.#streamingRefusedUntil;
+  }
+
+  /** @returns whether that is news */
+  streamingRefused(forMs: number): boolean {
+    const news = this.hasStreamingLists;
+    this.#streamingRefusedUntil = Math.max(this.#streamingRefusedUntil, this.now() + forMs);
+    return news;
+  }
+
+  /** What to ask for, best first. */
+  get contentTypes(): readonly ContentType[] {
+    return this.#jsonOnly ? ['json'] : this.#contentTypes;
+  }
+
+  /** Known until the next connection, which may lead to another server. */
+  protobufRefused(): void {
+    this.#jsonOnly = true;
+  }
+
+  connected(): void {
+    this.#jsonOnly = false;
+  }
+
+  // ---------------------------------------------------------------- reports
+
+  /**
+   * How to log a failure: with its message the first time, as a reminder now and then, otherwise as a detail.
+   * @param cause the same for failures with the same cure
+   */
+  report(cause: string): 'first' | 'reminder' | 'detail' {
+    const now = this.now();
+    const at = this.#reported.get(cause);
+    if (at !== undefined && now - at < remindMs) return 'detail';
+    if (this.#reported.size > 100) this.#reported.clear();
+    this.#reported.set(cause, now);
+    return at === undefined ? 'first' : 'reminder';
+  }
+
+  /** Something works again: the next failure is news. */
+  forgetReports(): void {
+    this.#reported.clear();
+  }
+}
