@@ -7,7 +7,7 @@ import type { Node } from '../sources/objects.js';
 import { ServiceModel } from '../model/model.js';
 import { nodeStatusIPs, resolveNodeIPs, type NodeIPs } from '../model/addresses/node.js';
 import type { IPFamily } from '../model/types.js';
-import { usableFamilies } from './preflight.js';
+import { usableFamilies } from '../node/families.js';
 
 export interface ClusterModel {
   readonly model: ServiceModel;

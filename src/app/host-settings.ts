@@ -7,7 +7,7 @@ import type { Logger } from '../log/logger.js';
 import { resolveNodePortAddresses } from '../model/addresses/nodeport-addresses.js';
 import type { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { setOOMScore, tuneConntrack, type Tuning } from '../node/system/index.js';
-import { prepareIpvs } from './ipvs-settings.js';
+import { modeNamed } from '../backends/modes.js';
 import { allowRouteLocalnet } from '../node/route-localnet.js';
 
 export class Machine {
@@ -25,7 +25,7 @@ export class Machine {
   prepare(config: Config): void {
     this.stop();
     this.tuning = tuneConntrack(config.conntrack, this.log.named('conntrack'));
-    if (config.mode === 'ipvs') prepareIpvs(config, this.log.named('ipvs'));
+    modeNamed(config.mode)?.prepare?.(config, this.log.named(config.mode));
   }
 
   /** For `--init-only`: also what is otherwise made once the node's addresses are known. */
@@ -33,8 +33,8 @@ export class Machine {
     this.protect(config);
     this.prepare(config);
     const { IPv4 } = resolveNodePortAddresses(config.nodePortAddresses, { IPv4: '127.0.0.1', IPv6: '::1' });
-    const gate = config.mode === 'nftables' && config.gates.KubeProxyNFTablesLocalhostNodePorts;
-    if ((config.localhostNodePorts ?? (gate && IPv4.namesLoopback)) && IPv4.containsLoopback) {
+    const isWanted = config.localhostNodePorts ?? (config.localhostNodePortsByGate && IPv4.namesLoopback);
+    if (isWanted && IPv4.containsLoopback) {
       const problem = allowRouteLocalnet();
       if (problem !== undefined) this.log.warn(`Node ports will not answer on 127.0.0.1: ${problem}`);
     }

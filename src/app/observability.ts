@@ -7,7 +7,6 @@ import { guarded } from '../callbacks/guarded.js';
 import type { Config, HostPort } from '../config/config.js';
 import { actingGates, featureGates, type ActingGate } from '../config/values/feature-gates.js';
 import { ConntrackPressure } from '../conntrack/pressure.js';
-import { readCounter } from '../backends/iptables/counters.js';
 import { Health } from '../health/health.js';
 import { KeptServer } from '../health/listen.js';
 import { healthServer } from '../http/health-server.js';
@@ -23,7 +22,7 @@ import { Slis } from '../metrics/slis.js';
 import type { IPFamily } from '../model/types.js';
 import { ConntrackStatsReader } from '../reporting/conntrack-stats.js';
 import { exitCodes, FatalError } from '../exit/exit-codes.js';
-import type { ChosenMode } from './mode.js';
+import type { ChosenMode } from './choose-mode.js';
 import { apiServerHealth, apiServerState } from '../reporting/source-health.js';
 import { version } from '../version/version.js';
 
@@ -122,7 +121,7 @@ export class Observability {
     ).unref();
     this.health = new Health(2 * config.syncPeriodMs);
     this.metrics = createMetrics({
-      modes: [mode.mode],
+      modes: [mode.mode.metrics],
       build: buildInfo(config.kubernetesVersion),
       features: (Object.keys(actingGates) as ActingGate[]).map((name) => ({
         name,
@@ -137,7 +136,7 @@ export class Observability {
         },
         conntrack: () => this.conntrack.read(),
         healthCheckPorts: (family) => this.observed?.failedHealthCheckPorts(family) ?? 0,
-        accounting: readCounter,
+        ...(mode.mode.readCounter === undefined ? {} : { accounting: mode.mode.readCounter }),
       },
     });
     addRuntimeMetrics(this.metrics.registry);
@@ -180,7 +179,7 @@ export class Observability {
     return {
       metrics: this.metrics,
       slis: new Slis(),
-      mode: () => mode,
+      mode: () => ({ mode: mode.mode.name, reason: mode.reason }),
       ...(configz === undefined ? {} : { configz }),
       ...(flagz === undefined || !config.gates.ComponentFlagz ? {} : { flagz }),
       ...(config.gates.ComponentStatusz ? { statusz: componentVersion(config.kubernetesVersion) } : {}),

@@ -15,7 +15,7 @@ import { resolveDetectors } from '../model/addresses/detector.js';
 import type { ServiceModel } from '../model/model.js';
 import { nodeStatusIPs, resolveNodeIPs, type NodeIPs } from '../model/addresses/node.js';
 import type { HealthCheckPort, IPFamily, ModelChanges } from '../model/types.js';
-import { openBackend, type Backend } from './open-backend.js';
+import type { Backend, RuleStatistics } from '../backends/mode.js';
 import type { ClusterModel } from './cluster-model.js';
 import type { ClusterState } from './cluster-state.js';
 import { FamilyWarnings } from '../reporting/family-warnings.js';
@@ -24,7 +24,7 @@ import { LeftoverRemoval } from '../sync/leftover-removal.js';
 import { LocalAddresses } from '../node/local-addresses.js';
 import { LostAddresses } from '../reporting/address-conflicts.js';
 import { keepHeapTight } from './memory.js';
-import type { ChosenMode } from './mode.js';
+import type { ChosenMode } from './choose-mode.js';
 import {
   changedNodeIPs,
   NodePortAddressSelection,
@@ -122,16 +122,14 @@ export class Running {
       log: log.named('watch'),
       record: options.record,
     });
-    this.backend = openBackend({
-      mode: options.mode.mode,
-      metrics: metrics.iptables,
+    const { mode } = options.mode;
+    this.backend = mode.open({
+      config,
       families,
-      ipvs: config.ipvs,
       localAddresses: (family) => this.localAddresses.of(family),
       dataplaneOptions: (family) => {
-        // Before the question whether the guard is needed. IPVS does not see packets to loopback addresses.
-        const localhostNodePorts =
-          options.mode.mode === 'ipvs' ? undefined : this.nodePorts.localhost(family);
+        // Before the question whether the guard is needed.
+        const localhostNodePorts = mode.loopbackNodePorts ? this.nodePorts.localhost(family) : undefined;
         return {
           family,
           masqueradeMark: 1 << config.masqueradeBit,
@@ -147,6 +145,12 @@ export class Running {
       },
       onForeignChange: (family) => {
         this.loop.requestAdoption(family);
+      },
+      onRulesWritten: (family, statistics) => {
+        this.countRules(family, statistics);
+      },
+      onPartialFailure: (family) => {
+        metrics.iptables.partialRestoreFailures.inc({ ip_family: family });
       },
       onPutOff: (by, delayMs) => {
         this.feud.putOff(by, delayMs);
@@ -222,7 +226,8 @@ export class Running {
         reconciler?.removed(removed);
         reconciler?.changed(ports);
         if (repaired) reconciler?.suspectAll();
-        this.countRules(family);
+        const statistics = this.backend.ruleStatistics(family);
+        if (statistics !== undefined) this.countRules(family, statistics);
         if (!this.unserved.delete(family)) return;
         // What is asked for later opens by itself.
         void this.nodePortHealth.get(family)?.openAll();
@@ -273,15 +278,12 @@ export class Running {
     for (const dataplane of this.dataplanes) dataplane.close();
   }
 
-  /** In mode ipvs an endpoint that is drained goes only then, and its Service's address with it. */
   private maintenancePeriod(): number {
     const { mode, config } = this.options;
-    return mode.mode === 'ipvs' ? Math.min(maintenanceMs, config.syncPeriodMs) : maintenanceMs;
+    return Math.min(maintenanceMs, mode.mode.housekeepingPeriodMs?.(config) ?? maintenanceMs);
   }
 
-  private countRules(family: IPFamily): void {
-    const statistics = this.backend.ruleStatistics(family);
-    if (statistics === undefined) return;
+  private countRules(family: IPFamily, statistics: RuleStatistics): void {
     const { rules, rulesWritten } = this.options.metrics.iptables;
     for (const table of ['filter', 'nat'] as const) {
       rules.set({ ip_family: family, table }, statistics.rules[table]);

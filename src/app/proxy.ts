@@ -12,7 +12,7 @@ import { nodeStatusIPs } from '../model/addresses/node.js';
 import { clusterModel, type ClusterModel } from './cluster-model.js';
 import { ClusterState } from './cluster-state.js';
 import { exitCodes, FatalError } from '../exit/exit-codes.js';
-import type { ChosenMode } from './mode.js';
+import type { ChosenMode } from './choose-mode.js';
 import type { Observability } from './observability.js';
 import { Running } from './proxy-runtime.js';
 import { heldBackLists } from '../reporting/unconfirmed-lists.js';
@@ -23,9 +23,6 @@ import { TroubledObjects } from '../reporting/invalid-objects.js';
 const nodeWaitMs = 30_000;
 /** How long pod CIDRs are waited for in mode NodeCIDR. */
 const podCIDRWaitMs = 5 * 60_000;
-
-const ipvsNote =
-  'Kubernetes has deprecated mode ipvs of kube-proxy and plans to remove it. kube-proxy-ts keeps it; mode nftables does more with less (docs/ipvs.md tells what changes).';
 
 /** One start of the program's inside, from the API server to the kernel. */
 export class Proxy {
@@ -255,9 +252,8 @@ export class Proxy {
     };
     const event = { type: 'Normal', action: 'StartKubeProxy', regarding } as const;
     record({ ...event, reason: 'Starting', note: '' });
-    if (this.mode.mode === 'ipvs')
-      record({ ...event, type: 'Warning', reason: 'IPVSDeprecation', note: ipvsNote });
-    if (this.mode.automatic)
-      record({ ...event, reason: 'ModeChosen', note: `mode ${this.mode.mode}: ${this.mode.reason}` });
+    const { mode, automatic, reason } = this.mode;
+    if (mode.deprecation !== undefined) record({ ...event, type: 'Warning', ...mode.deprecation });
+    if (automatic) record({ ...event, reason: 'ModeChosen', note: `mode ${mode.name}: ${reason}` });
   }
 }

@@ -5,7 +5,7 @@
 import { guarded, reportCallbackFailures } from '../callbacks/guarded.js';
 import { compareConfigs } from '../config/file/compare.js';
 import type { Config } from '../config/config.js';
-import { readCounter } from '../backends/iptables/counters.js';
+import { openNftables } from '../backends/nft/open.js';
 import { ConfigError } from '../config/errors.js';
 import { flagLines } from '../config/flags/help.js';
 import type { ReadFile } from '../config/sources.js';
@@ -13,10 +13,8 @@ import { configz } from '../config/file/versioned.js';
 import { ConfigFileWatcher } from '../config/file/watch.js';
 import { createLogger, errorText, type RootLogger } from '../log/logger.js';
 import { exitCodes } from '../exit/exit-codes.js';
-import { ipvsProblem } from './ipvs-settings.js';
 import { droppingChains, Machine } from './host-settings.js';
-import { chooseMode, type ChosenMode } from './mode.js';
-import { nftablesProblem, openNftables } from './preflight.js';
+import { chooseMode, type ChosenMode } from './choose-mode.js';
 import { Observability, observabilitySettings, ServerStartError } from './observability.js';
 import { Proxy } from './proxy.js';
 import { checkSource } from './source-check.js';
@@ -60,11 +58,11 @@ class Process {
     private readonly log: RootLogger,
   ) {
     this.machine = new Machine(log);
-    this.mode = chooseMode(config, nftablesProblem, () => ipvsProblem(config));
+    this.mode = chooseMode(config);
     log.info('Starting kube-proxy-ts', {
       version,
       node: config.nodeName,
-      mode: this.mode.mode,
+      mode: this.mode.mode.name,
       why: this.mode.reason,
     });
   }
@@ -114,7 +112,12 @@ class Process {
   /** The servers stay as they are as long as nothing about them changes. @throws FatalError */
   private async observe(): Promise<Observability> {
     const { config, mode, log } = this;
-    const settings = JSON.stringify([observabilitySettings(config), mode]);
+    const settings = JSON.stringify([
+      observabilitySettings(config),
+      mode.mode.name,
+      mode.automatic,
+      mode.reason,
+    ]);
     if (this.observability !== undefined && this.observedSettings === settings) return this.observability;
     this.observability?.close();
     const observability = new Observability({
@@ -125,7 +128,6 @@ class Process {
         log.setVerbosity(verbosity);
       },
       configz: () => configz(this.config),
-      ...(mode.mode === 'iptables' ? { accounting: readCounter } : {}),
       flagz: () => new Map(Object.entries(this.config.flags)),
     });
     this.observability = observability;
@@ -141,7 +143,7 @@ class Process {
 
   /** Who comes from mode iptables without knowing should know the one thing that nftables can't do. */
   private warnOfDroppingChains(): void {
-    if (!this.mode.automatic || this.mode.mode !== 'nftables') return;
+    if (!this.mode.automatic || this.mode.mode.acceptsForHost) return;
     const connection = openNftables();
     try {
       for (const hook of ['forward', 'input'] as const) {
@@ -185,8 +187,7 @@ class Process {
     let mode: ChosenMode;
     try {
       next = load();
-      const wanted = next;
-      mode = chooseMode(wanted, nftablesProblem, () => ipvsProblem(wanted));
+      mode = chooseMode(next);
     } catch (error) {
       const problems = error instanceof ConfigError ? error.problems : [errorText(error)];
       for (const problem of problems)

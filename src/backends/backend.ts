@@ -10,6 +10,7 @@ import type {
   FamilyChanges,
   IPFamily,
   LocalDetector,
+  LocalhostNodePorts,
   ReleasedAddress,
   ServicePort,
 } from '../model/types.js';
@@ -34,17 +35,6 @@ export interface DataplaneOptions {
    * which takes away the kernel's own refusal. IPv4 only: there is no such setting for IPv6.
    */
   readonly guardLoopback?: boolean;
-}
-
-/** How node ports on loopback addresses work, see docs/nftables.md. */
-export interface LocalhostNodePorts {
-  /** Loopback addresses that serve node ports. IPv4: parts of 127.0.0.0/8, needs route_localnet. IPv6: ::1. */
-  readonly ranges: readonly Cidr[];
-  /**
-   * IPv6 only: address of this node that stands for ::1 while a packet is on its way, since the kernel routes no reply to
-   * ::1 that comes in on another interface.
-   */
-  readonly standIn?: string;
 }
 
 export interface ProgrammingFailure {

@@ -2,9 +2,10 @@
  * `--cleanup`: removes what is kube-proxy's from the kernel, of all modes and of upstream's too, and says what it removed.
  * Connections that are established stay translated; settings of the machine stay as they are.
  */
-import { removeLeftovers, type Outcome } from '../leftovers/index.js';
+import type { Outcome } from '../backends/removal-report.js';
+import { openNftables } from '../backends/nft/open.js';
+import { removeLeftovers } from '../leftovers/index.js';
 import { exitCodes, FatalError } from '../exit/exit-codes.js';
-import { openNftables } from '../app/preflight.js';
 
 /** One line for each thing that was looked for. */
 function line(outcome: Outcome): string {
@@ -30,7 +31,7 @@ function line(outcome: Outcome): string {
  */
 export async function cleanup(): Promise<number> {
   requirePermission();
-  const report = await removeLeftovers({ mode: 'none' });
+  const report = await removeLeftovers(undefined);
   for (const outcome of report.outcomes) {
     const out = outcome.kind === 'removed' || outcome.kind === 'absent' ? process.stdout : process.stderr;
     out.write(`${line(outcome)}\n`);

@@ -3,14 +3,17 @@ import { parseCommandLine } from '../config/flags/command-line.js';
 import { loadConfig, type Config } from '../config/config.js';
 import { movingText } from '../inspect/moving-text.js';
 import { movingReport, type IpvsFacts, type MovingTarget } from '../inspect/moving.js';
-import { externalAddresses, ipvsInterface, kubeProxyServers, readTableServers } from '../leftovers/index.js';
+import { externalAddresses } from '../backends/ipvs/leftovers/external-addresses.js';
+import { readTableServers } from '../backends/ipvs/leftovers/tables.js';
+import { kubeProxyServers } from '../backends/ipvs/leftovers/virtual-servers.js';
+import { serviceInterface } from '../backends/ipvs/table/names.js';
+import { explainReading } from '../backends/nft/open.js';
 import { describeKey, IpvsConnection } from '@kube-proxy-ts/netlink/ipvs';
 import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { RouteConnection } from '@kube-proxy-ts/netlink/rtnetlink';
 import { systemFiles, sysctlPath } from '../node/system/index.js';
 import { commandHelp, splitArguments } from './command-arguments.js';
 import { exitCodes } from '../exit/exit-codes.js';
-import { explainReading } from '../app/preflight.js';
 
 const flags = {
   output: { short: 'o', argument: 'text|json', choice: ['text', 'json'], help: 'A table, or JSON.' },
@@ -73,7 +76,7 @@ function readFacts(ipvs: IpvsConnection): IpvsFacts {
     const addresses = route.listAddresses().filter(({ scope }) => scope === 'global');
     const addressesOf = (onInterface: boolean): string[] =>
       addresses
-        .filter(({ interfaceName }) => (interfaceName === ipvsInterface) === onInterface)
+        .filter(({ interfaceName }) => (interfaceName === serviceInterface) === onInterface)
         .map(({ address }) => address);
     const serviceAddresses = addressesOf(true);
     const external = externalAddresses(nft);

@@ -3,13 +3,14 @@ import { parseCommandLine } from '../config/flags/command-line.js';
 import { loadConfig } from '../config/config.js';
 import { virtualServersText } from '../inspect/virtual-servers-text.js';
 import { readVirtualServers } from '../inspect/virtual-servers.js';
-import { kubeProxyServers, readTableServers } from '../leftovers/index.js';
+import { readTableServers } from '../backends/ipvs/leftovers/tables.js';
+import { kubeProxyServers } from '../backends/ipvs/leftovers/virtual-servers.js';
+import { explainReading } from '../backends/nft/open.js';
 import { IpvsConnection } from '@kube-proxy-ts/netlink/ipvs';
 import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { commandHelp, splitArguments } from './command-arguments.js';
 import { exitCodes } from '../exit/exit-codes.js';
 import { readPodNames } from './pod-names.js';
-import { explainReading } from '../app/preflight.js';
 
 const flags = {
   namespace: {

@@ -7,18 +7,10 @@ import { DETECT_LOCAL_MODES, type DetectLocalMode } from '../model/addresses/det
 import { checkSettings } from './values/checks.js';
 import { flagValues, type CommandLine } from './flags/command-line.js';
 import { normalForm, withDefaults } from './effective.js';
+import { settingsMode } from './modes.js';
 import { ConfigError } from './errors.js';
 import type { FeatureGates } from './values/feature-gates.js';
-import {
-  contentTypes,
-  parseHostPort,
-  PROXY_MODES,
-  settingsMode,
-  splitClusterCIDR,
-  type FieldValues,
-  type HostPort,
-  type ProxyMode,
-} from './fields.js';
+import { contentTypes, parseHostPort, splitClusterCIDR, type FieldValues, type HostPort } from './fields.js';
 import { KUBERNETES_VERSION } from '../version/kubernetes-version.js';
 import {
   readTextFile,
@@ -29,7 +21,7 @@ import {
 } from './sources.js';
 import type { VmoduleItem } from './values/values.js';
 
-export type { FieldPath, FieldValues, HostPort, ProxyMode } from './fields.js';
+export type { FieldPath, FieldValues, HostPort } from './fields.js';
 
 /** How the API server is talked to. */
 export interface ClientConfig {
@@ -108,7 +100,7 @@ export interface Config {
 
   readonly nodeName: string;
   /** Empty: automatic, the best mode that the kernel has, with the settings of mode iptables. */
-  readonly mode: '' | ProxyMode;
+  readonly mode: string;
   readonly client: ClientConfig;
   readonly logging: LoggingConfig;
   /** Every gate, as it is in force. */
@@ -126,6 +118,8 @@ export interface Config {
   readonly minSyncPeriodMs: number;
   /** Node ports on loopback addresses. undefined: not set, and mode nftables was asked for, whose default is no. */
   readonly localhostNodePorts: boolean | undefined;
+  /** Mode nftables with its gate: where `localhostNodePorts` says nothing, loopback addresses that are named answer. */
+  readonly localhostNodePortsByGate: boolean;
   /** `['primary']` or CIDRs; empty: all addresses of the node. */
   readonly nodePortAddresses: readonly string[];
   readonly ipvs: IpvsConfig;
@@ -212,6 +206,8 @@ export function loadConfig(commandLine: CommandLine, read: ReadFile = readTextFi
     podBridgeInterface: fields['detectLocal.bridgeInterface'],
     podInterfaceNamePrefix: fields['detectLocal.interfaceNamePrefix'],
     localhostNodePorts: fields['iptables.localhostNodePorts'] ?? undefined,
+    localhostNodePortsByGate:
+      fields.mode === 'nftables' && findings.gates.KubeProxyNFTablesLocalhostNodePorts,
     nodePortAddresses: fields.nodePortAddresses,
     ipvs: {
       scheduler: fields['ipvs.scheduler'],
@@ -252,10 +248,10 @@ type ModeConfig = Pick<
 
 /** The settings that have one field per mode. */
 function modeConfig(fields: FieldValues): ModeConfig {
-  const active = PROXY_MODES.find((mode) => mode === settingsMode(fields.mode)) ?? 'iptables';
+  const active = settingsMode(fields.mode);
   const marking = active === 'nftables' ? 'nftables' : 'iptables';
   return {
-    mode: PROXY_MODES.find((mode) => mode === fields.mode) ?? '',
+    mode: fields.mode,
     masqueradeAll: fields[`${marking}.masqueradeAll`],
     masqueradeBit: fields[`${marking}.masqueradeBit`],
     syncPeriodMs: fields[`${active}.syncPeriod`],

@@ -3,7 +3,8 @@
  * another (section 7). The result is the configuration that `/configz` and `--write-config-to` show; read back, it is the same.
  */
 import type { CommandLine } from './flags/command-line.js';
-import { fieldOf, fieldPaths, NO_SERVER, settingsMode, withPort, type FieldValues } from './fields.js';
+import { fieldOf, fieldPaths, NO_SERVER, withPort, type FieldValues } from './fields.js';
+import { PROXY_MODES, settingsMode } from './modes.js';
 import { controlFlags } from './flags/flags.js';
 import { parseAddress } from '../model/addresses/addresses.js';
 import type { Settings } from './sources.js';
@@ -51,7 +52,7 @@ export function normalForm(all: FieldValues): FieldValues {
     hostnameOverride: all.hostnameOverride.trim().toLowerCase(),
   };
   const active = settingsMode(values.mode);
-  for (const mode of ['iptables', 'ipvs', 'nftables'] as const) {
+  for (const mode of PROXY_MODES) {
     if (mode === active) continue;
     values[`${mode}.syncPeriod`] = 0;
     values[`${mode}.minSyncPeriod`] = 0;

@@ -23,15 +23,10 @@ import {
   type Kind,
   type VmoduleItem,
 } from './values/values.js';
+import { proxyModeNames, type ProxyMode } from './modes.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';
-
-export const PROXY_MODES = ['nftables', 'iptables', 'ipvs'] as const;
-export type ProxyMode = (typeof PROXY_MODES)[number];
-
-/** The mode whose settings are in force: the automatic choice follows those of mode iptables. */
-export const settingsMode = (mode: string): string => (mode === '' ? 'iptables' : mode);
 
 /** What a check finds. */
 export interface Wrong {
@@ -325,7 +320,7 @@ export const fields = {
   mode: field(word('ProxyMode'), {
     flag: 'proxy-mode',
     default: '',
-    limit: oneOf(PROXY_MODES, 'for the automatic choice'),
+    limit: oneOf(proxyModeNames, 'for the automatic choice'),
     help: "How Services are put into the kernel: nftables, iptables or ipvs. Empty: nftables where the kernel has it, with the settings and the reach of mode iptables, upstream's default.",
   }),
   'iptables.masqueradeBit': field(int32, {

@@ -3,7 +3,8 @@ import { readTextWithin } from '../yaml/bounded-file.js';
 import type { CommandLine } from './flags/command-line.js';
 import { readDocument } from './file/document.js';
 import { ConfigError } from './errors.js';
-import { fieldOf, fieldPaths, settingsMode, type FieldPath } from './fields.js';
+import { fieldOf, fieldPaths, type FieldPath } from './fields.js';
+import { settingsMode } from './modes.js';
 import { flags } from './flags/flags.js';
 import { duration, vmodule, type VmoduleItem } from './values/values.js';
 

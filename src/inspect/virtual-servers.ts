@@ -2,7 +2,7 @@
  * The virtual servers of IPVS as the kernel has them, with the names that our tables and the cluster know. Needs no running
  * kube-proxy: names of service ports are comments in the tables of mode ipvs.
  */
-import type { OnNamedServer } from '../leftovers/ipvs-tables.js';
+import type { OnNamedServer } from '../backends/ipvs/leftovers/tables.js';
 import {
   FORWARDING,
   IPVS_SVC_F,

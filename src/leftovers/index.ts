@@ -1,42 +1,49 @@
 /**
  * Removes what other modes of kube-proxy, upstream's or ours, have left in the kernel: exactly that, and nothing of other
- * programs. Needs no other program.
+ * programs. Needs no other program. What a mode owns it says itself (backends/owned.ts).
  */
-import { NetlinkError, NftablesConnection } from '@kube-proxy-ts/netlink';
-import { removeIpvs } from './ipvs.js';
-import { IpvsDrain } from './ipvs-drain.js';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import type { KeptRules, Mode } from '../backends/mode.js';
+import { allModes } from '../backends/modes.js';
+import type { XtableName } from '../backends/owned.js';
+import { removeNftablesTable } from '../backends/nft/remove-tables.js';
+import { Report } from '../backends/removal-report.js';
 import { removeLegacyRules } from './legacy-rules.js';
 import { removeNftRules } from './nft-rules.js';
-import { ipvsTable, nftablesInterimTable, nftablesTable } from './names.js';
-import { removeNftablesTable } from './nftables-tables.js';
-import { Report } from './report.js';
 import { removeSets } from './sets.js';
 
-export { kubeProxyServers } from './ipvs.js';
-export { readTableServers } from './ipvs-tables.js';
-export { externalAddresses } from './ipvs-external.js';
-export { ipvsInterface } from './names.js';
-export type { IpvsDrain } from './ipvs-drain.js';
-export { Report, type Outcome } from './report.js';
-
-/** What runs and therefore stays; 'none' leaves nothing. */
-export type Running =
-  /** Mode ipvs is ours, which needs neither iptables nor ipset; what upstream's has there is left over. */
-  | { readonly mode: 'none' | 'nftables' | 'ipvs' }
-  /** `variant`: the kind of iptables whose tables it writes. */
-  | { readonly mode: 'iptables'; readonly variant: 'nft' | 'legacy' };
+/** What there is to know of a mode here. */
+export type OwningMode = Pick<Mode, 'name' | 'owned'>;
 
 /**
  * Removes leftovers, once the running mode's own rules are in the kernel: there is no moment without rules then. Established
  * connections live on, because connection tracking remembers where they go. Those of mode ipvs are known to IPVS, which
- * keeps as much as they need until they are over (ipvs-drain.ts); where no mode runs they end. Large tables are
+ * keeps as much as they need until they are over; where no mode runs they end. Large tables are
  * removed in pieces, between which the event loop turns. Never rejects: what fails is in the report and stops nothing else.
+ *
+ * @param kept what runs and therefore stays; undefined: nothing does
+ * @param modes all of them
+ * @returns its `drains` are to be called now and then, until nothing is left
  */
-export async function removeLeftovers(running: Running): Promise<Report> {
+export async function removeLeftovers(
+  kept: KeptRules | undefined,
+  modes: readonly OwningMode[] = allModes(),
+): Promise<Report> {
   const report = new Report();
-  const keeps = 'variant' in running ? running : undefined;
-  // The sets tell about virtual servers, and rules hold the sets.
-  if (running.mode !== 'ipvs') await endIpvs(running, report);
+  const running = modes.find(({ name }) => name === kept?.mode);
+  const others = modes.filter((mode) => mode !== running);
+  const draining = new Set<OwningMode>();
+  // Sets and tables tell which virtual servers are kube-proxy's, and rules hold the sets.
+  for (const mode of others) {
+    const drain = await mode.owned.end?.(report, kept !== undefined);
+    if (drain === undefined) continue;
+    draining.add(mode);
+    report.drains.push(drain);
+  }
+  const isLeftover = (kind: 'nft' | 'legacy') => (table: XtableName, chain: string) =>
+    modes.some(({ owned }) => owned.ownsChain(table, chain)) &&
+    !(kept?.iptablesKind === kind && running?.owned.ownsChain(table, chain) === true);
   await report.attempt('rules of nf_tables', async () => {
     const connection = openNftables();
     if (connection === undefined) {
@@ -44,34 +51,20 @@ export async function removeLeftovers(running: Running): Promise<Report> {
       return;
     }
     try {
-      if (running.mode !== 'nftables') {
-        await removeNftablesTable(connection, nftablesTable, report);
-        await removeNftablesTable(connection, nftablesInterimTable, report, { tellAbsence: false });
+      for (const mode of others) {
+        // It is the drain's, which removes it in the end.
+        if (draining.has(mode)) continue;
+        for (const { name, transient } of mode.owned.tables)
+          await removeNftablesTable(connection, name, report, { reportAbsence: transient !== true });
       }
-      if (running.mode === 'none') await removeNftablesTable(connection, ipvsTable, report);
-      await removeNftRules(connection, keeps?.variant === 'nft' ? keeps.mode : undefined, report);
+      await removeNftRules(connection, isLeftover('nft'), report);
     } finally {
       connection.close();
     }
   });
-  await removeLegacyRules(keeps?.variant === 'legacy' ? keeps.mode : undefined, report);
-  await removeSets(report);
+  await removeLegacyRules(isLeftover('legacy'), report);
+  await removeSets(new Set(modes.flatMap(({ owned }) => [...owned.ipsets])), report);
   return report;
-}
-
-async function endIpvs(running: Running, report: Report): Promise<void> {
-  if (running.mode === 'none' || !hasNftables()) {
-    await removeIpvs(report);
-    return;
-  }
-  const drain = new IpvsDrain(() => NftablesConnection.open());
-  if ((await drain.step(report)) !== undefined) report.drain = drain;
-}
-
-function hasNftables(): boolean {
-  const connection = openNftables();
-  connection?.close();
-  return connection !== undefined;
 }
 
 /** What a kernel without nf_tables answers. */

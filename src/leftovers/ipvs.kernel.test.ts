@@ -94,7 +94,7 @@ test(
 
 test('an interface of that name that is no dummy is somebody else’s', { skip }, async () => {
   run('ip', 'link', 'add', 'kube-ipvs0', 'type', 'bridge');
-  const { outcomes, complete } = await removeLeftovers({ mode: 'none' });
+  const { outcomes, complete } = await removeLeftovers(undefined);
   assert.equal(complete, false);
   assert.deepEqual(
     outcomes.filter(({ kind }) => kind === 'kept').map(({ what }) => what),

@@ -3,9 +3,9 @@
  * whether the program iptables-legacy is at hand; all changes to a table happen at once.
  */
 import { NetlinkError, type Family } from '@kube-proxy-ts/netlink';
-import { isLeftoverChain, xtables, type RuleMode, type XtableName } from './names.js';
+import { xtables, type XtableName } from '../backends/owned.js';
+import { count, type Report } from '../backends/removal-report.js';
 import { planRemoval } from './removal-plan.js';
-import { count, type Report } from './report.js';
 import { existingTables, isSupportedMachine, readTable, replaceTable } from '@kube-proxy-ts/netlink/xtables';
 import { withXtablesLock } from '@kube-proxy-ts/netlink/xtables';
 import { readChains, readEntries, withoutEntries, type Entry } from '@kube-proxy-ts/netlink/xtables';
@@ -25,8 +25,11 @@ export class UnsupportedMachineError extends Error {
   }
 }
 
-/** @param running the mode whose chains stay; undefined: none */
-export async function removeLegacyRules(running: RuleMode | undefined, report: Report): Promise<void> {
+/** @param isLeftover whether a chain has to go */
+export async function removeLegacyRules(
+  isLeftover: (table: XtableName, chain: string) => boolean,
+  report: Report,
+): Promise<void> {
   let tablesWithOurs = 0;
   const before = report.outcomes.length;
   for (const family of ['ip', 'ip6'] as const) {
@@ -37,7 +40,7 @@ export async function removeLegacyRules(running: RuleMode | undefined, report: R
       if (!isSupportedMachine()) throw new UnsupportedMachineError();
       await withXtablesLock(() => {
         for (const table of tables)
-          if (removeFromTable(family, table, isLeftoverChain(table, running), report)) tablesWithOurs++;
+          if (removeFromTable(family, table, (chain) => isLeftover(table, chain), report)) tablesWithOurs++;
       });
     });
   }

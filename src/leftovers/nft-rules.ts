@@ -10,19 +10,19 @@ import {
   type Family,
   type RuleInfo,
 } from '@kube-proxy-ts/netlink';
-import { isLeftoverChain, xtables, type RuleMode, type XtableName } from './names.js';
+import { xtables, type XtableName } from '../backends/owned.js';
+import { count, type Report } from '../backends/removal-report.js';
 import { planRemoval, type RemovalPlan } from './removal-plan.js';
-import { count, type Report } from './report.js';
 
 /** Somebody else may change rules between our reading and writing; how often that is taken. */
 const attempts = 20;
 /** Changes in one transaction, which holds up everybody else's: a few milliseconds. */
 const batchSize = 2000;
 
-/** @param running the mode whose chains stay; undefined: none */
+/** @param isLeftover whether a chain has to go */
 export async function removeNftRules(
   connection: NftablesConnection,
-  running: RuleMode | undefined,
+  isLeftover: (table: XtableName, chain: string) => boolean,
   report: Report,
 ): Promise<void> {
   let tablesWithOurs = 0;
@@ -32,7 +32,7 @@ export async function removeNftRules(
       const what = `iptables (nf_tables) rules in table ${family} ${table}`;
       await report.attempt(what, async () => {
         if (!tables.has(`${family} ${table}`)) return;
-        if (await removeFromTable(connection, family, table, isLeftoverChain(table, running), report))
+        if (await removeFromTable(connection, family, table, (chain) => isLeftover(table, chain), report))
           tablesWithOurs++;
       });
     }

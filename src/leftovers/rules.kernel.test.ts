@@ -149,7 +149,7 @@ for (const kind of ['nft', 'legacy'] as const) {
       for (const family of families) restoreOurs(family, kind, 'ipvs');
       // Its own rules take the place of those in the chains of both.
       for (const family of families) restoreOurs(family, kind, 'iptables');
-      assert.equal((await removeLeftovers({ mode: 'iptables', variant: kind })).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'iptables', iptablesKind: kind })).complete, true);
       assert.deepEqual(
         sets().filter((name) => ownSets.includes(name)),
         [],
@@ -169,13 +169,13 @@ for (const kind of ['nft', 'legacy'] as const) {
     test('while mode iptables runs, nothing of it goes', async () => {
       for (const family of families) restoreOurs(family, kind, 'iptables');
       const running = families.map((family) => save(family, kind));
-      assert.equal((await removeLeftovers({ mode: 'iptables', variant: kind })).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'iptables', iptablesKind: kind })).complete, true);
       assert.deepEqual(
         families.map((family) => save(family, kind)),
         running,
       );
       // What another kind of iptables has written is not what runs.
-      assert.equal((await removeLeftovers({ mode: 'iptables', variant: other })).complete, true);
+      assert.equal((await removeLeftovers({ mode: 'iptables', iptablesKind: other })).complete, true);
       assertOnlyForeign();
     });
 

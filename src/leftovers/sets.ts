@@ -1,10 +1,9 @@
-/** The ipsets of mode ipvs. */
+/** Removes ipsets. */
 import { IpsetConnection } from '@kube-proxy-ts/netlink';
-import { ownSets } from './names.js';
-import { count, type Report } from './report.js';
+import { count, type Report } from '../backends/removal-report.js';
 
 /** Call it after the rules that match against them are gone. */
-export async function removeSets(report: Report): Promise<void> {
+export async function removeSets(own: ReadonlySet<string>, report: Report): Promise<void> {
   const what = 'ipsets of kube-proxy';
   await report.attempt(what, () => {
     const sets = IpsetConnection.openIfLoaded();
@@ -13,7 +12,7 @@ export async function removeSets(report: Report): Promise<void> {
       return;
     }
     try {
-      const ours = sets.listNames().filter((name) => ownSets.has(name));
+      const ours = sets.listNames().filter((name) => own.has(name));
       const outcomes = ours.map((name) => ({ name, outcome: sets.destroy(name) }));
       const destroyed = outcomes.filter(({ outcome }) => outcome !== 'busy');
       if (destroyed.length > 0)

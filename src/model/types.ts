@@ -184,3 +184,14 @@ export type LocalDetector =
   | { readonly kind: 'cidr'; readonly cidr: Cidr }
   | { readonly kind: 'interface'; readonly name: string }
   | { readonly kind: 'interfacePrefix'; readonly prefix: string };
+
+/** How node ports on loopback addresses work, see docs/nftables.md. */
+export interface LocalhostNodePorts {
+  /** Loopback addresses that serve node ports. IPv4: parts of 127.0.0.0/8, needs route_localnet. IPv6: ::1. */
+  readonly ranges: readonly Cidr[];
+  /**
+   * IPv6 only: address of this node that stands for ::1 while a packet is on its way, since the kernel routes no reply to
+   * ::1 that comes in on another interface.
+   */
+  readonly standIn?: string;
+}

@@ -1,6 +1,5 @@
 /** Where node ports answer, from the configuration, the Node object and the addresses that the node really has. */
 import type { Config } from '../config/config.js';
-import type { LocalhostNodePorts } from '../backends/backend.js';
 import type { Logger } from '../log/logger.js';
 import { BOTH_FAMILIES, hostCidr, isLoopback } from '../model/addresses/addresses.js';
 import type { NodeIPs } from '../model/addresses/node.js';
@@ -10,10 +9,10 @@ import {
   selectNodePortIPs,
   type NodePortAddresses,
 } from '../model/addresses/nodeport-addresses.js';
-import type { Cidr, IPFamily } from '../model/types.js';
+import type { Cidr, IPFamily, LocalhostNodePorts } from '../model/types.js';
 
 export interface NodePortAddressesOptions {
-  readonly config: Pick<Config, 'nodePortAddresses' | 'localhostNodePorts' | 'mode' | 'gates'>;
+  readonly config: Pick<Config, 'nodePortAddresses' | 'localhostNodePorts' | 'localhostNodePortsByGate'>;
   readonly nodeIPs: NodeIPs;
   /** Addresses of all interfaces, now. */
   readonly localAddresses: () => readonly string[];
@@ -73,13 +72,8 @@ export class NodePortAddressSelection {
 
   /** As configured; in mode nftables the gate of KEP-6032 says it where the setting does not. */
   private wantsLocalhost(family: IPFamily): boolean {
-    const { localhostNodePorts, mode, gates } = this.options.config;
-    return (
-      localhostNodePorts ??
-      (mode === 'nftables' &&
-        gates.KubeProxyNFTablesLocalhostNodePorts &&
-        this.selection[family].namesLoopback)
-    );
+    const { localhostNodePorts, localhostNodePortsByGate } = this.options.config;
+    return localhostNodePorts ?? (localhostNodePortsByGate && this.selection[family].namesLoopback);
   }
 
   private loopbackRanges(family: IPFamily): readonly Cidr[] {

@@ -2,15 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Report } from '../leftovers/index.js';
+import type { Drain } from '../backends/owned.js';
+import { Report } from '../backends/removal-report.js';
 import { createLogger } from '../log/logger.js';
-import { LeftoverRemoval, type Removal } from './leftover-removal.js';
+import { LeftoverRemoval } from './leftover-removal.js';
 
-function begin(
-  outcomes: readonly ((report: Report) => void)[],
-  retryAfterMs = [10, 20, 30],
-  drain?: Removal['drain'],
-) {
+function begin(outcomes: readonly ((report: Report) => void)[], retryAfterMs = [10, 20, 30], drain?: Drain) {
   const lines: string[] = [];
   const at: number[] = [];
   const removal = new LeftoverRemoval({
@@ -18,7 +15,7 @@ function begin(
       const report = new Report();
       outcomes[Math.min(at.length, outcomes.length - 1)]?.(report);
       at.push(performance.now());
-      return Promise.resolve({ outcomes: report.outcomes, drain });
+      return Promise.resolve({ outcomes: report.outcomes, drains: drain === undefined ? [] : [drain] });
     },
     log: createLogger({ format: 'text', verbosity: 0, write: (line) => lines.push(line) }),
     retryAfterMs,
@@ -142,7 +139,7 @@ test('connections of mode ipvs are waited for until none is left', async () => {
   );
   removal.start();
   await sleep(5);
-  assert.match(lines[0] ?? '', /Connections that mode ipvs left go on/);
+  assert.match(lines[0] ?? '', /Connections through rules of another mode go on/);
   for (let i = 0; i < 6; i++) await removal.continueDraining();
   assert.equal(steps, 3);
   assert.match(lines[1] ?? '', /Removed what another mode had left.* what="IPVS virtual servers"/);

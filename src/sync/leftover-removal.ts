@@ -3,19 +3,15 @@
  * of iptables is somebody else's for a while, a chain is in use until a second program lets go of it. Connections that
  * mode ipvs left are waited for.
  */
-import { Report, type Outcome } from '../leftovers/index.js';
+import type { Drain } from '../backends/owned.js';
+import { Report, type Outcome } from '../backends/removal-report.js';
 import { guarded } from '../callbacks/guarded.js';
 import type { Logger } from '../log/logger.js';
 
 /** Pauses before the second and later attempts; after the last one it is left to `--cleanup`. */
 const retryAfterMs: readonly number[] = [5_000, 20_000, 80_000, 320_000, 1_280_000];
 
-/** What a Report of leftovers/ tells. */
-export interface Removal {
-  readonly outcomes: readonly Outcome[];
-  /** Connections of mode ipvs that are waited for: each step() says how far that is, and undefined at the end. */
-  readonly drain: { step(report: Report): Promise<unknown> } | undefined;
-}
+export type Removal = Pick<Report, 'outcomes' | 'drains'>;
 
 export interface LeftoverRemovalOptions {
   /** removeLeftovers(). */
@@ -26,7 +22,7 @@ export interface LeftoverRemovalOptions {
 }
 
 export class LeftoverRemoval {
-  private drain: Removal['drain'];
+  private drains: readonly Drain[] = [];
   private timer: NodeJS.Timeout | undefined;
   private attempts = 0;
   private stopped = false;
@@ -43,13 +39,14 @@ export class LeftoverRemoval {
 
   /** Now and then: connections that mode ipvs left end one after the other. */
   async continueDraining(): Promise<void> {
-    if (this.drain === undefined || this.stopped) return;
-    const { drain } = this;
-    const report = new Report();
-    const left = await drain.step(report);
-    // Another attempt may have begun a new one meanwhile.
-    if (left === undefined && this.drain === drain) this.drain = undefined;
-    this.tell(report.outcomes);
+    for (const drain of this.drains) {
+      if (this.stopped) return;
+      const report = new Report();
+      const left = await drain.step(report);
+      // Another attempt may have begun new ones meanwhile.
+      if (left === undefined) this.drains = this.drains.filter((other) => other !== drain);
+      this.tell(report.outcomes);
+    }
   }
 
   /** No further attempt. One that is under way is not waited for: it may be waiting for others itself. */
@@ -61,11 +58,13 @@ export class LeftoverRemoval {
   private async attempt(): Promise<void> {
     const { log } = this.options;
     const report = await this.options.remove();
-    this.drain = report.drain;
+    this.drains = report.drains;
     this.tell(report.outcomes);
     for (const { kind, what } of report.outcomes) {
       if (kind === 'draining')
-        log.info('Connections that mode ipvs left go on; IPVS is removed when they are over', { what });
+        log.info('Connections through rules of another mode go on, these are removed when they are over', {
+          what,
+        });
     }
     if (this.stopped || !report.outcomes.some(({ kind }) => kind === 'failed')) return;
     const pauses = this.options.retryAfterMs ?? retryAfterMs;

@@ -7,6 +7,7 @@ import { guarded } from '../../callbacks/guarded.js';
 import { errorText, type Logger } from '../../log/logger.js';
 import type { FamilyChanges, IPFamily, ReleasedAddress, ServicePort } from '../../model/types.js';
 import { TableDamagedError, type ApplyReport, type Dataplane, type ProgrammingFailure } from '../backend.js';
+import type { RuleStatistics } from '../mode.js';
 import { isSupportedMachine } from '@kube-proxy-ts/netlink/xtables';
 import { Turn } from '../turn.js';
 import { AbilityTrials } from './tool/abilities.js';
@@ -42,13 +43,6 @@ export interface IptablesFamilyOptions extends IptablesOptions {
 }
 
 /** Numbers of rules, for the metrics. */
-export interface RuleStatistics {
-  /** Ours in the kernel. */
-  readonly rules: Readonly<Record<'nat' | 'filter', number>>;
-  /** Written by the last adopt() or apply(). */
-  readonly written: Readonly<Record<'nat' | 'filter', number>>;
-}
-
 /** As long as a packet may take from table nat to table filter. */
 const packetMs = 100;
 

@@ -1,7 +1,8 @@
 /** What makes settings unusable: values out of their limits, and settings that do not go together (config.md section 6). */
 import { formatDuration } from './duration.js';
 import { resolveGates, type FeatureGates } from './feature-gates.js';
-import { fieldOf, settingsMode, type FieldPath, type FieldValues } from '../fields.js';
+import { fieldOf, type FieldPath, type FieldValues } from '../fields.js';
+import { settingsMode } from '../modes.js';
 import { inUse, type Settings } from '../sources.js';
 
 export interface Findings {
@@ -35,12 +36,10 @@ export function checkSettings(settings: Settings, values: FieldValues): Findings
   }
 
   const active = settingsMode(values.mode);
-  if (active === 'iptables' || active === 'nftables' || active === 'ipvs') {
-    const [most, least] = [`${active}.syncPeriod`, `${active}.minSyncPeriod`] as const;
-    if (values[most] > 0 && values[least] > values[most]) {
-      const limit = `${settings.name(most)} (${formatDuration(values[most])})`;
-      bad(least, `must not be greater than ${limit}`, undefined, formatDuration(values[least]));
-    }
+  const [most, least] = [`${active}.syncPeriod`, `${active}.minSyncPeriod`] as const;
+  if (values[most] > 0 && values[least] > values[most]) {
+    const limit = `${settings.name(most)} (${formatDuration(values[most])})`;
+    bad(least, `must not be greater than ${limit}`, undefined, formatDuration(values[least]));
   }
   for (const [mode, path] of [
     ['BridgeInterface', 'detectLocal.bridgeInterface'],

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { describeKey, type VirtualServerKey } from '@kube-proxy-ts/netlink';
-import { nodePortKey, ownership } from './ipvs.js';
+import { nodePortKey, ownership } from './virtual-servers.js';
 
 const addresses = [
   { address: '10.96.0.10', interfaceName: 'kube-ipvs0' },

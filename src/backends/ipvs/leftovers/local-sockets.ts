@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { formatAddress } from '@kube-proxy-ts/netlink';
-import { hostUint32 } from './ipvs-tables.js';
+import { hostUint32 } from './tables.js';
 
 /** include/net/tcp_states.h: a socket in these has no connection, or none that somebody waits for. */
 const idleStates = new Set(['06' /* TIME_WAIT */, '07' /* CLOSE */, '0A' /* LISTEN */]);

@@ -1,28 +1,29 @@
 /** Which service addresses clients outside the cluster use, as mode ipvs, ours or upstream's, has left it in the kernel. */
 import { IpsetConnection, type NftablesConnection } from '@kube-proxy-ts/netlink';
-import { addressKey, readElements } from './ipvs-tables.js';
-import { externalSets, ipvsExternalServices, setNameIPv6 } from './names.js';
+import { addressKey, readElements } from './tables.js';
+import { sets } from '../table/names.js';
+import { externalSets, setNameIPv6 } from './sets.js';
 
 /** External and load balancer addresses, canonical text; addresses of the node that serve node ports may be among them. */
 export function externalAddresses(connection: NftablesConnection): Set<string> {
   const addresses = new Set<string>();
   for (const family of ['ip', 'ip6'] as const) {
-    for (const set of ipvsExternalServices)
+    for (const set of [sets.externalIPs, sets.localIPs])
       readElements(connection, family, set, (key) => {
         const server = addressKey(family, key);
         if ('address' in server) addresses.add(server.address);
       });
   }
-  const sets = IpsetConnection.openIfLoaded();
-  if (sets === undefined) return addresses;
+  const ipset = IpsetConnection.openIfLoaded();
+  if (ipset === undefined) return addresses;
   try {
-    const names = new Set(sets.listNames());
+    const names = new Set(ipset.listNames());
     for (const name of externalSets.flatMap((set) => [set, setNameIPv6(set)])) {
       if (!names.has(name)) continue;
-      for (const { address } of sets.listEntries(name)) if (address !== undefined) addresses.add(address);
+      for (const { address } of ipset.listEntries(name)) if (address !== undefined) addresses.add(address);
     }
   } finally {
-    sets.close();
+    ipset.close();
   }
   return addresses;
 }

@@ -7,7 +7,7 @@ import {
   type NftablesConnection,
   type VirtualServerKey,
 } from '@kube-proxy-ts/netlink';
-import { ipvsMarks, ipvsServices, ipvsTable } from './names.js';
+import { maps, sets, tableName } from '../table/names.js';
 
 /** @param name of the service port, 'namespace/name:port' */
 export type OnNamedServer = (key: VirtualServerKey, name: string | undefined) => void;
@@ -23,12 +23,12 @@ export function readTableServers(
 ): void {
   for (const family of ['ip', 'ip6'] as const) {
     const names = new Map<string, string | undefined>();
-    readElements(connection, family, ipvsServices, (key, _value, comment) => {
+    readElements(connection, family, sets.serviceIPs, (key, _value, comment) => {
       names.set(key.toString('latin1'), comment);
       onServer(addressKey(family, key), comment);
     });
     const marks = new Map<number, string | undefined>();
-    readElements(connection, family, ipvsMarks, (key, value) => {
+    readElements(connection, family, maps.shortCircuits, (key, value) => {
       if (value === undefined) return;
       // Several addresses of a service port lead to one mark.
       const mark = readHostUint32(value);
@@ -77,7 +77,7 @@ export function readElements(
   try {
     connection.listElements(
       family,
-      ipvsTable,
+      tableName,
       set,
       (key, value, { comment }) => {
         onElement(key, Buffer.isBuffer(value) ? value : undefined, comment);

@@ -1,7 +1,7 @@
 /** What became of each thing that was looked for. */
 import { errorText } from '../log/logger.js';
 import { NetlinkError } from '@kube-proxy-ts/netlink';
-import type { IpvsDrain } from './ipvs-drain.js';
+import type { Drain } from './owned.js';
 
 export type Outcome =
   | { readonly kind: 'removed'; readonly what: string }
@@ -16,8 +16,8 @@ export type Outcome =
 
 export class Report {
   readonly outcomes: Outcome[] = [];
-  /** What mode ipvs left has connections: its step() is to be called now and then, until nothing is left. */
-  drain: IpvsDrain | undefined;
+  /** Connections that are waited for. */
+  readonly drains: Drain[] = [];
 
   removed(what: string): void {
     this.outcomes.push({ kind: 'removed', what });

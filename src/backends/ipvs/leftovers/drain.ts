@@ -28,11 +28,11 @@ import {
   type VirtualServerKey,
 } from '@kube-proxy-ts/netlink';
 import { addressesOfSockets } from './local-sockets.js';
-import { hostUint32, readTableServers, serviceKey } from './ipvs-tables.js';
-import { kubeProxyServers, removeInterface, withRoute } from './ipvs.js';
-import { ipvsBoundAddresses, ipvsInterface, ipvsMarks, ipvsServices, ipvsTable } from './names.js';
-import { removeNftablesTable } from './nftables-tables.js';
-import { count, type Report } from './report.js';
+import { hostUint32, readTableServers, serviceKey } from './tables.js';
+import { kubeProxyServers, removeInterface, withRoute } from './virtual-servers.js';
+import { maps, serviceInterface, sets, tableName } from '../table/names.js';
+import { removeNftablesTable } from '../../nft/remove-tables.js';
+import { count, type Report } from '../../removal-report.js';
 
 /** After so long the connections that are left are given up. */
 const limitMs = 24 * 3_600_000;
@@ -115,7 +115,7 @@ export class IpvsDrain {
         const kept = { ...servers, addresses };
         for (const family of ['ip', 'ip6'] as const) this.writeTable(nft, family, kept, known, since);
         report.draining(
-          `${count(connections, 'connection')} through ${count(busy.length, 'IPVS virtual server')}, ${count(addresses.length, 'address')} on ${ipvsInterface}`,
+          `${count(connections, 'connection')} through ${count(busy.length, 'IPVS virtual server')}, ${count(addresses.length, 'address')} on ${serviceInterface}`,
         );
       } finally {
         nft.close();
@@ -128,15 +128,15 @@ export class IpvsDrain {
 
   private async removeRest(report: Report): Promise<void> {
     this.written.clear();
-    await report.attempt(`interface ${ipvsInterface}`, () => {
+    await report.attempt(`interface ${serviceInterface}`, () => {
       withRoute((route) => {
         removeInterface(route, report);
       });
     });
-    await report.attempt(`nftables table ${ipvsTable}`, async () => {
+    await report.attempt(`nftables table ${tableName}`, async () => {
       const nft = this.nft();
       try {
-        await removeNftablesTable(nft, ipvsTable, report);
+        await removeNftablesTable(nft, tableName, report);
       } finally {
         nft.close();
       }
@@ -149,8 +149,8 @@ export class IpvsDrain {
     const addresses = kept.addresses.filter((address) => address.includes(':') === (family === 'ip6'));
     const signature = JSON.stringify([servers, marks, addresses]);
     if (this.written.get(family) === signature) return;
-    const batch = new Batch(family, ipvsTable);
-    const exists = nft.listTables(family).some(({ name }) => name === ipvsTable);
+    const batch = new Batch(family, tableName);
+    const exists = nft.listTables(family).some(({ name }) => name === tableName);
     if (exists) batch.deleteTable();
     if (servers.length + addresses.length > 0) {
       batch.addTable({ comment: commentPrefix + new Date(since).toISOString() });
@@ -158,14 +158,15 @@ export class IpvsDrain {
       for (const server of servers) {
         const name = known.names.get(describeKey(server));
         batch.addElement(
-          ipvsServices,
+          sets.serviceIPs,
           serviceKey(server),
           undefined,
           name === undefined ? {} : { comment: name },
         );
       }
-      for (const { server, mark } of marks) batch.addElement(ipvsMarks, serviceKey(server), hostUint32(mark));
-      for (const address of addresses) batch.addElement(ipvsBoundAddresses, parseAddress(address));
+      for (const { server, mark } of marks)
+        batch.addElement(maps.shortCircuits, serviceKey(server), hostUint32(mark));
+      for (const address of addresses) batch.addElement(sets.boundIPs, parseAddress(address));
     }
     if (!batch.isEmpty) nft.commit(batch);
     this.written.set(family, signature);
@@ -222,7 +223,7 @@ function readKnown(nft: NftablesConnection): Known {
 /** When the first step was, told by the table; undefined: this is it. */
 function drainingSince(nft: NftablesConnection): number | undefined {
   for (const { name, comment } of nft.listTables()) {
-    if (name !== ipvsTable || comment?.startsWith(commentPrefix) !== true) continue;
+    if (name !== tableName || comment?.startsWith(commentPrefix) !== true) continue;
     const since = Date.parse(comment.slice(commentPrefix.length));
     if (!Number.isNaN(since)) return since;
   }
@@ -281,7 +282,7 @@ function keepAddresses(route: RouteConnection, { servers }: KeptServers): string
   for (const address of addressesOfSockets()) needed.add(address);
   const bound = route
     .listAddresses()
-    .filter(({ interfaceName, scope }) => interfaceName === ipvsInterface && scope !== 'link');
+    .filter(({ interfaceName, scope }) => interfaceName === serviceInterface && scope !== 'link');
   route.changeAddresses(
     bound
       .filter(({ address }) => !needed.has(address))
@@ -300,9 +301,9 @@ function addLayout(batch: Batch, family: Family): void {
   const [saddr, daddr] =
     family === 'ip' ? [selectors.ipSaddr, selectors.ipDaddr] : [selectors.ip6Saddr, selectors.ip6Daddr];
   const service = [daddr, selectors.l4proto, selectors.thDport];
-  batch.addSet({ name: ipvsServices, key: service });
-  batch.addSet({ name: ipvsBoundAddresses, key: [daddr] });
-  batch.addSet({ name: ipvsMarks, key: service, value: [selectors.mark] });
+  batch.addSet({ name: sets.serviceIPs, key: service });
+  batch.addSet({ name: sets.boundIPs, key: [daddr] });
+  batch.addSet({ name: maps.shortCircuits, key: service, value: [selectors.mark] });
   // Behind the chains of the mode that runs, which may want to drop in silence, and behind IPVS (98 and 99): should upstream's mode
   // ipvs take over, what it serves at these addresses does not come here.
   batch.addChain('filter-input', {
@@ -311,7 +312,7 @@ function addLayout(batch: Batch, family: Family): void {
   batch.addRule('filter-input', [
     ...ctStateNew,
     ...loadFields([daddr], 0),
-    expr.lookup(ipvsBoundAddresses, 0),
+    expr.lookup(sets.boundIPs, 0),
     expr.reject('icmp', PORT_UNREACHABLE[family]),
   ]);
   batch.addChain('nat-postrouting', {
@@ -319,7 +320,7 @@ function addLayout(batch: Batch, family: Family): void {
   });
   batch.addRule('nat-postrouting', [
     ...loadFields([saddr], 0),
-    expr.lookup(ipvsBoundAddresses, 0),
+    expr.lookup(sets.boundIPs, 0),
     expr.masquerade({ flags: ['fully-random'] }),
   ]);
 }

@@ -12,9 +12,11 @@ import {
   type Family,
   type VirtualServerKey,
 } from '@kube-proxy-ts/netlink';
-import { readTableServers } from './ipvs-tables.js';
-import { ipvsInterface, isIpvsMark, nodePortSets, setNameIPv6 } from './names.js';
-import { count, type Report } from './report.js';
+import { readTableServers } from './tables.js';
+import { isOurMark } from '../servers/marks.js';
+import { serviceInterface } from '../table/names.js';
+import { count, type Report } from '../../removal-report.js';
+import { nodePortSets, setNameIPv6 } from './sets.js';
 
 /** Call it before the sets and tables are removed: they tell which virtual servers are kube-proxy's. */
 export async function removeIpvs(report: Report): Promise<void> {
@@ -23,7 +25,7 @@ export async function removeIpvs(report: Report): Promise<void> {
       removeVirtualServers(route, report);
     });
   });
-  await report.attempt(`interface ${ipvsInterface}`, () => {
+  await report.attempt(`interface ${serviceInterface}`, () => {
     withRoute((route) => {
       removeInterface(route, report);
     });
@@ -82,9 +84,9 @@ export function ownership(
   const service = new Set<string>();
   const node = new Set<string>();
   for (const { address, interfaceName } of addresses)
-    (interfaceName === ipvsInterface ? service : node).add(address);
+    (interfaceName === serviceInterface ? service : node).add(address);
   return (key) => {
-    if ('fwmark' in key) return isIpvsMark(key.fwmark);
+    if ('fwmark' in key) return isOurMark(key.fwmark);
     if (tableServers.has(describeKey(key))) return true;
     if (service.has(key.address)) return true;
     return node.has(key.address) && nodePorts[key.family].has(nodePortKey(key.protocol, key.port));
@@ -130,8 +132,8 @@ function nodePorts(): NodePorts {
 }
 
 export function removeInterface(route: RouteConnection, report: Report): void {
-  const what = `interface ${ipvsInterface}`;
-  const link = route.listLinks().find(({ name }) => name === ipvsInterface);
+  const what = `interface ${serviceInterface}`;
+  const link = route.listLinks().find(({ name }) => name === serviceInterface);
   if (link === undefined) report.absent(what);
   else if (link.kind !== 'dummy')
     report.kept(what, `it is of kind ${link.kind ?? 'unknown'}, and kube-proxy's is of kind dummy`);
