@@ -67,6 +67,8 @@ export class ConntrackReconciler {
   private connections: readonly [reader: ConntrackConnection, writer: ConntrackConnection] | undefined;
   private buckets: number | undefined;
   private timer: NodeJS.Timeout | undefined;
+  /** When the timer will go off (performance.now()); Infinity: it is not set. */
+  private timerDue = Infinity;
   private fullLookTimer: NodeJS.Timeout | undefined;
   private fullLookAsked = false;
   private closing = false;
@@ -179,10 +181,12 @@ export class ConntrackReconciler {
 
   private schedule(): void {
     if (this.running !== undefined || this.isClosed()) return;
-    if (this.isIdle()) this.wake();
+    if (this.waiting.length > 0 && this.isIdle()) this.wake();
+    const { UDP, SCTP, TCP } = this.lanes;
+    const due = this.closing ? Infinity : Math.min(UDP.dueAt, SCTP.dueAt, TCP.dueAt);
+    if (due === this.timerDue) return;
     clearTimeout(this.timer);
-    if (this.closing) return;
-    const due = Math.min(...this.all().map(({ dueAt }) => dueAt));
+    this.timerDue = due;
     if (due === Infinity) return;
     this.timer = setTimeout(
       guarded('delete stale entries', () => {
@@ -193,6 +197,7 @@ export class ConntrackReconciler {
   }
 
   private start(): void {
+    this.timerDue = Infinity;
     if (this.running !== undefined || this.isClosed()) return;
     const start = performance.now();
     this.running = this.run().finally(() => {

@@ -1,20 +1,33 @@
 /** How soon one sync may follow another. Pure: times are those of performance.now(). */
 
-/** After so many syncs without a pause changes are steady, and the period grows: a sync costs the same for two of them. */
+/** After so many syncs without a pause changes are steady: then they are gathered, since a sync costs the same for two of them. */
 const steadyAfter = 8;
-const steadyStretch = 1.5;
+/** Periods for which the first of steady changes waits for others. */
+const gatherPeriods = 1.5;
+/** A change that comes so many periods after a sync comes after a pause. */
+const pausePeriods = 2;
 
 export class Pace {
   private lastEnd = -Infinity;
   private restMs = 0;
-  /** Syncs in a row that began within two periods of the end of the one before. */
+  /** When the first change was requested that no sync has taken yet. */
+  private requestedAt: number | undefined;
+  /** Syncs since the last pause. */
   private inARow = 0;
 
   /** @param periodMs least milliseconds from the end of a sync to the start of the next */
   constructor(private readonly periodMs: number) {}
 
-  began(now: number): void {
-    this.inARow = now - this.lastEnd > 2 * Math.max(this.periodMs, this.restMs) ? 0 : this.inARow + 1;
+  /** There is a change. */
+  requested(now: number): void {
+    if (this.requestedAt !== undefined) return;
+    this.requestedAt = now;
+    if (now - this.lastEnd > pausePeriods * Math.max(this.periodMs, this.restMs)) this.inARow = 0;
+  }
+
+  began(): void {
+    this.requestedAt = undefined;
+    this.inARow++;
   }
 
   /** @param restMs what others need after this sync, if that is more than the period */
@@ -25,7 +38,8 @@ export class Pace {
 
   /** When the next sync may begin. */
   get earliest(): number {
-    const periodMs = this.periodMs * (this.inARow < steadyAfter ? 1 : steadyStretch);
-    return this.lastEnd + Math.max(periodMs, this.restMs);
+    const rested = this.lastEnd + Math.max(this.periodMs, this.restMs);
+    if (this.inARow < steadyAfter || this.requestedAt === undefined) return rested;
+    return Math.max(rested, this.requestedAt + gatherPeriods * this.periodMs);
   }
 }

@@ -133,6 +133,7 @@ export class SyncLoop {
       metrics.lastQueued.set({ ip_family: dataplane.family }, Date.now() / 1000);
     }
     this.requested = true;
+    this.pace.requested(performance.now());
     this.schedule();
   }
 
@@ -253,7 +254,7 @@ export class SyncLoop {
     const now = performance.now();
     const onlyDeferred = !this.requested && this.retryAt() > now;
     this.requested = false;
-    if (!onlyDeferred) this.pace.began(now);
+    if (!onlyDeferred) this.pace.began();
     this.running = (onlyDeferred ? this.deleteDeferred() : this.sync())
       .catch((error: unknown) => {
         this.failed(error);

@@ -1401,6 +1401,26 @@ test('streaming lists are asked for with gzip, watches without', async (t) => {
   assert.equal(server.requests.at(-1)?.acceptEncoding, '');
 });
 
+test('a compressed watch is followed by a plain one soon, and no event is missed on the way', async (t) => {
+  const { server, recorder, source } = await setup(t, {}, { timings: { compressedWatchMs: 100 } });
+  let version = 0;
+  while (watchRequests(server) < 2) {
+    server.store.put(service('one', `10.96.1.${++version % 250}`));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.ok(version < 2000, 'a second watch');
+  }
+  server.store.put(service('one', '10.96.2.1'));
+  await until('the last event', () => recorder.services.get('a/one')?.clusterIP === '10.96.2.1', recorder);
+  assert.equal(server.requests.at(-1)?.acceptEncoding, '');
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.ok(watching(source));
+  assert.equal(watchRequests(server), 2, 'a plain one lives on');
+  assert.deepEqual(listRequests(server), []);
+  // Each once, in order.
+  const seen = recorder.take().filter((line) => line.startsWith('service a/one'));
+  assert.equal(seen.length, version + 1);
+});
+
 test('a connection that dies just after a ping was answered is noticed as soon', async (t) => {
   const server = await serve(t, { tls: certificates() });
   server.store.put(service('one', '10.96.0.1'));

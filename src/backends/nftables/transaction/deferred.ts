@@ -17,6 +17,13 @@ import type { Transaction } from './transaction.js';
 
 /** So long a packet may be on its way from one lookup to the next. */
 const graceMs = 100;
+/** Deletions come together: under steady changes each sync defers some, and a transaction costs more than an element. */
+const togetherMs = 250;
+
+/** When what is deferred now may go, performance.now(). */
+function dueFrom(now: number): number {
+  return Math.ceil((now + graceMs) / togetherMs) * togetherMs;
+}
 
 const slotLength = 4;
 
@@ -142,7 +149,7 @@ export class DeferredDeletions {
   add(tx: Transaction, set: string, key: string, value: DeferredValue, comment?: string): void {
     let elements = this.elements.get(set);
     if (elements === undefined) this.elements.set(set, (elements = new Map<string, DeferredElement>()));
-    tx.note(elements, key, { value, comment, dueAt: performance.now() + graceMs });
+    tx.note(elements, key, { value, comment, dueAt: dueFrom(performance.now()) });
   }
 
   /** What waits leads to another endpoint now, for as long as it would have waited anyway. */
@@ -173,7 +180,7 @@ export class DeferredDeletions {
 
   /** Numbers of endpoints that went, each leading to its endpoint. */
   addNumbers(tx: Transaction, list: NumberedEndpoints): void {
-    const numbers = new DeferredNumbers(list, performance.now() + graceMs);
+    const numbers = new DeferredNumbers(list, dueFrom(performance.now()));
     this.numbers.add(numbers);
     tx.onFailure(() => this.numbers.delete(numbers));
   }
@@ -210,7 +217,7 @@ export class DeferredDeletions {
   addSlots(tx: Transaction, block: SlotBlock, from: number, to: number, base = 0): void {
     if (from >= to) return;
     const id = elementId(block.set, block.prefix);
-    const segment: Segment = { block, base, from, to, dueAt: performance.now() + graceMs };
+    const segment: Segment = { block, base, from, to, dueAt: dueFrom(performance.now()) };
     const above = this.blocks.get(id)?.segments ?? [];
     tx.note(this.blocks, id, { set: block.set, prefix: block.prefix, segments: [segment, ...above] });
   }
@@ -220,7 +227,7 @@ export class DeferredDeletions {
     if (from >= to) return;
     const id = elementId(block.set, block.prefix);
     const below = this.blocks.get(id)?.segments ?? [];
-    const segment: Segment = { block, base, from, to, dueAt: performance.now() + graceMs };
+    const segment: Segment = { block, base, from, to, dueAt: dueFrom(performance.now()) };
     tx.note(this.blocks, id, { set: block.set, prefix: block.prefix, segments: [...below, segment] });
   }
 

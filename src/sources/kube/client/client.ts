@@ -92,6 +92,8 @@ export interface ApiResponse {
   readonly contentType: string;
   /** Retry-After in seconds; 0: not given. */
   readonly retryAfterSeconds: number;
+  /** The body came compressed. */
+  readonly compressed: boolean;
   /** Decompressed. Throws KubeError when the connection breaks or stalls. Leaving the loop cancels the request. */
   readonly body: AsyncIterable<Buffer>;
 }
@@ -196,6 +198,7 @@ export class ApiClient {
       status: raw.status,
       contentType: raw.header('content-type'),
       retryAfterSeconds: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : 0,
+      compressed: isCompressed(raw),
       body: readBody(raw, request.stallMs, this.server, (bytes) => {
         if (request.watch === true) return;
         this.#observer?.received({ method, host: this.credentials.server.host, bytes });
@@ -479,6 +482,10 @@ function fingerprint(material: TlsMaterial): string {
   return hash.digest('base64');
 }
 
+function isCompressed(raw: RawResponse): boolean {
+  return raw.header('content-encoding') === 'gzip';
+}
+
 async function* readBody(
   raw: RawResponse,
   stallMs: number,
@@ -487,7 +494,7 @@ async function* readBody(
 ): AsyncGenerator<Buffer, void> {
   let stream: Readable = raw.stream;
   let failure: KubeError | undefined;
-  if (raw.header('content-encoding') === 'gzip') {
+  if (isCompressed(raw)) {
     const gunzip = zlib.createGunzip();
     pipeline(raw.stream, gunzip, () => undefined);
     stream = gunzip;

@@ -43,6 +43,11 @@ export interface ReflectorTimings {
   readonly eventPauseMs: number;
   /** An event that has begun is complete by then. */
   readonly eventLimitMs: number;
+  /**
+   * A watch whose initial events came compressed is followed by a plain one after a random time in [this, 2 * this]: each small
+   * event would go through the decompressor, a thread of its own.
+   */
+  readonly compressedWatchMs: number;
   /** The initial events of a streaming list may pause for so long. */
   readonly initialEventsStallMs: number;
   /** A list body may pause for so long. */
@@ -71,6 +76,7 @@ export const defaultReflectorTimings: ReflectorTimings = {
   watchStallMs: 180_000,
   eventPauseMs: 3000,
   eventLimitMs: 30_000,
+  compressedWatchMs: 10_000,
   initialEventsStallMs: 15_000,
   listStallMs: 30_000,
   streamingRetryMs: 3_600_000,
@@ -651,6 +657,7 @@ export class Reflector<T> {
       limit.abort(reason);
     };
     let initial: NodeJS.Timeout | undefined;
+    let plain: NodeJS.Timeout | undefined;
     let opened: number | undefined;
     const unfinished = new UnfinishedEvent(timings.eventPauseMs, timings.eventLimitMs, () => {
       limit.abort(
@@ -698,6 +705,14 @@ export class Reflector<T> {
         });
         if (initialEvents === undefined) {
           clearTimeout(initial);
+          if (response.compressed) {
+            plain ??= setTimeout(
+              guarded('go on with a plain watch', () => {
+                limit.abort(goOnPlain);
+              }),
+              timings.compressedWatchMs * (1 + Math.random()),
+            );
+          }
           this.#watching = true;
           // A beginning proves nothing.
           if (events > eventsBefore) {
@@ -717,6 +732,10 @@ export class Reflector<T> {
       this.#checkEnd(performance.now() - opened, events, initialEvents);
       this.#recovered();
     } catch (error) {
+      if (limit.signal.reason === goOnPlain) {
+        this.#recovered();
+        return;
+      }
       const cause = causeOfEnd(error, limit.signal, opened !== undefined);
       // A quiet watch that something in between has cut after a while was a good one; one that stayed mute was not.
       const lived = opened === undefined ? 0 : performance.now() - opened;
@@ -728,6 +747,7 @@ export class Reflector<T> {
       unfollow();
       clearTimeout(deadline);
       clearTimeout(initial);
+      clearTimeout(plain);
       unfinished.end();
       clearTimeout(shortened);
       this.#shorten = undefined;
@@ -843,6 +863,8 @@ function sinceEpoch(at: number | undefined): number {
 const longestTimerMs = 2 ** 31 - 1;
 /** A list that takes most of so many objects away is asked for again. */
 const manyObjects = 10;
+/** Why a watch is ended that was a good one. */
+const goOnPlain = new Error('the next watch is a plain one');
 /** A watch that lived for so many first pauses was a good one. */
 const goodWatch = 10;
 
