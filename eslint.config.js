@@ -16,15 +16,15 @@ const mayImport = {
   model: ['sources'],
   backends: ['config', 'node', 'model', 'log', 'netlink'],
   conntrack: ['model', 'log', 'netlink'],
-  leftovers: ['backends', 'log', 'netlink'],
-  health: ['model', 'log'],
+  leftovers: ['backends', 'netlink'],
+  health: ['model'],
   metrics: [],
   http: ['health', 'metrics', 'log'],
   config: ['model'],
   node: ['config', 'model', 'log', 'netlink'],
-  sync: ['backends', 'health', 'leftovers', 'metrics', 'model', 'sources', 'log', 'netlink'],
+  sync: ['backends', 'health', 'metrics', 'model', 'sources', 'log', 'netlink'],
   reporting: ['health', 'metrics', 'model', 'sources', 'sync', 'log', 'netlink'],
-  inspect: ['sources', 'backends', 'leftovers', 'model', 'netlink'],
+  inspect: ['sources', 'backends', 'model', 'netlink'],
 };
 /** Anybody may import these. */
 const everybodys = ['callbacks', 'exit', 'version', 'yaml'];

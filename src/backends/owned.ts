@@ -2,7 +2,7 @@
  * What a mode keeps in the kernel, known by name: what stays while it runs, and what `--cleanup` and a start in another mode
  * remove. Of modes that upstream has too, upstream's is included.
  */
-import type { Report } from './removal-report.js';
+import type { Drain, Report } from './removal-report.js';
 
 /** Tables of iptables in which a mode may have chains. */
 export const xtables = ['nat', 'filter', 'mangle'] as const;
@@ -12,12 +12,6 @@ export interface OwnedTable {
   readonly name: string;
   /** It is there for moments only: that it is absent is not worth a word. */
   readonly transient?: boolean;
-}
-
-/** Connections through what is being removed, which are waited for. */
-export interface Drain {
-  /** Removes what has no connections any more. @returns what is left; undefined: nothing */
-  step(report: Report): Promise<unknown>;
 }
 
 export interface Owned {

@@ -1,7 +1,6 @@
 /** What became of each thing that was looked for. */
 import { errorText } from '../log/logger.js';
 import { NetlinkError } from '@kube-proxy-ts/netlink';
-import type { Drain } from './owned.js';
 
 export type Outcome =
   | { readonly kind: 'removed'; readonly what: string }
@@ -13,6 +12,12 @@ export type Outcome =
   /** This process may not even look: trying again changes nothing. */
   | { readonly kind: 'denied'; readonly what: string; readonly why: string; readonly capability: string }
   | { readonly kind: 'failed'; readonly what: string; readonly why: string; readonly error: unknown };
+
+/** Connections through what is being removed, which are waited for. */
+export interface Drain {
+  /** Removes what has no connections any more. @returns what is left; undefined: nothing */
+  step(report: Report): Promise<unknown>;
+}
 
 export class Report {
   readonly outcomes: Outcome[] = [];

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Drain } from '../backends/owned.js';
+import type { Drain } from '../backends/removal-report.js';
 import { Report } from '../backends/removal-report.js';
 import { createLogger } from '../log/logger.js';
 import { LeftoverRemoval } from './leftover-removal.js';

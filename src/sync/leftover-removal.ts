@@ -3,7 +3,7 @@
  * of iptables is somebody else's for a while, a chain is in use until a second program lets go of it. Connections that
  * mode ipvs left are waited for.
  */
-import type { Drain } from '../backends/owned.js';
+import type { Drain } from '../backends/removal-report.js';
 import { Report, type Outcome } from '../backends/removal-report.js';
 import { guarded } from '../callbacks/guarded.js';
 import type { Logger } from '../log/logger.js';

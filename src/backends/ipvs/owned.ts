@@ -1,7 +1,8 @@
 /** What mode ipvs keeps in the kernel: ours beside IPVS a table of nf_tables, upstream's rules of iptables and ipsets. */
 import { NetlinkError } from '@kube-proxy-ts/netlink';
 import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
-import type { Drain, Owned, XtableName } from '../owned.js';
+import type { Owned, XtableName } from '../owned.js';
+import type { Drain } from '../removal-report.js';
 import type { Report } from '../removal-report.js';
 import { IpvsDrain } from './leftovers/drain.js';
 import { ipsets } from './leftovers/sets.js';

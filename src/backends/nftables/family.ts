@@ -16,12 +16,8 @@ import {
 } from '../backend.js';
 import { classMap, parseClassName } from './layout/classes.js';
 import { AffinitySweep, retireRemembered, type AffinitySweepOptions } from './affinity/affinity-sweep.js';
-import {
-  footprintOf,
-  hairpinsOf,
-  type NumberedEndpoints,
-  type ServicePortState,
-} from './state/desired-elements.js';
+import { footprintOf, hairpinsOf, type ServicePortState } from './state/desired-elements.js';
+import type { NumberedEndpoints } from './state/elements.js';
 import {
   dump,
   elementsOf,
@@ -46,7 +42,8 @@ import { releasedAddresses } from './released.js';
 import { extentOf, firstStage, guardsOf, isLarge, stepsOf } from './transaction/change-steps.js';
 import { Tally } from './transaction/sync-stats.js';
 import type { TouchedElements } from '../engine/table-watch.js';
-import { addressKey, elementId, wantedAmong } from './kernel/touched-elements.js';
+import { elementId, wantedAmong } from './kernel/touched-elements.js';
+import { addressKey } from './state/elements.js';
 import type { Transaction } from './transaction/transaction.js';
 import { maxRedirected, Written } from './state/applied-state.js';
 

@@ -8,14 +8,8 @@ import type { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { ElementTable } from '../../nft/element-table.js';
 import { noValue } from '../../nft/kernel-sets.js';
 import { keyBytes, valueBytes } from '../state/element-bytes.js';
-import {
-  numberKey,
-  slotKey,
-  slotValue,
-  type Element,
-  type Footprint,
-  type NumberedEndpoints,
-} from '../state/desired-elements.js';
+import type { Footprint } from '../state/desired-elements.js';
+import { numberKey, slotKey, slotValue, type Element, type NumberedEndpoints } from '../state/elements.js';
 import { targetBytes } from '../../nft/keys.js';
 import { maps, sets } from '../layout/names.js';
 import type { TouchedElements } from '../../engine/table-watch.js';

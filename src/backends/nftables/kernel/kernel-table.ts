@@ -14,14 +14,14 @@ import { EndpointNumbers, type NumberedSlots } from '../affinity/endpoint-number
 import { classWithoutAffinity, slotMap } from '../layout/classes.js';
 import { keyBytes, slotKeyBytes, targetValueBytes } from '../state/element-bytes.js';
 import { ElementTable } from '../../nft/element-table.js';
-import { elementComment, slotKey } from '../state/desired-elements.js';
+import { elementComment, slotKey } from '../state/elements.js';
 import { sameIntervals, type IntervalElement } from '../../nft/intervals.js';
 import { KernelSets, noValue } from '../../nft/kernel-sets.js';
 import { classId, hostUint32, hostUint32At, targetBytes } from '../../nft/keys.js';
 import type { RuleDefinition } from '../../nft/rules.js';
 import { maps, sets } from '../layout/names.js';
 import { endpointKey } from '../state/slots.js';
-import { addressKey } from './touched-elements.js';
+import { addressKey } from '../state/elements.js';
 
 /** Sets and maps without leftovers: the kernel fills one, the others are handled as a whole. */
 const notOurs = new Set<string>([

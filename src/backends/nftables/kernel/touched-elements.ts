@@ -2,16 +2,11 @@
  * Elements that somebody else touched, and what should stand there. A notification names the elements, so that the
  * cure for a deleted one is the one, and not a comparison of half a million.
  */
-import type { IPFamily, ServicePort, VirtualAddress } from '../../../model/types.js';
+import type { IPFamily } from '../../../model/types.js';
 import type { ClassNumbers } from '../layout/classes.js';
-import {
-  footprintOf,
-  numberKey,
-  slotValue,
-  type Element,
-  type ServicePortState,
-} from '../state/desired-elements.js';
-import { nodePortKey, readHostUint32, serviceKey, targetBytes } from '../../nft/keys.js';
+import { footprintOf, type ServicePortState } from '../state/desired-elements.js';
+import { numberKey, slotValue, type Element } from '../state/elements.js';
+import { readHostUint32, targetBytes } from '../../nft/keys.js';
 import { sourceRangePrefix } from '../../nft/source-range-rules.js';
 import type { TouchedElements } from '../../engine/table-watch.js';
 import { maps, sets } from '../layout/names.js';
@@ -59,13 +54,6 @@ const byAffinityNumber = new Set<string>([
   maps.affinityEndpoints,
   maps.affinityEndpointsLocal,
 ]);
-
-/** The key of an address in the maps that addresses stand in, latin1. */
-export function addressKey(port: ServicePort, address: VirtualAddress): string {
-  return address.kind === 'NodePort'
-    ? nodePortKey(port.protocol, address.port)
-    : serviceKey(address.ip, port.protocol, address.port);
-}
 
 /**
  * Those of the touched elements that should be there, by elementId().

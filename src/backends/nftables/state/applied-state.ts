@@ -21,15 +21,17 @@ import {
   footprintOf,
   hairpinsOf,
   isNearby,
+  type Footprint,
+  type ServicePortState,
+} from './desired-elements.js';
+import {
   numberKey,
   slotKey,
   slotValue,
   type Element,
-  type Footprint,
   type NumberedEndpoints,
-  type ServicePortState,
   type SlotBlock,
-} from './desired-elements.js';
+} from './elements.js';
 import { hostUint32, nodePortKey, readHostUint32, serviceKey, targetBytes } from '../../nft/keys.js';
 import {
   sourceRangePrefix,
@@ -45,7 +47,8 @@ import { chains, maps, sets } from '../layout/names.js';
 import { assignFew, assignSlots, endpointKey, slotDifference, type Difference } from './slots.js';
 import { ServicePortStates } from './programmed-service-ports.js';
 import type { Step } from '../transaction/change-steps.js';
-import { addressKey, elementId } from '../kernel/touched-elements.js';
+import { elementId } from '../kernel/touched-elements.js';
+import { addressKey } from './elements.js';
 import type { Transaction } from '../transaction/transaction.js';
 
 /** Of more endpoints than these that are gone at once, packets in flight go to where they would have gone before. */

@@ -5,13 +5,8 @@ import type { Cidr, Endpoint, Fallback, ServicePort, VirtualAddress } from '../.
 import { ClassNumbers } from '../layout/classes.js';
 import { numberedElements } from '../kernel/consistency-check.js';
 import { EndpointNumbers } from '../affinity/endpoint-numbers.js';
-import {
-  elementComment,
-  footprintOf,
-  hairpinsOf,
-  slotValue,
-  type ServicePortState,
-} from './desired-elements.js';
+import { footprintOf, hairpinsOf, type ServicePortState } from './desired-elements.js';
+import { elementComment, slotValue } from './elements.js';
 import { addressText, readHostUint32 } from '../../nft/keys.js';
 
 const pods: Readonly<Record<string, Endpoint>> = {

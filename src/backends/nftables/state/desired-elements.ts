@@ -14,18 +14,11 @@ import {
   type ServiceClass,
 } from '../layout/classes.js';
 import { noMinors, type NumberedSlots } from '../affinity/endpoint-numbers.js';
-import {
-  addressBytes,
-  classId,
-  hairpinKey,
-  hostUint32,
-  nodePortKey,
-  serviceKey,
-  targetBytes,
-} from '../../nft/keys.js';
+import { addressBytes, classId, hairpinKey, hostUint32, nodePortKey, serviceKey } from '../../nft/keys.js';
 import { maps, sets } from '../layout/names.js';
 import { sourceRangeSet } from '../../nft/source-range-rules.js';
 import { maskAddress } from '../../nft/source-ranges.js';
+import { elementComment, type Element, type NumberedEndpoints, type SlotBlock } from './elements.js';
 
 /** What the dataplane remembers of a service port that is in the kernel. */
 export interface ServicePortState {
@@ -40,33 +33,6 @@ export interface ServicePortState {
 /** An address of which only the source ranges are in force yet: they are there before the address serves (change-steps.ts). */
 export interface GuardedAddress extends VirtualAddress {
   readonly guardOnly: true;
-}
-
-export interface Element {
-  readonly set: string;
-  readonly key: string;
-  /** undefined in sets. */
-  readonly value: string | undefined;
-  /** Shown by `nft list`; at most 128 bytes (NFTNL_UDATA_COMMENT_MAXLEN). */
-  readonly comment: string | undefined;
-}
-
-/** The elements `prefix . slot → value of the endpoint in it` of one list of one address. */
-export interface SlotBlock {
-  readonly set: string;
-  readonly prefix: string;
-  readonly slots: readonly Endpoint[];
-  /** Of endpoints with affinity, by slot; undefined: the value is the endpoint's address and port. */
-  readonly numbers: { readonly service: number; readonly minors: Uint16Array } | undefined;
-}
-
-/** The elements `number of the endpoint → endpoint` of one list of a service port with affinity. */
-export interface NumberedEndpoints {
-  readonly set: string;
-  readonly service: number;
-  readonly endpoints: readonly Endpoint[];
-  /** By endpoint. */
-  readonly minors: Uint16Array;
 }
 
 export interface Footprint {
@@ -89,31 +55,6 @@ export const emptyFootprint: Footprint = {
   classes: [],
   shared: [],
 };
-
-const maxCommentBytes = 128;
-
-/** `ns/name:port`, cut to what the kernel's tools accept. */
-export function elementComment(name: string): string {
-  return name.length <= maxCommentBytes ? name : `${name.slice(0, maxCommentBytes - 3)}...`;
-}
-
-/** Key of the slot block's element for one slot. */
-export function slotKey(prefix: string, slot: number): string {
-  return prefix + hostUint32(slot);
-}
-
-/** @param at index in block.slots */
-export function slotValue({ slots, numbers }: SlotBlock, at: number): string {
-  if (numbers !== undefined) return hostUint32(classId(numbers.service, numbers.minors[at] ?? 0));
-  const endpoint = slots[at];
-  if (endpoint === undefined) throw new RangeError(`no slot ${at}`);
-  return targetBytes(endpoint);
-}
-
-/** Key of the element of one endpoint. @param at index in list.endpoints */
-export function numberKey({ service, minors }: NumberedEndpoints, at: number): string {
-  return hostUint32(classId(service, minors[at] ?? 0));
-}
 
 export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Footprint {
   const footprint = new FootprintInTheMaking(state, numbers);

@@ -5,7 +5,7 @@
  */
 import type { Endpoint } from '../../../model/types.js';
 import { encodeIPv4, encodeIPv6 } from '@kube-proxy-ts/netlink';
-import { slotValue, type SlotBlock } from './desired-elements.js';
+import { slotValue, type SlotBlock } from './elements.js';
 import { writeHostUint32 } from '../../nft/keys.js';
 
 export interface ElementBytes {

@@ -5,7 +5,7 @@ import { World } from '../../testing/world.js';
 import { EndpointNumbers, noMinors } from '../affinity/endpoint-numbers.js';
 import type { ServicePortState } from './desired-elements.js';
 import { ServicePortStates } from './programmed-service-ports.js';
-import { addressKey } from '../kernel/touched-elements.js';
+import { addressKey } from './elements.js';
 
 const stateOf = (port: ServicePortState['port'], service: number): ServicePortState => ({
   port,

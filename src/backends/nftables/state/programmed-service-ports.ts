@@ -4,7 +4,7 @@
  */
 import type { ServicePort } from '../../../model/types.js';
 import type { ServicePortState } from './desired-elements.js';
-import { addressKey } from '../kernel/touched-elements.js';
+import { addressKey } from './elements.js';
 
 /** One owner, as nearly always, or several: by the same hash, or while an address moves. */
 type Owners = string | readonly string[];

@@ -2,7 +2,7 @@
 import type { Endpoint, FamilyChanges, ServicePort, VirtualAddress } from '../../../model/types.js';
 import type { GuardedAddress, ServicePortState } from '../state/desired-elements.js';
 import { differenceOf } from '../state/slots.js';
-import { addressKey } from '../kernel/touched-elements.js';
+import { addressKey } from '../state/elements.js';
 
 /** One service port and what becomes of it. */
 export interface Step {

@@ -4,7 +4,7 @@
  */
 import { readHostUint32 } from '../../nft/keys.js';
 import type { Endpoint } from '../../../model/types.js';
-import { numberKey, type NumberedEndpoints } from '../state/desired-elements.js';
+import { numberKey, type NumberedEndpoints } from '../state/elements.js';
 
 const minors = 0x10000;
 

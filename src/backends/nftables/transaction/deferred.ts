@@ -11,7 +11,7 @@ import type { ElementTable } from '../../nft/element-table.js';
 import { readHostUint32, targetBytes } from '../../nft/keys.js';
 import { keyBytes } from '../state/element-bytes.js';
 import { DeferredNumbers } from './deferred-numbers.js';
-import { slotKey, type NumberedEndpoints, type SlotBlock } from '../state/desired-elements.js';
+import { slotKey, type NumberedEndpoints, type SlotBlock } from '../state/elements.js';
 import { elementId } from '../kernel/touched-elements.js';
 import type { Transaction } from './transaction.js';
 

@@ -7,7 +7,7 @@
  */
 import type { Batch } from '@kube-proxy-ts/netlink/nftables';
 import { keyBytes, slotElement, valueBytes, type ElementBytes } from '../state/element-bytes.js';
-import type { Element, SlotBlock } from '../state/desired-elements.js';
+import type { Element, SlotBlock } from '../state/elements.js';
 
 export class Transaction {
   added = 0;
