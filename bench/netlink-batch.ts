@@ -8,7 +8,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { Batch, NftablesConnection, type SetDefinition, selectors } from '@kube-proxy-ts/netlink';
+import { Batch, NftablesConnection, selectors, type SetDefinition } from '@kube-proxy-ts/netlink/nftables';
 
 export interface BareBatchResult {
   /** Elements in the batch. */

@@ -15,7 +15,7 @@ import {
   NftablesConnection,
   selectors,
   type Verdict,
-} from '@kube-proxy-ts/netlink';
+} from '@kube-proxy-ts/netlink/nftables';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { percentile } from './percentile.js';
 

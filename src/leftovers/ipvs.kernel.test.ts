@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { GenericConnection, IpvsConnection, type VirtualServerKey } from '@kube-proxy-ts/netlink';
+import { GenericConnection } from '@kube-proxy-ts/netlink/generic';
+import { IpvsConnection, type VirtualServerKey } from '@kube-proxy-ts/netlink/ipvs';
 import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { removeLeftovers } from './index.js';
 

@@ -2,7 +2,7 @@
  * Rules of an iptables of the legacy kind. They are taken out of the kernel's tables directly, so that it does not matter
  * whether the program iptables-legacy is at hand; all changes to a table happen at once.
  */
-import { NetlinkError, type Family } from '@kube-proxy-ts/netlink';
+import { type Family, NetlinkError } from '@kube-proxy-ts/netlink';
 import { xtables, type XtableName } from '../backends/owned.js';
 import { count, type Report } from '../backends/removal-report.js';
 import { planRemoval } from './removal-plan.js';

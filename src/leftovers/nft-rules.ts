@@ -3,13 +3,8 @@
  * chains nftables chains, so they are found and removed over netlink, without the program iptables.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import {
-  Batch,
-  NetlinkError,
-  type NftablesConnection,
-  type Family,
-  type RuleInfo,
-} from '@kube-proxy-ts/netlink';
+import { type Family, NetlinkError } from '@kube-proxy-ts/netlink';
+import { Batch, type NftablesConnection, type RuleInfo } from '@kube-proxy-ts/netlink/nftables';
 import { xtables, type XtableName } from '../backends/owned.js';
 import { count, type Report } from '../backends/removal-report.js';
 import { planRemoval, type RemovalPlan } from './removal-plan.js';

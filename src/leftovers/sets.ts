@@ -1,5 +1,5 @@
 /** Removes ipsets. */
-import { IpsetConnection } from '@kube-proxy-ts/netlink';
+import { IpsetConnection } from '@kube-proxy-ts/netlink/ipset';
 import { count, type Report } from '../backends/removal-report.js';
 
 /** Call it after the rules that match against them are gone. */

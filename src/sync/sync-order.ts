@@ -4,8 +4,8 @@
  * whose addresses there are connections or attempts already, then the others.
  */
 import type { IPFamily, Protocol, ServicePort, VirtualAddress } from '../model/types.js';
-import { ConntrackConnection } from '@kube-proxy-ts/netlink/conntrack';
 import { formatAddress } from '@kube-proxy-ts/netlink';
+import { ConntrackConnection } from '@kube-proxy-ts/netlink/conntrack';
 
 /** With fewer service ports than this it makes no difference. */
 const worthwhile = 2_000;

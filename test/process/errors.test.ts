@@ -13,7 +13,8 @@ import { exitCodes } from '../../src/exit/exit-codes.js';
 import { explainNetlink } from '../../src/backends/nft/open.js';
 import { checkKernelVersion } from '../../src/backends/nftables/kernel/requirements.js';
 import { FatalError } from '../../src/exit/exit-codes.js';
-import { GenericConnection, NetlinkError } from '@kube-proxy-ts/netlink';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { GenericConnection } from '@kube-proxy-ts/netlink/generic';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { program, start } from './node.js';
 

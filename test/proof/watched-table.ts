@@ -1,8 +1,8 @@
 /** A table of mode nftables that is read around every transaction. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { NETLINK_NETFILTER, NetlinkSocket } from '@kube-proxy-ts/netlink';
+import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import type { DataplaneOptions } from '../../src/backends/backend.js';
 import { parseRuleset, type Table } from '../soak/ruleset.js';
 import type { Family } from '../soak/objects.js';

@@ -40,7 +40,7 @@ export interface Request {
   /** Writes the payload: fixed header, then attributes. */
   readonly encode: (writer: AttributeWriter) => void;
   /**
-   * What to say when the kernel calls a request invalid and names no attribute: that is how it refuses messages to
+   * What to say when the kernel calls a request invalid and names no attribute: that is how it rejects messages to
    * a subsystem that it lacks.
    */
   readonly missing?: string;
@@ -48,21 +48,21 @@ export interface Request {
   readonly names?: { readonly headerLength: number; readonly attributes: AttributeNames };
 }
 
-/** One of many: what it is about need be put into words only when the kernel refuses it. */
+/** One of many: what it is about need be put into words only when the kernel rejects it. */
 export interface BatchedRequest extends Omit<Request, 'operation'> {
   readonly operation: string | (() => string);
 }
 
-/** A request among many that the kernel refused. */
-export interface Refusal {
+/** A request among many that the kernel rejected. */
+export interface Rejection {
   /** Of the request, counted from 0. */
   readonly index: number;
   readonly error: NetlinkError;
 }
 
 /**
- * Requests in one datagram. The kernel answers each refusal before the first answer can be read, and an answer counts
- * with about 1 KiB of the receive buffer: so many fit should all be refused.
+ * Requests in one datagram. The kernel answers each rejection before the first answer can be read, and an answer counts
+ * with about 1 KiB of the receive buffer: so many fit should all be rejected.
  */
 const BATCH_REQUESTS = 2_000;
 const BATCH_BYTES = 1 << 20;
@@ -91,7 +91,7 @@ export class NetlinkConnection {
         if (messages.sequence !== sequence) continue;
         if (messages.type === NLMSG_ERROR) {
           const answer = messages.acknowledgement();
-          if (answer.errno !== 0) throw this.refused(request, answer);
+          if (answer.errno !== 0) throw this.rejected(request, answer);
           if (failure !== undefined) throw failure as Error;
           return;
         }
@@ -109,7 +109,7 @@ export class NetlinkConnection {
   /**
    * Sends many requests in as few datagrams as may be: the kernel works them off one by one, whatever becomes of the
    * others. Only failures and the end of a datagram are answered, so that a long list costs few answers.
-   * @param onFailure gets the index of a request that the kernel refused, in order
+   * @param onFailure gets the index of a request that the kernel rejected, in order
    * @throws NetlinkError when sending or receiving fails; how far the kernel came is not known then
    */
   executeAll(
@@ -161,7 +161,7 @@ export class NetlinkConnection {
         if (messages.type !== NLMSG_ERROR || request === undefined) continue;
         const answer = messages.acknowledgement();
         if (answer.errno !== 0)
-          onFailure(index, this.refused(request, answer, starts[index], starts[index + 1]));
+          onFailure(index, this.rejected(request, answer, starts[index], starts[index + 1]));
         if (index === last) return;
       }
       messages.finish();
@@ -208,7 +208,7 @@ export class NetlinkConnection {
     const { end } = answer;
     if (answer.failure !== undefined) throw answer.failure as Error;
     if (end.errno === constants.errno.EINTR) return false;
-    if (end.errno !== 0) throw this.refused(request, end);
+    if (end.errno !== 0) throw this.rejected(request, end);
     return answer.consistent;
   }
 
@@ -237,7 +237,7 @@ export class NetlinkConnection {
   }
 
   /** The request is buffer[start, end) of what was sent. */
-  private refused(
+  private rejected(
     request: BatchedRequest,
     answer: Acknowledgement,
     start = 0,
@@ -262,7 +262,7 @@ export class NetlinkConnection {
       hint:
         answer.errno === constants.errno.EINVAL && answer.attributeOffset === undefined
           ? request.missing
-          : refusalHint(answer.errno),
+          : rejectionHint(answer.errno),
     });
   }
 }
@@ -317,8 +317,8 @@ function restart(request: Request, attempt: number, onRestart: (() => void) | un
   onRestart();
 }
 
-/** What to do about a refusal that has nothing to do with the message itself. */
-export function refusalHint(errno: number): string | undefined {
+/** What to do about a rejection that has nothing to do with the message itself. */
+export function rejectionHint(errno: number): string | undefined {
   switch (errno) {
     case constants.errno.EPERM:
     case constants.errno.EACCES:

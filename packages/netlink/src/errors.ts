@@ -45,7 +45,7 @@ export interface NetlinkErrorDetails {
 }
 
 /**
- * Anything that goes wrong here: the kernel refused a message, a socket call failed, or bytes can't be
+ * Anything that goes wrong here: the kernel rejected a message, a socket call failed, or bytes can't be
  * decoded (code EBADMSG) or encoded (code EINVAL, ERANGE).
  */
 export class NetlinkError extends Error {

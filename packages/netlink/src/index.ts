@@ -1,20 +1,29 @@
 /**
- * Netlink for Node: sockets, messages and attributes, and on them nftables, route addresses, counters, connection
- * tracking, IPVS and ipset. Depends on nothing else of this repository.
+ * The core of netlink: a socket, the codec of messages and attributes, requests and dumps with their errors, and
+ * multicast notifications. The protocols stand on it, each an entry of its own: /nftables, /conntrack, /rtnetlink,
+ * /ipvs, /ipset, /generic, /accounting; /xtables is the older interface of the same rules. A protocol that has no
+ * entry here can be built from what this file exports, as those are.
  */
 export {
-  parseAddress,
-  formatAddress,
   decodeIPv4,
   decodeIPv6,
   encodeIPv4,
   encodeIPv6,
+  formatAddress,
   IPV4_LENGTH,
   IPV6_LENGTH,
+  parseAddress,
 } from './address.js';
-export { AttributeDecoder, AttributeWriter } from './attribute.js';
-export type { Refusal } from './connection.js';
-export { NetlinkError } from './errors.js';
+export { type AttributeNames, AttributeDecoder, AttributeWriter } from './attribute.js';
+export {
+  type BatchedRequest,
+  type DumpOptions,
+  NetlinkConnection,
+  type Rejection,
+  type Request,
+} from './connection.js';
+export { NetlinkError, type NetlinkErrorDetails } from './errors.js';
+export { type Acknowledgement, MessageReader, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL } from './message.js';
 export type { Family } from './nfnetlink.js';
 export {
   NETLINK_GENERIC,
@@ -24,11 +33,4 @@ export {
   type SocketOptions,
   type Transport,
 } from './socket.js';
-export type { Subscription, SubscriptionOptions } from './subscription.js';
-export * from './nftables/index.js';
-export * from './accounting/index.js';
-export * from './conntrack/index.js';
-export * from './rtnetlink/index.js';
-export * from './generic/index.js';
-export * from './ipvs/index.js';
-export * from './ipset/index.js';
+export { Subscription, type SubscriptionHandlers, type SubscriptionOptions } from './subscription.js';

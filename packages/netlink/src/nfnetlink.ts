@@ -15,7 +15,7 @@ export const NFNL_SUBSYS_NFTABLES = 10;
 
 export const NFNL_MSG_BATCH_BEGIN = NLMSG_MIN_TYPE;
 export const NFNL_MSG_BATCH_END = NLMSG_MIN_TYPE + 1;
-/** be32: refuse the batch unless this is the current generation. */
+/** be32: reject the batch unless this is the current generation. */
 export const NFNL_BATCH_GENID = 1;
 
 export const NFNLGRP_NFTABLES = 7;

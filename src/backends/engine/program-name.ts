@@ -1,6 +1,6 @@
 /** Names a program for an operator, by what the kernel tells of it: the name of its main thread and its process id. */
 import { readFileSync } from 'node:fs';
-import type { Generation } from '@kube-proxy-ts/netlink';
+import type { Generation } from '@kube-proxy-ts/netlink/nftables';
 
 const maxCommand = 120;
 

@@ -1,5 +1,6 @@
 /** The named counters of the kernel (nfacct) that rules of this mode add to. */
-import { AccountingConnection, NetlinkError } from '@kube-proxy-ts/netlink';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { AccountingConnection } from '@kube-proxy-ts/netlink/accounting';
 
 /** Makes the counters that are not there. @returns those that are there now: none without nfnetlink_acct */
 export function ensureCounters(names: readonly string[]): ReadonlySet<string> {

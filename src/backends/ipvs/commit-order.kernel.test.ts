@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { NETLINK_NETFILTER, NetlinkSocket } from '@kube-proxy-ts/netlink';
+import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { enterNetworkNamespace, missingNft } from '@kube-proxy-ts/netlink/testing';
 import type { Endpoint, ServicePort } from '../../model/types.js';
 import { addressBytes, serviceKey } from '../nft/keys.js';

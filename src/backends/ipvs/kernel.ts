@@ -1,5 +1,5 @@
 /** What the dataplane needs of the kernel beside nftables; a test can put something else in its place. */
-import type { Refusal } from '@kube-proxy-ts/netlink';
+import type { Rejection } from '@kube-proxy-ts/netlink';
 import type { IpvsCommand, RealServer, VirtualServer, VirtualServerKey } from '@kube-proxy-ts/netlink/ipvs';
 
 /** IpvsConnection is one. */
@@ -14,7 +14,7 @@ export interface IpvsKernel {
   getService(key: VirtualServerKey): VirtualServer | undefined;
   /** @throws NetlinkError ESRCH when there is no such virtual server */
   listDestinations(service: VirtualServerKey): RealServer[];
-  executeAll(commands: Iterable<IpvsCommand>): Refusal[];
+  executeAll(commands: Iterable<IpvsCommand>): Rejection[];
   close(): void;
 }
 
@@ -29,6 +29,6 @@ export interface ServiceInterface {
   /** Makes the interface unless it is there. @returns its addresses, canonical text */
   open(): readonly string[];
   /** @returns those that the kernel refused, by index */
-  change(changes: readonly AddressChange[]): Refusal[];
+  change(changes: readonly AddressChange[]): Rejection[];
   close(): void;
 }

@@ -1,5 +1,5 @@
 /** kube-ipvs0 in the kernel: a dummy interface that stays down, holds addresses and carries no packets. */
-import { NetlinkError, type Family, type Refusal } from '@kube-proxy-ts/netlink';
+import { type Family, NetlinkError, type Rejection } from '@kube-proxy-ts/netlink';
 import type { RouteConnection } from '@kube-proxy-ts/netlink/rtnetlink';
 import type { AddressChange, ServiceInterface } from './kernel.js';
 import { serviceInterface } from './table/names.js';
@@ -31,7 +31,7 @@ export class KernelServiceInterface implements ServiceInterface {
       .map(({ address }) => address);
   }
 
-  change(changes: readonly AddressChange[]): Refusal[] {
+  change(changes: readonly AddressChange[]): Rejection[] {
     return this.route.changeAddresses(
       changes.map((change) => ({
         do: change.do,

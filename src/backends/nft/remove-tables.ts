@@ -1,5 +1,5 @@
 /** Removes a table of ours, of any size. */
-import { type NftablesConnection, removeTable } from '@kube-proxy-ts/netlink';
+import { type NftablesConnection, removeTable } from '@kube-proxy-ts/netlink/nftables';
 import type { Report } from '../removal-report.js';
 
 export async function removeNftablesTable(

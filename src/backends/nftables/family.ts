@@ -4,8 +4,8 @@
  */
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { NetlinkError, removeTable } from '@kube-proxy-ts/netlink';
-import { goTo, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { goTo, NftablesConnection, removeTable } from '@kube-proxy-ts/netlink/nftables';
 import type { Cidr, FamilyChanges, IPFamily, ServicePort } from '../../model/types.js';
 import {
   TableDamagedError,

@@ -2,7 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { guarded } from '../../callbacks/guarded.js';
 import type { Logger } from '../../log/logger.js';
-import { ConntrackConnection, NetlinkError } from '@kube-proxy-ts/netlink';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { ConntrackConnection } from '@kube-proxy-ts/netlink/conntrack';
 import { ConntrackTuning, type ConntrackSettings } from './conntrack-tuning.js';
 import { systemCode, systemFiles, type SystemFiles } from './files.js';
 

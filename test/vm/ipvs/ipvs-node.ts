@@ -7,7 +7,7 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { GenericConnection } from '@kube-proxy-ts/netlink';
+import { GenericConnection } from '@kube-proxy-ts/netlink/generic';
 import { run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../../patience.js';
 import { Child, nodeIP, program, serviceIP, SmallNode, start } from '../../process/node.js';

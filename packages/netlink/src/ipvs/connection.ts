@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { AttributeNames, AttributeWriter } from '../attribute.js';
-import type { Refusal } from '../connection.js';
+import type { Rejection } from '../connection.js';
 import { EBADMSG, NetlinkError } from '../errors.js';
 import { GenericConnection, type GenericFamily, type GenericRequest } from '../generic/index.js';
 import { describeCommand, type IpvsCommand } from './command.js';
@@ -195,9 +195,9 @@ export class IpvsConnection {
 
   /**
    * Makes many changes with few system calls, in order. No transaction: what one of them does stays when another fails.
-   * @returns those that the kernel refused
+   * @returns those that the kernel rejected
    */
-  executeAll(commands: Iterable<IpvsCommand>): Refusal[] {
+  executeAll(commands: Iterable<IpvsCommand>): Rejection[] {
     const { family } = this;
     const serviceKeys = new RepeatedKey();
     const requests = function* () {
@@ -213,11 +213,11 @@ export class IpvsConnection {
         };
       }
     };
-    const refusals: Refusal[] = [];
+    const rejections: Rejection[] = [];
     this.generic.executeAll(requests(), (index, error) => {
-      refusals.push({ index, error });
+      rejections.push({ index, error });
     });
-    return refusals;
+    return rejections;
   }
 
   /** Makes one change. @throws NetlinkError */

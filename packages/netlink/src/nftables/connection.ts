@@ -13,7 +13,7 @@ import {
   setSequence,
   type Acknowledgement,
 } from '../message.js';
-import { type DumpOptions, NetlinkConnection, refusalHint, type Request } from '../connection.js';
+import { type DumpOptions, NetlinkConnection, rejectionHint, type Request } from '../connection.js';
 import { type AttributeNames, AttributeWriter } from '../attribute.js';
 import { readHostU32 } from '../endian.js';
 import { NetlinkError } from '../errors.js';
@@ -61,7 +61,7 @@ const BATCH_FRAME = 2 * (MESSAGE_HEADER + NFGENMSG) + 8;
 const KEYS_PER_REQUEST = 200;
 
 export interface CommitOptions {
-  /** Refuse (ERESTART) unless this is the current generation: nobody changed any rules since it was read. */
+  /** Reject (ERESTART) unless this is the current generation: nobody changed any rules since it was read. */
   readonly generation?: number;
 }
 
@@ -500,7 +500,7 @@ function commitError(batch: Batch, index: number, answer: Acknowledgement): Netl
       hint:
         answer.errno === ERESTART
           ? 'somebody else changed the rules since that generation: read them again'
-          : refusalHint(answer.errno),
+          : rejectionHint(answer.errno),
     });
   }
   let at = readHostU32(bytes, 0);
@@ -514,6 +514,6 @@ function commitError(batch: Batch, index: number, answer: Acknowledgement): Netl
     messageIndex: index,
     elementIndex: description.elementKey === undefined ? undefined : description.location?.listIndex,
     elementKey: description.elementKey,
-    hint: refusalHint(answer.errno),
+    hint: rejectionHint(answer.errno),
   });
 }

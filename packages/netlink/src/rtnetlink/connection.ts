@@ -1,5 +1,5 @@
 /** A connection to the routing side of this process's network namespace. */
-import { NetlinkConnection, type Refusal } from '../connection.js';
+import { NetlinkConnection, type Rejection } from '../connection.js';
 import { NetlinkError } from '../errors.js';
 import { NLM_F_CREATE, NLM_F_EXCL } from '../message.js';
 import { AF_UNSPEC, addressFamily, type Family } from '../nfnetlink.js';
@@ -126,10 +126,10 @@ export class RouteConnection {
 
   /**
    * Gives interfaces addresses and takes them away, many with few system calls, in order.
-   * @returns those that the kernel refused; not counting addresses that were there, or gone, already
+   * @returns those that the kernel rejected; not counting addresses that were there, or gone, already
    */
-  changeAddresses(changes: readonly AddressChange[]): Refusal[] {
-    const refusals: Refusal[] = [];
+  changeAddresses(changes: readonly AddressChange[]): Rejection[] {
+    const rejections: Rejection[] = [];
     this.netlink.executeAll(
       changes.map((change) => ({
         type: change.do === 'add' ? RTM_NEWADDR : RTM_DELADDR,
@@ -142,10 +142,10 @@ export class RouteConnection {
       })),
       (index, error) => {
         const asWanted = changes[index]?.do === 'add' ? 'EEXIST' : 'EADDRNOTAVAIL';
-        if (error.code !== asWanted) refusals.push({ index, error });
+        if (error.code !== asWanted) rejections.push({ index, error });
       },
     );
-    return refusals;
+    return rejections;
   }
 
   /** Every address of every interface, with the interface's name; of both families unless one is given. */

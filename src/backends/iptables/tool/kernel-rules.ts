@@ -2,13 +2,13 @@
  * The tables of the nf_tables kind over netlink: what the program iptables can't tell of them once there is a rule in a table that
  * it can't print, and what it would need a process for.
  */
+import { NetlinkError } from '@kube-proxy-ts/netlink';
 import {
   Batch,
   canonicalExpressions,
-  NetlinkError,
   NftablesConnection,
   type RuleInfo,
-} from '@kube-proxy-ts/netlink';
+} from '@kube-proxy-ts/netlink/nftables';
 import type { IPFamily } from '../../../model/types.js';
 import type { Jump } from '../rules/layout.js';
 import type { TableName } from '../rules/names.js';

@@ -2,7 +2,8 @@
  * What a rule of the nf_tables kind is made of, as far as netlink tells without knowing how each match of iptables lays out
  * its data: enough to tell whether a rule is the one that we have written.
  */
-import { AttributeDecoder, type Expression, type RuleInfo } from '@kube-proxy-ts/netlink';
+import { AttributeDecoder } from '@kube-proxy-ts/netlink';
+import type { Expression, RuleInfo } from '@kube-proxy-ts/netlink/nftables';
 import { tokens } from './saved.js';
 
 /** Attribute of the expressions `match` and `target`, which hold an extension of iptables (linux/netfilter/nf_tables_compat.h). */

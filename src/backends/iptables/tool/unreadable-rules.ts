@@ -3,7 +3,7 @@
  * It then calls the whole table incompatible, or ends in the middle of it. Each is told once, with the table and the rule.
  */
 import type { Logger } from '../../../log/logger.js';
-import type { Expression, RuleInfo } from '@kube-proxy-ts/netlink';
+import type { Expression, RuleInfo } from '@kube-proxy-ts/netlink/nftables';
 import type { KernelRules } from './kernel-rules.js';
 import type { TableName } from '../rules/names.js';
 

@@ -2,12 +2,12 @@
  * Watches for changes of our rules by others, where iptables is of the nf_tables kind and the kernel tells: somebody flushed
  * a table, deleted a chain, took out the rule that leads to ours. (The legacy kind tells nothing: legacy-look.ts.)
  */
+import { NetlinkError } from '@kube-proxy-ts/netlink';
 import {
-  subscribeNftables,
   type ChangeNotification,
   type Notification,
+  subscribeNftables,
 } from '@kube-proxy-ts/netlink/nftables';
-import { NetlinkError } from '@kube-proxy-ts/netlink';
 import type { Logger } from '../../../log/logger.js';
 import type { IPFamily } from '../../../model/types.js';
 import type { ApplyReport } from '../../backend.js';

@@ -9,24 +9,24 @@
  * from them.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type Family, NetlinkError, parseAddress } from '@kube-proxy-ts/netlink';
+import {
+  describeKey,
+  IpvsConnection,
+  type RealServer,
+  type VirtualServerKey,
+} from '@kube-proxy-ts/netlink/ipvs';
 import {
   Batch,
   CT_STATE,
-  describeKey,
   expr,
-  IpvsConnection,
-  loadFields,
-  NetlinkError,
-  parseAddress,
-  PORT_UNREACHABLE,
-  type RouteConnection,
-  selectors,
   type Expression,
-  type Family,
+  loadFields,
   type NftablesConnection,
-  type RealServer,
-  type VirtualServerKey,
-} from '@kube-proxy-ts/netlink';
+  PORT_UNREACHABLE,
+  selectors,
+} from '@kube-proxy-ts/netlink/nftables';
+import type { RouteConnection } from '@kube-proxy-ts/netlink/rtnetlink';
 import { addressesOfSockets } from './local-sockets.js';
 import { hostUint32, readTableServers, serviceKey } from './tables.js';
 import { kubeProxyServers, removeInterface, withRoute } from './virtual-servers.js';

@@ -1,5 +1,6 @@
 /** Which service addresses clients outside the cluster use, as mode ipvs, ours or upstream's, has left it in the kernel. */
-import { IpsetConnection, type NftablesConnection } from '@kube-proxy-ts/netlink';
+import { IpsetConnection } from '@kube-proxy-ts/netlink/ipset';
+import type { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { addressKey, readElements } from './tables.js';
 import { sets } from '../table/names.js';
 import { externalSets, setNameIPv6 } from './sets.js';

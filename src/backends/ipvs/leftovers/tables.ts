@@ -1,12 +1,7 @@
 /** What the tables of our mode ipvs tell about virtual servers: which are ours, and whose they are. */
-import {
-  formatAddress,
-  NetlinkError,
-  parseAddress,
-  type Family,
-  type NftablesConnection,
-  type VirtualServerKey,
-} from '@kube-proxy-ts/netlink';
+import { type Family, formatAddress, NetlinkError, parseAddress } from '@kube-proxy-ts/netlink';
+import type { VirtualServerKey } from '@kube-proxy-ts/netlink/ipvs';
+import type { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { maps, sets, tableName } from '../table/names.js';
 
 /** @param name of the service port, 'namespace/name:port' */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { describeKey, type VirtualServerKey } from '@kube-proxy-ts/netlink';
+import { describeKey, type VirtualServerKey } from '@kube-proxy-ts/netlink/ipvs';
 import { nodePortKey, ownership } from './virtual-servers.js';
 
 const addresses = [

@@ -3,15 +3,11 @@
  * for one), so a virtual server counts as kube-proxy's only if its address is on that interface, if it is a node port
  * that one of upstream's sets names, or if our own tables name it, or its mark is one of ours.
  */
-import {
-  describeKey,
-  IpsetConnection,
-  IpvsConnection,
-  NftablesConnection,
-  RouteConnection,
-  type Family,
-  type VirtualServerKey,
-} from '@kube-proxy-ts/netlink';
+import type { Family } from '@kube-proxy-ts/netlink';
+import { IpsetConnection } from '@kube-proxy-ts/netlink/ipset';
+import { describeKey, IpvsConnection, type VirtualServerKey } from '@kube-proxy-ts/netlink/ipvs';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
+import { RouteConnection } from '@kube-proxy-ts/netlink/rtnetlink';
 import { readTableServers } from './tables.js';
 import { isOurMark } from '../servers/marks.js';
 import { serviceInterface } from '../table/names.js';

@@ -3,14 +3,14 @@
  * at the end is nobody's and has to go.
  */
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
 import {
-  sameExpressions,
-  sameSetDefinition,
-  type OnElement,
   type Expression,
   type NftablesConnection,
+  type OnElement,
+  sameExpressions,
+  sameSetDefinition,
 } from '@kube-proxy-ts/netlink/nftables';
-import { NetlinkError } from '@kube-proxy-ts/netlink';
 import type { DataplaneOptions } from '../../backend.js';
 import { ElementTable } from '../../nft/element-table.js';
 import { sameIntervals, type IntervalElement } from '../../nft/intervals.js';

@@ -1,7 +1,7 @@
 /** IPVS and the service interface without a kernel: what they would hold, and what they were told. */
 import { constants } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { NetlinkError, type Refusal } from '@kube-proxy-ts/netlink';
+import { NetlinkError, type Rejection } from '@kube-proxy-ts/netlink';
 import {
   describeCommand,
   describeKey,
@@ -64,21 +64,21 @@ export class FakeIpvs implements IpvsKernel {
     });
   }
 
-  executeAll(commands: Iterable<IpvsCommand>): Refusal[] {
-    const refusals: Refusal[] = [];
+  executeAll(commands: Iterable<IpvsCommand>): Rejection[] {
+    const rejections: Rejection[] = [];
     let index = 0;
     for (const command of commands) {
       const words = describe(command);
       this.log.push(words);
       const code = this.refuses(words) ? 'EINVAL' : this.carryOut(command);
       if (code !== undefined)
-        refusals.push({
+        rejections.push({
           index,
           error: new NetlinkError({ operation: describeCommand(command), errno: constants.errno[code] }),
         });
       index++;
     }
-    return refusals;
+    return rejections;
   }
 
   close(): void {
@@ -167,7 +167,7 @@ export class FakeInterface implements ServiceInterface {
     return [...this.addresses];
   }
 
-  change(changes: readonly AddressChange[]): Refusal[] {
+  change(changes: readonly AddressChange[]): Rejection[] {
     for (const { do: what, ip } of changes) {
       this.log.push(`${what} ${ip}`);
       if (what === 'add') this.addresses.add(ip);

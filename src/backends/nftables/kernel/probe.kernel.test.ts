@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { NetlinkError, NftablesConnection } from '@kube-proxy-ts/netlink';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { acknowledgement, FakeTransport } from '@kube-proxy-ts/netlink/testing';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import type { DataplaneOptions } from '../../backend.js';

@@ -4,7 +4,8 @@
  * succeed, since it ends with a chain to delete that does not exist: the kernel checks, and loads modules for,
  * everything before, and changes nothing.
  */
-import { Batch, NetlinkError, type NftablesConnection } from '@kube-proxy-ts/netlink';
+import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { Batch, type NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import type { DataplaneOptions } from '../../backend.js';
 import { nftFamily } from '../../nft/rules.js';
 import { sourceRangeSetDefinition } from '../../nft/source-range-rules.js';

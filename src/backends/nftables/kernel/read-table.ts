@@ -3,9 +3,9 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { NetlinkError } from '@kube-proxy-ts/netlink';
 import {
   isVerdict,
-  sameSetDefinition,
   type NftablesConnection,
   type OnElement,
+  sameSetDefinition,
 } from '@kube-proxy-ts/netlink/nftables';
 import type { DataplaneOptions } from '../../backend.js';
 import { KernelTable, slotMaps } from './kernel-table.js';

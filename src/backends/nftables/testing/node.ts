@@ -2,9 +2,8 @@
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Endpoint, IPFamily, ServicePort } from '../../../model/types.js';
-import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket } from '@kube-proxy-ts/netlink';
 import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
-import { NETLINK_NETFILTER, NetlinkSocket } from '@kube-proxy-ts/netlink';
 import type { DataplaneOptions } from '../../backend.js';
 import { NftablesFamily } from '../family.js';
 import { readLines, wantedLines } from './table-text.js';
