@@ -99,7 +99,7 @@ export class ConntrackConnection {
   /**
    * Deletes entries with one datagram, so keep the list short: some hundred.
    * @returns how many there still were
-   * @throws NetlinkError for the first one that the kernel rejected to delete; the others are gone nevertheless
+   * @throws NetlinkError for the first one that the kernel did not delete; the others are gone nevertheless
    */
   deleteFlows(flows: readonly FlowIdentity[]): number {
     let deleted = flows.length;

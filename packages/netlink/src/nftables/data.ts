@@ -1,5 +1,5 @@
 /**
- * Values and verdicts, as rules and elements carry them (enum nft_data_attributes):
+ * Values and verdicts, as rules and elements carry them (linux/netfilter/nf_tables.h, enum nft_data_attributes):
  *
  *     VALUE(1)    bytes: register contents
  *     VERDICT(2)  nested
@@ -7,6 +7,7 @@
  *         CHAIN(2)  string, for jump and goto
  */
 import type { AttributeDecoder, AttributeWriter } from '../attribute.js';
+import { readHostU32 } from '../endian.js';
 
 export const NFTA_DATA_VALUE = 1;
 export const NFTA_DATA_VERDICT = 2;
@@ -105,4 +106,15 @@ export function decodeValue(attribute: AttributeDecoder): Buffer {
   if (data !== undefined && !isVerdict(data)) return Buffer.from(data);
   attribute.fail('a value is missing');
   return Buffer.alloc(0);
+}
+
+/** Register contents as nft's debug output prints them: words of 4 bytes, in the machine's order. */
+export function describeValue(value: Uint8Array): string {
+  const words: string[] = [];
+  for (let start = 0; start < value.length; start += 4) {
+    const word = Buffer.alloc(4);
+    word.set(value.subarray(start, start + 4));
+    words.push(`0x${readHostU32(word, 0).toString(16).padStart(8, '0')}`);
+  }
+  return words.join(' ');
 }

@@ -12,6 +12,7 @@ import { NFGENMSG } from '../nfnetlink.js';
 import { CHAIN_NAMES, decodeChain } from './objects/chain.js';
 import { NFT_MSG } from './constants.js';
 import { decodeElements, ELEMENT_NAMES } from './objects/element.js';
+import { describeExpression } from './expression/index.js';
 import { decodeRule, RULE_NAMES } from './objects/rule.js';
 import { decodeSet, SET_NAMES } from './objects/set.js';
 import { decodeTable, TABLE_NAMES } from './objects/table.js';
@@ -30,7 +31,7 @@ const NAMES: Readonly<Record<number, AttributeNames>> = {
 };
 
 export interface MessageDescription {
-  /** 'add element to map "service-ips"' */
+  /** 'add element to map "service-ips"'; with the expression at fault, if the kernel named one. */
   readonly operation: string;
   /** The attribute at the offset that was asked for. */
   readonly location: AttributeLocation | undefined;
@@ -108,8 +109,13 @@ export function describeMessage(
     offset === undefined || names === undefined || offset < ATTRIBUTE_HEADER
       ? undefined
       : locateAttribute(buffer, attributes, end, start + offset, names);
+  const expression =
+    location?.listIndex === undefined || names !== RULE_NAMES
+      ? undefined
+      : decodeRule(decoder()).expressions[location.listIndex];
+  const what = operation(kind, decoder());
   return {
-    operation: operation(kind, decoder()),
+    operation: expression === undefined ? what : `${what}, ${describeExpression(expression)}`,
     location,
     elementKey:
       location?.listIndex === undefined || names !== ELEMENT_NAMES

@@ -8,10 +8,12 @@ export { CT_STATE, CT_STATUS } from './expression/ct.js';
 export { FIB_TYPE } from './expression/fib.js';
 export {
   canonicalExpressions,
+  describeExpression,
   expr,
   type Expression,
   normaliseExpressions,
   sameExpressions,
+  type UnknownExpression,
 } from './expression/index.js';
 export { PORT_UNREACHABLE } from './expression/reject.js';
 export { type Field, fieldsLength, loadFields, selectors, types } from './field.js';

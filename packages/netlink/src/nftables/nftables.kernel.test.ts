@@ -343,7 +343,7 @@ test('a failed batch changes nothing and names the culprit', { skip }, () => {
       },
       error: {
         code: 'ENOENT',
-        operation: 'add rule to chain "c"',
+        operation: 'add rule to chain "c", [ lookup reg 1 set nothing 0x0 ]',
         messageIndex: 0,
         attribute: 'expressions[1]',
       },

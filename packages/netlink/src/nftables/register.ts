@@ -1,5 +1,5 @@
 /**
- * The packet's scratch registers (enum nft_registers): 64 bytes, addressed here as 16 registers of 4 bytes,
+ * The packet's scratch registers (linux/netfilter/nf_tables.h, enum nft_registers): 64 bytes, addressed here as 16 registers of 4 bytes,
  * r0..r15. A value longer than 4 bytes takes the registers that follow. The kernel also has names for 4 registers of 16
  * bytes, NFT_REG_1..4; it prints r0, r4, r8, r12 as those, so they are what is sent.
  */
@@ -38,8 +38,13 @@ export function registerAfter(register: Register, bytes: number): Register {
   return next as Register;
 }
 
+/** The kernel's number for a register, which is also what nft's debug output prints. */
+export function registerNumber(register: Register): number {
+  return register % 4 === 0 ? NFT_REG_1 + register / 4 : NFT_REG32_00 + register;
+}
+
 export function encodeRegister(writer: AttributeWriter, type: number, register: Register): void {
-  writer.u32(type, register % 4 === 0 ? NFT_REG_1 + register / 4 : NFT_REG32_00 + register);
+  writer.u32(type, registerNumber(register));
 }
 
 /** Reads a data register; one that doesn't exist is a decoding error. */

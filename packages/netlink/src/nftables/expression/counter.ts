@@ -1,9 +1,10 @@
 /**
- * counter (enum nft_counter_attributes): counts what passes it.
+ * counter (linux/netfilter/nf_tables.h, enum nft_counter_attributes): counts what passes it.
  *
  *     BYTES(1) be64 | PACKETS(2) be64
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
+import type { ExpressionCodec } from './codec.js';
 
 export interface Counter {
   readonly kind: 'counter';
@@ -11,11 +12,11 @@ export interface Counter {
   readonly bytes: bigint;
 }
 
-export function encodeCounter(writer: AttributeWriter, e: Counter): void {
+function encode(writer: AttributeWriter, e: Counter): void {
   writer.u64(1, e.bytes).u64(2, e.packets);
 }
 
-export function decodeCounter(d: AttributeDecoder): Counter {
+function decode(d: AttributeDecoder): Counter {
   let [packets, bytes] = [0n, 0n];
   while (d.next()) {
     if (d.type === 1) bytes = d.u64();
@@ -23,3 +24,19 @@ export function decodeCounter(d: AttributeDecoder): Counter {
   }
   return { kind: 'counter', packets, bytes };
 }
+
+function describe({ packets, bytes }: Counter): string {
+  return `pkts ${packets.toString()} bytes ${bytes.toString()}`;
+}
+
+export const counter = {
+  name: 'counter',
+  kinds: ['counter'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    /** Both begin at 0 unless given. */
+    counter: (packets = 0n, bytes = 0n): Counter => ({ kind: 'counter', packets, bytes }),
+  },
+} satisfies ExpressionCodec<Counter>;

@@ -1,11 +1,12 @@
 /**
- * ct (enum nft_ct_attributes): the packet's connection tracking entry.
+ * ct (linux/netfilter/nf_tables.h, enum nft_ct_attributes): the packet's connection tracking entry.
  *
  *     DREG(1) be32 | KEY(2) be32, enum nft_ct_keys | DIRECTION(3) u8 | SREG(4) be32
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 export type CtKey =
   | 'state'
@@ -46,6 +47,17 @@ const KEYS = new Enumeration<CtKey>({
   id: 23,
 });
 
+/** What libnftnl calls a key, where it differs. */
+const NFT_KEY_NAMES: Readonly<Partial<Record<CtKey, string>>> = {
+  l3proto: 'l3protocol',
+  protoSrc: 'proto_src',
+  protoDst: 'proto_dst',
+  ipSaddr: 'src_ip',
+  ipDaddr: 'dst_ip',
+  ip6Saddr: 'src_ip6',
+  ip6Daddr: 'dst_ip6',
+};
+
 export type CtDirection = 'original' | 'reply';
 
 const DIRECTIONS = new Enumeration<CtDirection>({ original: 0, reply: 1 });
@@ -78,7 +90,7 @@ export interface CtStore {
   readonly sreg: Register;
 }
 
-export function encodeCt(writer: AttributeWriter, e: CtLoad | CtStore): void {
+function encode(writer: AttributeWriter, e: CtLoad | CtStore): void {
   writer.u32(2, KEYS.value(e.key));
   if (e.kind === 'ctSet') {
     encodeRegister(writer, 4, e.sreg);
@@ -88,7 +100,7 @@ export function encodeCt(writer: AttributeWriter, e: CtLoad | CtStore): void {
   if (e.direction !== undefined) writer.u8(3, DIRECTIONS.value(e.direction));
 }
 
-export function decodeCt(d: AttributeDecoder): CtLoad | CtStore | undefined {
+function decode(d: AttributeDecoder): CtLoad | CtStore | undefined {
   let [dreg, sreg]: (Register | undefined)[] = [];
   let key: CtKey | undefined;
   let direction: CtDirection | undefined;
@@ -103,3 +115,27 @@ export function decodeCt(d: AttributeDecoder): CtLoad | CtStore | undefined {
   if (dreg === undefined) return undefined;
   return { kind: 'ct', key, dreg, ...(direction === undefined ? {} : { direction }) };
 }
+
+function describe(e: CtLoad | CtStore): string {
+  const key = NFT_KEY_NAMES[e.key] ?? e.key;
+  if (e.kind === 'ctSet') return `set ${key} with reg ${registerNumber(e.sreg)}`;
+  const direction = e.direction === undefined ? '' : ` , dir ${e.direction}`;
+  return `load ${key} => reg ${registerNumber(e.dreg)}${direction}`;
+}
+
+export const ct = {
+  name: 'ct',
+  kinds: ['ct', 'ctSet'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    ct: (key: CtKey, dreg: Register, direction?: CtDirection): CtLoad => ({
+      kind: 'ct',
+      key,
+      dreg,
+      ...(direction === undefined ? {} : { direction }),
+    }),
+    ctSet: (key: CtKey, sreg: Register): CtStore => ({ kind: 'ctSet', key, sreg }),
+  },
+} satisfies ExpressionCodec<CtLoad | CtStore>;

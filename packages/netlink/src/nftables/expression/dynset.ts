@@ -1,12 +1,13 @@
 /**
- * dynset (enum nft_dynset_attributes): changes a set from the packet path.
+ * dynset (linux/netfilter/nf_tables.h, enum nft_dynset_attributes): changes a set from the packet path.
  *
  *     SET_NAME(1) string | SET_ID(2) be32 | OP(3) be32, enum nft_dynset_ops | SREG_KEY(4) be32
  *     SREG_DATA(5) be32 | TIMEOUT(6) be64: milliseconds | EXPR(7) nested | FLAGS(9) be32, 1: inverted | EXPRESSIONS(10)
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 export type DynsetOperator = 'add' | 'update' | 'delete';
 
@@ -26,7 +27,7 @@ export interface DynamicSet {
   readonly inverted?: true;
 }
 
-export function encodeDynset(writer: AttributeWriter, e: DynamicSet): void {
+function encode(writer: AttributeWriter, e: DynamicSet): void {
   writer.string(1, e.set).u32(3, OPERATORS.value(e.op));
   encodeRegister(writer, 4, e.key);
   if (e.data !== undefined) encodeRegister(writer, 5, e.data);
@@ -34,7 +35,7 @@ export function encodeDynset(writer: AttributeWriter, e: DynamicSet): void {
   if (e.inverted === true) writer.u32(9, NFT_DYNSET_F_INV);
 }
 
-export function decodeDynset(d: AttributeDecoder): DynamicSet | undefined {
+function decode(d: AttributeDecoder): DynamicSet | undefined {
   let set: string | undefined;
   let op: DynsetOperator | undefined;
   let [key, data]: (Register | undefined)[] = [];
@@ -62,3 +63,25 @@ export function decodeDynset(d: AttributeDecoder): DynamicSet | undefined {
     ...(flags === 0 ? {} : { inverted: true }),
   };
 }
+
+function describe({ op, set, key, data, timeoutMs = 0, inverted }: DynamicSet): string {
+  const value = data === undefined ? '' : ` sreg_data ${registerNumber(data)}`;
+  const flags = inverted === true ? ` flags 0x${NFT_DYNSET_F_INV}` : '';
+  return `${op} reg_key ${registerNumber(key)} set ${set}${value} timeout ${timeoutMs}ms${flags}`;
+}
+
+export const dynset = {
+  name: 'dynset',
+  kinds: ['dynset'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    dynset: (
+      op: DynsetOperator,
+      set: string,
+      key: Register,
+      options: { readonly data?: Register; readonly timeoutMs?: number; readonly inverted?: true } = {},
+    ): DynamicSet => ({ kind: 'dynset', op, set, key, ...options }),
+  },
+} satisfies ExpressionCodec<DynamicSet>;

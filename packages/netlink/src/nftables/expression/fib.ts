@@ -1,11 +1,12 @@
 /**
- * fib (enum nft_fib_attributes): asks the routing table about the packet.
+ * fib (linux/netfilter/nf_tables.h, enum nft_fib_attributes): asks the routing table about the packet.
  *
  *     DREG(1) be32 | RESULT(2) be32, enum nft_fib_result | FLAGS(3) be32, enum nft_fib_flags
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration, Flags } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 export type FibResult = 'oif' | 'oifname' | 'type';
 export type FibFlag = 'saddr' | 'daddr' | 'mark' | 'iif' | 'oif' | 'present';
@@ -31,12 +32,12 @@ export interface Fib {
   readonly dreg: Register;
 }
 
-export function encodeFib(writer: AttributeWriter, e: Fib): void {
+function encode(writer: AttributeWriter, e: Fib): void {
   encodeRegister(writer, 1, e.dreg);
   writer.u32(2, RESULTS.value(e.result)).u32(3, FLAGS.value(e.flags));
 }
 
-export function decodeFib(d: AttributeDecoder): Fib | undefined {
+function decode(d: AttributeDecoder): Fib | undefined {
   let dreg: Register | undefined;
   let result: FibResult | undefined;
   let flags: FibFlag[] | undefined;
@@ -48,3 +49,23 @@ export function decodeFib(d: AttributeDecoder): Fib | undefined {
   if (dreg === undefined || result === undefined || flags === undefined) return undefined;
   return { kind: 'fib', result, flags, dreg };
 }
+
+function describe({ result, flags, dreg }: Fib): string {
+  return `${flags.join(' . ')} ${result} => reg ${registerNumber(dreg)}`;
+}
+
+export const fib = {
+  name: 'fib',
+  kinds: ['fib'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    fib: (result: FibResult, flags: readonly FibFlag[], dreg: Register): Fib => ({
+      kind: 'fib',
+      result,
+      flags,
+      dreg,
+    }),
+  },
+} satisfies ExpressionCodec<Fib>;

@@ -1,11 +1,12 @@
 /**
- * meta (enum nft_meta_attributes): what the kernel knows about a packet beside its bytes.
+ * meta (linux/netfilter/nf_tables.h, enum nft_meta_attributes): what the kernel knows about a packet beside its bytes.
  *
  *     DREG(1) be32 | KEY(2) be32, enum nft_meta_keys | SREG(3) be32
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 const KEYS = {
   len: 0,
@@ -54,13 +55,13 @@ export interface MetaStore {
   readonly sreg: Register;
 }
 
-export function encodeMeta(writer: AttributeWriter, e: MetaLoad | MetaStore): void {
+function encode(writer: AttributeWriter, e: MetaLoad | MetaStore): void {
   writer.u32(2, META.value(e.key));
   if (e.kind === 'meta') encodeRegister(writer, 1, e.dreg);
   else encodeRegister(writer, 3, e.sreg);
 }
 
-export function decodeMeta(d: AttributeDecoder): MetaLoad | MetaStore | undefined {
+function decode(d: AttributeDecoder): MetaLoad | MetaStore | undefined {
   let [dreg, sreg]: (Register | undefined)[] = [];
   let key: MetaKey | undefined;
   while (d.next()) {
@@ -72,3 +73,21 @@ export function decodeMeta(d: AttributeDecoder): MetaLoad | MetaStore | undefine
   if (dreg !== undefined) return { kind: 'meta', key, dreg };
   return sreg === undefined ? undefined : { kind: 'metaSet', key, sreg };
 }
+
+function describe(e: MetaLoad | MetaStore): string {
+  return e.kind === 'meta'
+    ? `load ${e.key} => reg ${registerNumber(e.dreg)}`
+    : `set ${e.key} with reg ${registerNumber(e.sreg)}`;
+}
+
+export const meta = {
+  name: 'meta',
+  kinds: ['meta', 'metaSet'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    meta: (key: MetaKey, dreg: Register): MetaLoad => ({ kind: 'meta', key, dreg }),
+    metaSet: (key: MetaKey, sreg: Register): MetaStore => ({ kind: 'metaSet', key, sreg }),
+  },
+} satisfies ExpressionCodec<MetaLoad | MetaStore>;

@@ -1,5 +1,5 @@
 /**
- * nat (enum nft_nat_attributes): rewrites an address, a port, or both, of the whole connection.
+ * nat (linux/netfilter/nf_tables.h, enum nft_nat_attributes): rewrites an address, a port, or both, of the whole connection.
  *
  *     TYPE(1) be32, enum nft_nat_types | FAMILY(2) be32 | REG_ADDR_MIN(3) be32 | REG_ADDR_MAX(4) be32
  *     REG_PROTO_MIN(5) be32 | REG_PROTO_MAX(6) be32 | FLAGS(7) be32, NF_NAT_RANGE_* (linux/netfilter/nf_nat.h)
@@ -7,15 +7,18 @@
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { addressFamily, AF_INET, AF_INET6, type Family } from '../../nfnetlink.js';
 import { Enumeration, Flags } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 export type NatFlag = 'random' | 'fully-random' | 'persistent' | 'netmap';
 
 const TYPES = new Enumeration<'snat' | 'dnat'>({ snat: 0, dnat: 1 });
 export const NAT_FLAGS = new Flags<NatFlag>({ random: 4, persistent: 8, 'fully-random': 16, netmap: 64 });
 
-/** The kernel adds NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED for the registers that are given. */
-export const NAT_FLAGS_OF_REGISTERS = 3;
+const NF_NAT_RANGE_MAP_IPS = 1;
+const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
+/** The kernel adds them for the registers that are given. */
+export const NAT_FLAGS_OF_REGISTERS = NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED;
 
 export interface Nat {
   readonly kind: 'nat';
@@ -29,7 +32,9 @@ export interface Nat {
   readonly flags?: readonly NatFlag[];
 }
 
-export function encodeNat(writer: AttributeWriter, e: Nat): void {
+export type NatOptions = Pick<Nat, 'address' | 'addressMax' | 'port' | 'portMax' | 'flags'>;
+
+function encode(writer: AttributeWriter, e: Nat): void {
   writer.u32(1, TYPES.value(e.type)).u32(2, addressFamily(e.family));
   if (e.address !== undefined) encodeRegister(writer, 3, e.address);
   if (e.addressMax !== undefined) encodeRegister(writer, 4, e.addressMax);
@@ -38,7 +43,7 @@ export function encodeNat(writer: AttributeWriter, e: Nat): void {
   if (e.flags !== undefined && e.flags.length > 0) writer.u32(7, NAT_FLAGS.value(e.flags));
 }
 
-export function decodeNat(d: AttributeDecoder): Nat | undefined {
+function decode(d: AttributeDecoder): Nat | undefined {
   let type: 'snat' | 'dnat' | undefined;
   let family = 0;
   let [address, addressMax, port, portMax]: (Register | undefined)[] = [];
@@ -65,3 +70,33 @@ export function decodeNat(d: AttributeDecoder): Nat | undefined {
     ...(flags.length === 0 ? {} : { flags }),
   };
 }
+
+/** In the form of a dump, where the kernel has filled in what follows from the registers. */
+function describe({ type, family, address, addressMax, port, portMax, flags = [] }: Nat): string {
+  const words: string[] = [type, family];
+  let bits = NAT_FLAGS.value(flags);
+  if (address !== undefined) {
+    words.push(
+      `addr_min reg ${registerNumber(address)} addr_max reg ${registerNumber(addressMax ?? address)}`,
+    );
+    bits |= NF_NAT_RANGE_MAP_IPS;
+  }
+  if (port !== undefined) {
+    words.push(`proto_min reg ${registerNumber(port)} proto_max reg ${registerNumber(portMax ?? port)}`);
+    bits |= NF_NAT_RANGE_PROTO_SPECIFIED;
+  }
+  if (bits !== 0) words.push(`flags 0x${bits.toString(16)}`);
+  return words.join(' ');
+}
+
+export const nat = {
+  name: 'nat',
+  kinds: ['nat'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    dnat: (family: Family, options: NatOptions): Nat => ({ kind: 'nat', type: 'dnat', family, ...options }),
+    snat: (family: Family, options: NatOptions): Nat => ({ kind: 'nat', type: 'snat', family, ...options }),
+  },
+} satisfies ExpressionCodec<Nat>;

@@ -1,11 +1,12 @@
 /**
- * numgen (enum nft_ng_attributes): a number, random or counting, in host byte order.
+ * numgen (linux/netfilter/nf_tables.h, enum nft_ng_attributes): a number, random or counting, in host byte order.
  *
  *     DREG(1) be32 | MODULUS(2) be32 | TYPE(3) be32, enum nft_ng_types | OFFSET(4) be32
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 const MODES = new Enumeration<'inc' | 'random'>({ inc: 0, random: 1 });
 
@@ -18,12 +19,12 @@ export interface NumberGenerator {
   readonly dreg: Register;
 }
 
-export function encodeNumgen(writer: AttributeWriter, e: NumberGenerator): void {
+function encode(writer: AttributeWriter, e: NumberGenerator): void {
   encodeRegister(writer, 1, e.dreg);
   writer.u32(2, e.modulus).u32(3, MODES.value(e.mode)).u32(4, e.offset);
 }
 
-export function decodeNumgen(d: AttributeDecoder): NumberGenerator | undefined {
+function decode(d: AttributeDecoder): NumberGenerator | undefined {
   let dreg: Register | undefined;
   let mode: 'inc' | 'random' | undefined;
   let [modulus, offset] = [0, 0];
@@ -37,3 +38,25 @@ export function decodeNumgen(d: AttributeDecoder): NumberGenerator | undefined {
     ? undefined
     : { kind: 'numgen', mode, modulus, offset, dreg };
 }
+
+function describe({ mode, modulus, offset, dreg }: NumberGenerator): string {
+  const base = offset === 0 ? '' : ` offset ${offset}`;
+  return `reg ${registerNumber(dreg)} = ${mode} mod ${modulus}${base}`;
+}
+
+export const numgen = {
+  name: 'numgen',
+  kinds: ['numgen'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    numgen: (mode: 'inc' | 'random', modulus: number, dreg: Register, offset = 0): NumberGenerator => ({
+      kind: 'numgen',
+      mode,
+      modulus,
+      offset,
+      dreg,
+    }),
+  },
+} satisfies ExpressionCodec<NumberGenerator>;

@@ -1,12 +1,13 @@
 /**
- * payload (enum nft_payload_attributes): bytes of the packet into a register, or a register into the packet.
+ * payload (linux/netfilter/nf_tables.h, enum nft_payload_attributes): bytes of the packet into a register, or a register into the packet.
  *
  *     DREG(1) be32 | BASE(2) be32 | OFFSET(3) be32 | LEN(4) be32: bytes
  *     SREG(5) be32 | CSUM_TYPE(6) be32 | CSUM_OFFSET(7) be32 | CSUM_FLAGS(8) be32
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 export type PayloadBase = 'link' | 'network' | 'transport';
 
@@ -36,7 +37,7 @@ export interface PayloadStore {
   readonly pseudoHeader?: true;
 }
 
-export function encodePayload(writer: AttributeWriter, e: PayloadLoad | PayloadStore): void {
+function encode(writer: AttributeWriter, e: PayloadLoad | PayloadStore): void {
   if (e.kind === 'payload') encodeRegister(writer, 1, e.dreg);
   else encodeRegister(writer, 5, e.sreg);
   writer.u32(2, BASES.value(e.base)).u32(3, e.offset).u32(4, e.length);
@@ -45,7 +46,7 @@ export function encodePayload(writer: AttributeWriter, e: PayloadLoad | PayloadS
   if (e.pseudoHeader === true) writer.u32(8, PSEUDO_HEADER);
 }
 
-export function decodePayload(d: AttributeDecoder): PayloadLoad | PayloadStore | undefined {
+function decode(d: AttributeDecoder): PayloadLoad | PayloadStore | undefined {
   let [dreg, sreg]: (Register | undefined)[] = [];
   let [offset, length, checksumOffset, flags] = [0, 0, 0, 0];
   let base: PayloadBase | undefined;
@@ -73,3 +74,36 @@ export function decodePayload(d: AttributeDecoder): PayloadLoad | PayloadStore |
     ...(flags === 0 ? {} : { pseudoHeader: true }),
   };
 }
+
+function describe(e: PayloadLoad | PayloadStore): string {
+  const bytes = `${e.length}b @ ${e.base} header + ${e.offset}`;
+  if (e.kind === 'payload') return `load ${bytes} => reg ${registerNumber(e.dreg)}`;
+  const checksum = `csum_type ${CHECKSUMS.value(e.checksum?.type ?? 'none')} csum_off ${e.checksum?.offset ?? 0}`;
+  const flags = `csum_flags 0x${(e.pseudoHeader === true ? PSEUDO_HEADER : 0).toString(16)}`;
+  return `write reg ${registerNumber(e.sreg)} => ${bytes} ${checksum} ${flags}`;
+}
+
+export const payload = {
+  name: 'payload',
+  kinds: ['payload', 'payloadSet'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    /** @param offset from the start of the header, bytes @param length bytes */
+    payload: (base: PayloadBase, offset: number, length: number, dreg: Register): PayloadLoad => ({
+      kind: 'payload',
+      base,
+      offset,
+      length,
+      dreg,
+    }),
+    payloadSet: (
+      base: PayloadBase,
+      offset: number,
+      length: number,
+      sreg: Register,
+      options: Pick<PayloadStore, 'checksum' | 'pseudoHeader'> = {},
+    ): PayloadStore => ({ kind: 'payloadSet', base, offset, length, sreg, ...options }),
+  },
+} satisfies ExpressionCodec<PayloadLoad | PayloadStore>;

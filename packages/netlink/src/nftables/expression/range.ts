@@ -1,12 +1,13 @@
 /**
- * range (enum nft_range_attributes): is the register within [from, to]?
+ * range (linux/netfilter/nf_tables.h, enum nft_range_attributes): is the register within [from, to]?
  *
  *     SREG(1) be32 | OP(2) be32, enum nft_range_ops | FROM_DATA(3) nested data | TO_DATA(4) nested data
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
-import { decodeValue, encodeData } from '../data.js';
+import { decodeValue, describeValue, encodeData } from '../data.js';
 import { Enumeration } from '../enumeration.js';
-import { decodeRegister, encodeRegister, type Register } from '../register.js';
+import { decodeRegister, encodeRegister, type Register, registerNumber } from '../register.js';
+import type { ExpressionCodec } from './codec.js';
 
 const OPERATORS = new Enumeration<'eq' | 'neq'>({ eq: 0, neq: 1 });
 
@@ -19,14 +20,14 @@ export interface Range {
   readonly to: Uint8Array;
 }
 
-export function encodeRange(writer: AttributeWriter, e: Range): void {
+function encode(writer: AttributeWriter, e: Range): void {
   encodeRegister(writer, 1, e.sreg);
   writer.u32(2, OPERATORS.value(e.op));
   encodeData(writer, 3, e.from);
   encodeData(writer, 4, e.to);
 }
 
-export function decodeRange(d: AttributeDecoder): Range | undefined {
+function decode(d: AttributeDecoder): Range | undefined {
   let sreg: Register | undefined;
   let op: 'eq' | 'neq' | undefined;
   let [from, to]: (Buffer | undefined)[] = [];
@@ -39,3 +40,24 @@ export function decodeRange(d: AttributeDecoder): Range | undefined {
   if (sreg === undefined || op === undefined || from === undefined || to === undefined) return undefined;
   return { kind: 'range', op, sreg, from, to };
 }
+
+function describe({ op, sreg, from, to }: Range): string {
+  return `${op} reg ${registerNumber(sreg)} ${describeValue(from)} ${describeValue(to)}`;
+}
+
+export const range = {
+  name: 'range',
+  kinds: ['range'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    range: (op: 'eq' | 'neq', sreg: Register, from: Uint8Array, to: Uint8Array): Range => ({
+      kind: 'range',
+      op,
+      sreg,
+      from,
+      to,
+    }),
+  },
+} satisfies ExpressionCodec<Range>;

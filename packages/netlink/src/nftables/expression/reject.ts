@@ -1,10 +1,11 @@
 /**
- * reject (enum nft_reject_attributes): drops the packet and tells its sender.
+ * reject (linux/netfilter/nf_tables.h, enum nft_reject_attributes): drops the packet and tells its sender.
  *
  *     TYPE(1) be32, enum nft_reject_types | ICMP_CODE(2) u8
  */
 import type { AttributeDecoder, AttributeWriter } from '../../attribute.js';
 import { Enumeration } from '../enumeration.js';
+import type { ExpressionCodec } from './codec.js';
 
 export type RejectType = 'icmp' | 'tcpReset' | 'icmpx';
 
@@ -21,12 +22,12 @@ export interface Reject {
   readonly code: number;
 }
 
-export function encodeReject(writer: AttributeWriter, e: Reject): void {
+function encode(writer: AttributeWriter, e: Reject): void {
   writer.u32(1, TYPES.value(e.type));
   if (e.type !== 'tcpReset') writer.u8(2, e.code);
 }
 
-export function decodeReject(d: AttributeDecoder): Reject | undefined {
+function decode(d: AttributeDecoder): Reject | undefined {
   let type: RejectType | undefined;
   let code = 0;
   while (d.next()) {
@@ -35,3 +36,19 @@ export function decodeReject(d: AttributeDecoder): Reject | undefined {
   }
   return type === undefined ? undefined : { kind: 'reject', type, code };
 }
+
+function describe({ type, code }: Reject): string {
+  return `type ${TYPES.value(type)} code ${code}`;
+}
+
+export const reject = {
+  name: 'reject',
+  kinds: ['reject'],
+  encode,
+  decode,
+  describe,
+  builders: {
+    /** @param code of the ICMP message; see PORT_UNREACHABLE */
+    reject: (type: RejectType, code = 0): Reject => ({ kind: 'reject', type, code }),
+  },
+} satisfies ExpressionCodec<Reject>;
