@@ -215,7 +215,7 @@ export class Running {
         this.report(changes);
       },
       arrange: (family, ports) => order.arrange(family, ports),
-      onRefusals: (family, refused) => {
+      onRejections: (family, refused) => {
         refusedServices.update(family, refused);
       },
       onReleased: (family, released) => {

@@ -1,13 +1,13 @@
 /** Which Services have ports that the kernel refuses, from what each family's syncs say. */
 import type { IPFamily } from '../model/types.js';
-import type { Refusal } from '../sync/sync-loop.js';
+import type { Rejection } from '../sync/rejections.js';
 import type { TroubledObjects } from './invalid-objects.js';
 
 /** Ports of one Service that are named; more are counted. */
 const maxNamed = 4;
 
 export class RefusedServices {
-  private readonly byFamily = new Map<IPFamily, ReadonlyMap<string, Refusal>>();
+  private readonly byFamily = new Map<IPFamily, ReadonlyMap<string, Rejection>>();
   /** Keys of the Services last told of. */
   private told = new Set<string>();
 
@@ -18,7 +18,7 @@ export class RefusedServices {
   ) {}
 
   /** @param refused all that the kernel refuses of this family, by key of the service port */
-  update(family: IPFamily, refused: ReadonlyMap<string, Refusal>): void {
+  update(family: IPFamily, refused: ReadonlyMap<string, Rejection>): void {
     this.byFamily.set(family, new Map(refused));
     const services = new Map<string, string[]>();
     for (const [of, refusals] of this.byFamily) {

@@ -227,20 +227,66 @@ test('changes that come close together are taken together, after the period', as
   assert.ok((second?.at ?? 0) - (first?.at ?? 0) >= 59, 'not before the period is over');
 });
 
-test('after a sync that kept others out, the next one leaves them what they need', async () => {
+test('after a sync that kept others out, the next one of that family leaves them what they need', async () => {
   const { v4, v6, put } = begin();
   v4.restMs = 60;
-  v6.restMs = 40;
+  v6.restMs = 200;
   put('a');
-  await until(() => v6.calls.length === 1);
+  await until(() => v4.calls.length === 1 && v6.calls.length === 1);
   v4.restMs = v6.restMs = undefined;
   await sleep(5);
   for (const name of ['b', 'c']) put(name);
   await until(() => v4.calls.length === 2);
-  assert.ok((v4.calls[1]?.at ?? 0) - (v6.calls[0]?.at ?? 0) >= 99);
+  const waited = (v4.calls[1]?.at ?? 0) - (v4.calls[0]?.at ?? 0);
+  assert.ok(waited >= 59 && waited < 190, `${String(waited)} ms`);
   put('d');
   await until(() => v4.calls.length === 3, 50);
   assert.deepEqual(v4.story, ['adopt a', 'apply b c', 'apply d']);
+});
+
+test('a family whose tool hangs does not hold up the other', async () => {
+  const { v4, v6, put, loop, model } = begin();
+  put('a');
+  await until(() => v4.calls.length === 1 && v6.calls.length === 1);
+  v6.takesMs = 400;
+  deliver(
+    model,
+    clusterIP('fd00:177::9', { name: 'z', ipFamilies: ['IPv6'] }),
+    slice('R1', { name: 'z-1', serviceName: 'z', addressType: 'IPv6' }),
+  );
+  loop.request();
+  await until(() => v6.calls.length === 2);
+  const hanging = performance.now();
+  for (const name of ['b', 'c', 'd']) {
+    put(name);
+    await until(() => v4.story.at(-1) === `apply ${name}`, 200);
+  }
+  assert.ok(performance.now() - hanging < 390, 'while the other one hangs');
+  assert.equal(v6.calls.length, 2);
+});
+
+test('what changes while a family is busy comes to it afterwards, once, as it is then', async () => {
+  const { v4, v6, model, loop, drop } = begin();
+  const put6 = (name: string, at: number): void => {
+    deliver(
+      model,
+      clusterIP(`fd00:177::${String(at)}`, { name, ipFamilies: ['IPv6'] }),
+      slice(endpoints('R1'), { name: `${name}-1`, serviceName: name, addressType: 'IPv6' }),
+    );
+    loop.request();
+  };
+  put6('a', 1);
+  await until(() => v4.calls.length === 1 && v6.calls.length === 1);
+  v6.takesMs = 100;
+  put6('b', 2);
+  await until(() => v6.calls.length === 2);
+  put6('c', 3);
+  put6('d', 4);
+  await sleep(30);
+  drop('c');
+  await until(() => v6.calls.length === 3);
+  assert.deepEqual(v6.story.slice(0, 2), ['adopt a', 'apply b']);
+  assert.match(v6.story[2] ?? '', /^apply d( -c)?$/);
 });
 
 test('what comes during a sync is taken by the next one', async () => {
@@ -300,7 +346,7 @@ test('trouble in one family does not hold up the other, nor do its changes hurry
     deliver(
       model,
       clusterIP(`fd00:177::${i + 1}`, { name, ipFamilies: ['IPv6'] }),
-      slice('R1', { name: `${name}-1`, serviceName: name, addressType: 'IPv6' }),
+      slice(endpoints('R1'), { name: `${name}-1`, serviceName: name, addressType: 'IPv6' }),
     );
     loop.request();
     await sleep(15);
@@ -341,7 +387,7 @@ test('a refused service port is told of once in each place, however often it is 
   const services = new RefusedServices(troubled, () => 'u-1');
   const { v4, put, lines } = begin({
     metrics,
-    onRefusals: (family, refused) => {
+    onRejections: (family, refused) => {
       services.update(family, refused);
     },
   });
