@@ -7,7 +7,7 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { ConntrackReconciler, type Reconciliation } from '../src/conntrack/cleaner.js';
 import { createLogger } from '../src/log/logger.js';
 import type { Protocol, ServicePort } from '../src/model/types.js';
-import { type Entry, makeEntries } from '@kube-proxy-ts/netlink/testing';
+import { type ConntrackEntry, createConntrackEntries } from '@kube-proxy-ts/netlink/testing';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 
 const [count = '240000'] = process.argv.slice(2);
@@ -20,7 +20,7 @@ const clusterIP = (service: number): string => `10.96.0.${service + 1}`;
 const endpointIP = (endpoint: number): string => `10.61.${endpoint >> 8}.${endpoint & 255}`;
 
 /** Every fourth is UDP; clients, services and endpoints take turns. */
-function* flows(): Generator<Entry> {
+function* flows(): Generator<ConntrackEntry> {
   for (let i = 0; i < entries; i++) {
     const udp = i % 4 === 0;
     yield {
@@ -73,7 +73,7 @@ function service(number: number, protocol: Protocol, without: readonly number[])
 const skip = enterNetworkNamespace();
 if (skip !== false) throw new Error(skip);
 let start = performance.now();
-makeEntries(flows());
+createConntrackEntries(flows());
 process.stdout.write(`${entries} entries made in ${Math.round(performance.now() - start)} ms\n\n`);
 
 const looks: Reconciliation[] = [];

@@ -11,7 +11,7 @@ import { formatIpPort } from '../model/addresses/addresses.js';
 import type { AddressKind, Endpoint, Protocol, ServicePort, VirtualAddress } from '../model/types.js';
 import { formatAddress } from '@kube-proxy-ts/netlink';
 import { ConntrackConnection, type FlowIdentity } from '@kube-proxy-ts/netlink/conntrack';
-import { type Entry, makeEntries } from '@kube-proxy-ts/netlink/testing';
+import { type ConntrackEntry, createConntrackEntries } from '@kube-proxy-ts/netlink/testing';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { ConntrackReconciler, type Reconciliation } from './cleaner.js';
 
@@ -74,10 +74,10 @@ for (const family of ['IPv4', 'IPv6'] as const) {
     });
 
     /** Makes an entry and returns how it is listed by entries(). */
-    function entry(to: string, endpoint: string | undefined, more: Partial<Entry> = {}): string {
+    function entry(to: string, endpoint: string | undefined, more: Partial<ConntrackEntry> = {}): string {
       const port = more.destinationPort ?? (to === a.node ? nodePort : servicePort);
       const from = endpoint === undefined ? [to, port] : [endpoint, more.endpointPort ?? targetPort];
-      const made: Entry = {
+      const made: ConntrackEntry = {
         protocol: numbers.UDP,
         client: a.client,
         clientPort: ++clientPort,
@@ -86,7 +86,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
         ...(endpoint === undefined ? {} : { endpoint, endpointPort: targetPort }),
         ...more,
       };
-      makeEntries([made]);
+      createConntrackEntries([made]);
       return `${made.clientPort} ${to} ${port} → ${from.join(' ')}`;
     }
 
@@ -557,7 +557,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
 
     test('many entries: one reading, in small pieces, and close() ends it', async () => {
       const many = 20_000;
-      const flows = function* (): Generator<Entry> {
+      const flows = function* (): Generator<ConntrackEntry> {
         for (let i = 0; i < many; i++) {
           yield {
             protocol: numbers.UDP,
@@ -570,7 +570,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
           };
         }
       };
-      makeEntries(flows());
+      createConntrackEntries(flows());
       const { reconciler: r, looks } = reconciler();
       let turns = 0;
       const counting = setInterval(() => turns++, 0);

@@ -289,7 +289,7 @@ export class ConntrackReconciler {
 
   private tableSize(connection: ConntrackConnection): TableSize {
     this.buckets ??= readBuckets();
-    return { entries: connection.fill().entries, buckets: this.buckets };
+    return { entries: connection.usage().entries, buckets: this.buckets };
   }
 
   private disconnect(): void {

@@ -8,7 +8,7 @@ import { formatIpPort } from '../model/addresses/addresses.js';
 import { compareEndpoints } from '../model/endpoints/slice.js';
 import type { IPFamily, ServicePort, VirtualAddress } from '../model/types.js';
 import { parseAddress } from '@kube-proxy-ts/netlink';
-import { comparesAddresses, type FlowFilter } from '@kube-proxy-ts/netlink/conntrack';
+import { kernelFiltersAddresses, type FlowFilter } from '@kube-proxy-ts/netlink/conntrack';
 import { destination, type Lane, type Suspect, type Work } from './candidates.js';
 
 export interface Questions {
@@ -136,7 +136,7 @@ class FilterList {
     private readonly protocol: number,
     private readonly limit: number,
   ) {
-    this.withAddress = comparesAddresses[family === 'IPv4' ? 'ip' : 'ip6'];
+    this.withAddress = kernelFiltersAddresses[family === 'IPv4' ? 'ip' : 'ip6'];
   }
 
   /** @param ip '' for node ports */
@@ -228,7 +228,7 @@ export async function askAbout(
 
   // What was never answered is little. What was reset vanishes within seconds: not worth reading many connections.
   const never: FlowFilter = { protocol, unanswered: true };
-  const selective = comparesAddresses[family === 'IPv4' ? 'ip' : 'ip6'] || size.entries <= smallTable;
+  const selective = kernelFiltersAddresses[family === 'IPv4' ? 'ip' : 'ip6'] || size.entries <= smallTable;
   if (few === undefined || (few.length > 0 && !selective))
     return { destinations, filters: [never], whole: false };
   return { destinations, filters: unanswered ? [never, ...few] : few, whole: false };

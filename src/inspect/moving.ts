@@ -2,7 +2,12 @@
  * What will be different when a node moves from mode ipvs, upstream's or ours, to mode nftables (or iptables), as far as the
  * kernel and the configuration tell. Pure.
  */
-import { FORWARDING, type RealServer, type Timeouts, type VirtualServer } from '@kube-proxy-ts/netlink/ipvs';
+import {
+  FORWARDING,
+  type RealServer,
+  type IpvsTimeouts,
+  type VirtualServer,
+} from '@kube-proxy-ts/netlink/ipvs';
 import { describeKey, IPVS_SVC_F } from '@kube-proxy-ts/netlink/ipvs';
 
 export interface VirtualServerState {
@@ -23,7 +28,7 @@ export interface IpvsFacts {
   readonly externalAddresses: readonly string[];
   /** The node's own addresses. */
   readonly nodeAddresses: readonly string[];
-  readonly timeouts: Timeouts;
+  readonly timeouts: IpvsTimeouts;
   /** net.netfilter.nf_conntrack_tcp_timeout_established, seconds; undefined: not known. */
   readonly conntrackTcpSeconds: number | undefined;
   /** net.ipv4.conf.all.arp_ignore and arp_announce; undefined: not known. */

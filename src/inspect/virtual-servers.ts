@@ -6,7 +6,7 @@ import type { OnNamedServer } from '../backends/ipvs/leftovers/tables.js';
 import {
   FORWARDING,
   IPVS_SVC_F,
-  type Counters,
+  type IpvsStats,
   type IpvsListOptions,
   type RealServer,
   type VirtualServer,
@@ -189,7 +189,7 @@ function flagWords(scheduler: string, flags: number): string[] {
   return words.filter(([bit]) => (flags & bit) !== 0).map(([, word]) => word);
 }
 
-function trafficOf(counters: Counters | undefined): Traffic | undefined {
+function trafficOf(counters: IpvsStats | undefined): Traffic | undefined {
   if (counters === undefined) return undefined;
   const { connections, packetsIn, packetsOut, bytesIn, bytesOut } = counters;
   return {

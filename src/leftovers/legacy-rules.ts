@@ -8,7 +8,7 @@ import { count, type Report } from '../backends/removal-report.js';
 import { planRemoval } from './removal-plan.js';
 import { existingTables, isSupportedMachine, readTable, replaceTable } from '@kube-proxy-ts/netlink/xtables';
 import { withXtablesLock } from '@kube-proxy-ts/netlink/xtables';
-import { readChains, readEntries, withoutEntries, type Entry } from '@kube-proxy-ts/netlink/xtables';
+import { readChains, readEntries, withoutEntries, type TableEntry } from '@kube-proxy-ts/netlink/xtables';
 
 /** Somebody who does not care for the lock may change a table between our reading and writing. */
 const attempts = 5;
@@ -66,7 +66,7 @@ function removeFromTable(
         const first = rules[0] ?? all.at(-1);
         if (!builtIn && first !== undefined) chainAt.set(first.offset, chain);
       }
-      const plan = planRemoval<Entry>(
+      const plan = planRemoval<TableEntry>(
         {
           chains: [...chains.values()],
           rulesOf: (chain) =>

@@ -13,7 +13,7 @@ export class ConntrackStatsReader {
   read(): ConntrackStats | undefined {
     try {
       this.connection ??= ConntrackConnection.open();
-      const stats = { ...this.connection.counters(), ...this.connection.fill() };
+      const stats = { ...this.connection.stats(), ...this.connection.usage() };
       this.complained = false;
       return stats;
     } catch (error) {

@@ -123,14 +123,14 @@ export class TableWatch {
       },
     });
     for (const connection of connections) {
-      connection.commitThrough((batch, commit) => {
+      connection.wrapCommits((batch, commit) => {
         this.commit(batch, commit);
       });
     }
   }
 
   async close(): Promise<void> {
-    for (const connection of this.options.connections) connection.commitThrough(undefined);
+    for (const connection of this.options.connections) connection.wrapCommits(undefined);
     for (const { timer } of this.pending.values()) clearTimeout(timer);
     this.checks.close();
     this.generations.close();

@@ -16,7 +16,7 @@ import {
 import { NETLINK_NETFILTER, NetlinkSocket, type Transport } from '../socket.js';
 import { encodeFilter, type FlowFilter, matchesFilter } from './filter.js';
 import { decodeFlow, encodeIdentity, type Flow, type FlowIdentity, FLOW_NAMES } from './flow.js';
-import { decodeCounters, decodeFill, NO_COUNTS, type TableCounters, type TableFill } from './stats.js';
+import { decodeStats, decodeUsage, NO_STATS, type ConntrackStats, type ConntrackUsage } from './stats.js';
 
 // enum cntl_msg_types
 const IPCTNL_MSG_CT_NEW = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 0);
@@ -25,7 +25,7 @@ const IPCTNL_MSG_CT_DELETE = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 2);
 const IPCTNL_MSG_CT_GET_STATS_CPU = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 4);
 const IPCTNL_MSG_CT_GET_STATS = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 5);
 
-export interface ListOptions {
+export interface FlowListOptions {
   /**
    * Called when the kernel declares what was delivered so far inconsistent; delivery starts over. Without it such a
    * dump throws EINTR.
@@ -60,7 +60,7 @@ export class ConntrackConnection {
     family: Family,
     filter: FlowFilter,
     onFlow: (flow: Flow) => void,
-    options: ListOptions = {},
+    options: FlowListOptions = {},
   ): void {
     const onMessage = flowReader(family, filter, onFlow);
     try {
@@ -80,7 +80,7 @@ export class ConntrackConnection {
     family: Family,
     filter: FlowFilter,
     onFlow: (flow: Flow) => void,
-    options: ListOptions & { readonly signal?: AbortSignal } = {},
+    options: FlowListOptions & { readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const onMessage = flowReader(family, filter, onFlow);
     try {
@@ -126,14 +126,14 @@ export class ConntrackConnection {
   }
 
   /** Costs microseconds. */
-  fill(): TableFill {
-    let fill: TableFill = { entries: 0, max: undefined };
+  usage(): ConntrackUsage {
+    let fill: ConntrackUsage = { entries: 0, max: undefined };
     this.netlink.execute(
       request(IPCTNL_MSG_CT_GET_STATS, AF_UNSPEC, 'get connection tracking statistics', () => undefined),
       (message) => {
         if (message.type !== IPCTNL_MSG_CT_GET_STATS) return;
         const attributes = message.attributes(NFGENMSG);
-        fill = decodeFill(attributes);
+        fill = decodeUsage(attributes);
         attributes.finish();
       },
     );
@@ -141,18 +141,18 @@ export class ConntrackConnection {
   }
 
   /** Sums over all processors. Costs microseconds. */
-  counters(): TableCounters {
-    let sum = NO_COUNTS;
+  stats(): ConntrackStats {
+    let sum = NO_STATS;
     this.netlink.dump(
       request(IPCTNL_MSG_CT_GET_STATS_CPU, AF_UNSPEC, 'list connection tracking statistics', () => undefined),
       (message) => {
         if (message.type !== IPCTNL_MSG_CT_GET_STATS_CPU) return;
         const attributes = message.attributes(NFGENMSG);
-        sum = decodeCounters(attributes, sum);
+        sum = decodeStats(attributes, sum);
         attributes.finish();
       },
       () => {
-        sum = NO_COUNTS;
+        sum = NO_STATS;
       },
     );
     return sum;

@@ -6,7 +6,7 @@ import { formatAddress, parseAddress } from '../address.js';
 import { Batch, expr, NftablesConnection } from '../nftables/index.js';
 import { enterNetworkNamespace } from '../testing/namespace.js';
 import { ConntrackConnection, type Flow, type FlowFilter, type FlowIdentity } from './index.js';
-import { makeEntries } from './testing.js';
+import { createConntrackEntries } from './testing.js';
 
 const skip = enterNetworkNamespace();
 const UDP = 17;
@@ -86,8 +86,8 @@ test('an identity without a tuple would delete everything, and is refused', { sk
 
 test('statistics are those of this network namespace', { skip }, () => {
   const connection = ConntrackConnection.open();
-  const before = connection.fill();
-  makeEntries(
+  const before = connection.usage();
+  createConntrackEntries(
     Array.from({ length: 7 }, (_, i) => ({
       protocol: UDP,
       client: '10.61.7.7',
@@ -98,8 +98,8 @@ test('statistics are those of this network namespace', { skip }, () => {
   );
   const max = Number(readFileSync('/proc/sys/net/netfilter/nf_conntrack_max', 'utf8'));
   assert.ok(max > 0);
-  assert.deepEqual(connection.fill(), { entries: before.entries + 7, max });
-  const { drop, earlyDrop, chainTooLong } = connection.counters();
+  assert.deepEqual(connection.usage(), { entries: before.entries + 7, max });
+  const { drop, earlyDrop, chainTooLong } = connection.stats();
   assert.deepEqual([drop, earlyDrop, chainTooLong], [0, 0, 0]);
   connection.close();
 });
@@ -117,7 +117,7 @@ for (const family of ['ip', 'ip6'] as const) {
         { to: 2, port: 53, from: 11, answered: false },
         { to: 2, port: 53, from: 12, answered: true },
       ];
-      makeEntries(
+      createConntrackEntries(
         entries.map(({ to, port, from, answered }, i) => ({
           protocol: UDP,
           client: at(200),

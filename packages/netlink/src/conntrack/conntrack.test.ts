@@ -198,8 +198,8 @@ test('statistics: one answer for the table, one per processor for the counters',
         ],
   );
   const connection = new ConntrackConnection(transport);
-  assert.deepEqual(connection.fill(), { entries: 42, max: 1000 });
-  assert.deepEqual(connection.counters(), {
+  assert.deepEqual(connection.usage(), { entries: 42, max: 1000 });
+  assert.deepEqual(connection.stats(), {
     invalid: 1,
     insertFailed: 2,
     drop: 33,

@@ -35,7 +35,7 @@ export function kernelComparesReplies(kernel: string): boolean {
 const comparesReplies = kernelComparesReplies(release());
 
 /** Families whose addresses the kernel itself compares; for the others it delivers what fits otherwise. */
-export const comparesAddresses: Readonly<Record<Family, boolean>> = { ip: true, ip6: false };
+export const kernelFiltersAddresses: Readonly<Record<Family, boolean>> = { ip: true, ip6: false };
 
 export interface FlowFilter {
   /** IANA number: 17 is UDP. */

@@ -12,7 +12,7 @@ const GLOBAL = { ENTRIES: 1, MAX_ENTRIES: 2 } as const;
 const CPU = { INVALID: 4, INSERT_FAILED: 9, DROP: 10, EARLY_DROP: 11, ERROR: 12, CHAIN_TOOLONG: 15 } as const;
 
 /** The table of this network namespace. */
-export interface TableFill {
+export interface ConntrackUsage {
   /** Entries in use. */
   readonly entries: number;
   /** How many there can be; undefined when the kernel does not say (before Linux 4.18). */
@@ -20,7 +20,7 @@ export interface TableFill {
 }
 
 /** Packets, counted in this network namespace since it exists. The kernel's counters have 32 bits and wrap around. */
-export interface TableCounters {
+export interface ConntrackStats {
   /** Dropped because the table was full, or memory was out. */
   readonly drop: number;
   /** Entries of unfinished connections evicted to make room in a full table. */
@@ -35,7 +35,7 @@ export interface TableCounters {
   readonly chainTooLong: number;
 }
 
-export function decodeFill(d: AttributeDecoder): TableFill {
+export function decodeUsage(d: AttributeDecoder): ConntrackUsage {
   let entries = 0;
   let max: number | undefined;
   while (d.next()) {
@@ -45,7 +45,7 @@ export function decodeFill(d: AttributeDecoder): TableFill {
   return { entries, max };
 }
 
-export const NO_COUNTS: TableCounters = {
+export const NO_STATS: ConntrackStats = {
   drop: 0,
   earlyDrop: 0,
   insertFailed: 0,
@@ -55,7 +55,7 @@ export const NO_COUNTS: TableCounters = {
 };
 
 /** Adds one processor's counters. */
-export function decodeCounters(d: AttributeDecoder, sum: TableCounters): TableCounters {
+export function decodeStats(d: AttributeDecoder, sum: ConntrackStats): ConntrackStats {
   const total = { ...sum };
   while (d.next()) {
     if (d.type === CPU.DROP) total.drop += d.u32();

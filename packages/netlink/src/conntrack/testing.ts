@@ -24,7 +24,7 @@ const ASSURED = 1 << 2;
 /** In the table; to be said in any case. */
 const CONFIRMED = 1 << 3;
 
-export interface Entry {
+export interface ConntrackEntry {
   /** IANA number. */
   readonly protocol: number;
   /** Canonical text. */
@@ -63,7 +63,7 @@ function encodeTuple(
   });
 }
 
-function request(entry: Entry): Request {
+function request(entry: ConntrackEntry): Request {
   const { protocol, destination, destinationPort, endpoint, endpointPort, state, zone } = entry;
   const client = [entry.client, entry.clientPort] as const;
   const sctp = protocol === 132;
@@ -91,7 +91,7 @@ function request(entry: Entry): Request {
 }
 
 /** @throws NetlinkError when the kernel refuses one */
-export function makeEntries(entries: Iterable<Entry>): void {
+export function createConntrackEntries(entries: Iterable<ConntrackEntry>): void {
   const socket = NetlinkSocket.open(NETLINK_NETFILTER);
   const connection = new NetlinkConnection(socket);
   const send = (requests: readonly Request[]): void => {

@@ -32,7 +32,7 @@ export interface BatchedGenericRequest extends Omit<GenericRequest, 'operation'>
 }
 
 /** Gets the command of an answer and its attributes, which are good until it returns. */
-export type OnAnswer = (command: number, attributes: AttributeDecoder) => void;
+export type OnReply = (command: number, attributes: AttributeDecoder) => void;
 
 const controller: GenericFamily = { id: GENL_ID_CTRL, name: 'nlctrl', version: CTRL_VERSION };
 
@@ -91,7 +91,7 @@ export class GenericConnection {
   }
 
   /** Sends one request and waits for its acknowledgement. @throws NetlinkError */
-  execute(request: GenericRequest, onAnswer?: OnAnswer): void {
+  execute(request: GenericRequest, onAnswer?: OnReply): void {
     this.netlink.execute(plain(request), (message) => {
       const attributes = message.attributes(GENL_HEADER);
       onAnswer?.(message.buffer[message.payload] ?? 0, attributes);
@@ -108,7 +108,7 @@ export class GenericConnection {
   }
 
   /** Asks for a whole table. @throws NetlinkError EINTR when it keeps changing, or changed and there is no `onRestart` */
-  dump(request: GenericRequest, onAnswer: OnAnswer, onRestart?: () => void): void {
+  dump(request: GenericRequest, onAnswer: OnReply, onRestart?: () => void): void {
     this.netlink.dump(
       plain(request),
       (message) => {
@@ -123,7 +123,7 @@ export class GenericConnection {
   /** See NetlinkConnection.dumpAsync(). */
   async dumpAsync(
     request: GenericRequest,
-    onAnswer: OnAnswer,
+    onAnswer: OnReply,
     options: { readonly onRestart?: () => void; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     await this.netlink.dumpAsync(

@@ -3,6 +3,6 @@ export {
   type BatchedGenericRequest,
   GenericConnection,
   type GenericRequest,
-  type OnAnswer,
+  type OnReply,
 } from './connection.js';
 export type { GenericFamily } from './family.js';

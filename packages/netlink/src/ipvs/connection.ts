@@ -24,7 +24,7 @@ import {
   type VirtualServer,
   type VirtualServerKey,
 } from './service.js';
-import { decodeTimeouts, encodeTimeouts, type Timeouts } from './timeouts.js';
+import { decodeTimeouts, encodeTimeouts, type IpvsTimeouts } from './timeouts.js';
 
 const FAMILY_NAME = 'IPVS';
 /** There in every network namespace once the module ip_vs is loaded, or built in. */
@@ -276,8 +276,8 @@ export class IpvsConnection {
     );
   }
 
-  getTimeouts(): Timeouts {
-    let timeouts: Timeouts | undefined;
+  getTimeouts(): IpvsTimeouts {
+    let timeouts: IpvsTimeouts | undefined;
     this.generic.execute(this.request(CMD.GET_CONFIG, 'read timeouts'), (command, attributes) => {
       if (command === CMD.SET_CONFIG) timeouts = decodeTimeouts(attributes);
     });
@@ -285,7 +285,7 @@ export class IpvsConnection {
   }
 
   /** Those that are not given, or 0, stay. @throws NetlinkError EINVAL for more than some 24 days */
-  setTimeouts(timeouts: Partial<Timeouts>): void {
+  setTimeouts(timeouts: Partial<IpvsTimeouts>): void {
     this.generic.execute(
       this.request(CMD.SET_CONFIG, 'set timeouts', (writer) => {
         encodeTimeouts(writer, timeouts);

@@ -22,7 +22,7 @@ const STATS = {
   OUTBPS: 10,
 } as const;
 
-export interface Counters {
+export interface IpvsStats {
   readonly connections: bigint;
   /** From clients. */
   readonly packetsIn: bigint;
@@ -40,7 +40,7 @@ export interface Counters {
 }
 
 /** Reads the contents of STATS64. */
-export function decodeCounters(d: AttributeDecoder): Counters {
+export function decodeStats(d: AttributeDecoder): IpvsStats {
   const values = new Map<number, bigint>();
   while (d.next()) if (d.type >= STATS.CONNS && d.type <= STATS.OUTBPS) values.set(d.type, d.hostU64());
   const value = (type: number): bigint => values.get(type) ?? 0n;

@@ -13,7 +13,7 @@
 import { parseAddress } from '../address.js';
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../attribute.js';
 import { addressFamily, type Family } from '../nfnetlink.js';
-import { decodeCounters, type Counters } from './counters.js';
+import { decodeStats, type IpvsStats } from './counters.js';
 import { addressText, familyOf } from './service.js';
 
 export const IPVS_CMD_ATTR_DEST = 2;
@@ -71,7 +71,7 @@ export interface RealServer {
   readonly inactiveConnections: number;
   readonly persistentConnections: number;
   /** Only when asked for. */
-  readonly counters?: Counters;
+  readonly counters?: IpvsStats;
 }
 
 /** Writes DEST; without settings only the key, for requests that name a real server. */
@@ -108,7 +108,7 @@ export function decodeDestination(
   let address: Buffer | undefined;
   let [port, forwarding, weight, upperThreshold, lowerThreshold] = [0, 0, 0, 0, 0];
   let [activeConnections, inactiveConnections, persistentConnections] = [0, 0, 0];
-  let counters: Counters | undefined;
+  let counters: IpvsStats | undefined;
   while (d.next()) {
     switch (d.type) {
       case DEST.ADDR:
@@ -142,7 +142,7 @@ export function decodeDestination(
         family = familyOf(d.hostU16());
         break;
       case DEST.STATS64:
-        if (withCounters) counters = decodeCounters(d.nested());
+        if (withCounters) counters = decodeStats(d.nested());
         break;
     }
   }

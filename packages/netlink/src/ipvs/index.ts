@@ -1,7 +1,7 @@
 /** IPVS: virtual servers and the real servers behind them. */
 export { describeCommand, type IpvsCommand } from './command.js';
 export { IpvsConnection, type IpvsInfo, type IpvsListOptions } from './connection.js';
-export type { Counters } from './counters.js';
+export type { IpvsStats } from './counters.js';
 export { FORWARDING, type RealServer, type RealServerKey, type RealServerSettings } from './destination.js';
 export {
   describeKey,
@@ -10,4 +10,4 @@ export {
   type VirtualServerKey,
   type VirtualServerSettings,
 } from './service.js';
-export type { Timeouts } from './timeouts.js';
+export type { IpvsTimeouts } from './timeouts.js';

@@ -14,7 +14,7 @@ import { formatAddress, IPV4_LENGTH, IPV6_LENGTH, parseAddress } from '../addres
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../attribute.js';
 import { readHostU32, writeHostU32 } from '../endian.js';
 import { AF_INET, AF_INET6, addressFamily, type Family } from '../nfnetlink.js';
-import { decodeCounters, type Counters } from './counters.js';
+import { decodeStats, type IpvsStats } from './counters.js';
 
 export const IPVS_CMD_ATTR_SERVICE = 1;
 
@@ -88,7 +88,7 @@ export interface VirtualServer {
   readonly key: VirtualServerKey;
   readonly settings: VirtualServerSettings;
   /** Only in lists, when asked for. */
-  readonly counters?: Counters;
+  readonly counters?: IpvsStats;
 }
 
 /** Writes SERVICE; without settings only the key, for requests that name a virtual server. */
@@ -148,7 +148,7 @@ export function decodeService(d: AttributeDecoder, withCounters = false): Virtua
   let [protocol, port, fwmark, flags, timeoutSeconds] = [0, 0, 0, 0, 0];
   let scheduler = '';
   let persistenceEngine: string | undefined;
-  let counters: Counters | undefined;
+  let counters: IpvsStats | undefined;
   while (d.next()) {
     switch (d.type) {
       case SVC.AF:
@@ -182,7 +182,7 @@ export function decodeService(d: AttributeDecoder, withCounters = false): Virtua
         persistenceEngine = d.string();
         break;
       case SVC.STATS64:
-        if (withCounters) counters = decodeCounters(d.nested());
+        if (withCounters) counters = decodeStats(d.nested());
         break;
     }
   }

@@ -8,7 +8,7 @@ import type { AttributeDecoder, AttributeWriter } from '../attribute.js';
 
 const ATTR = { TIMEOUT_TCP: 4, TIMEOUT_TCP_FIN: 5, TIMEOUT_UDP: 6 } as const;
 
-export interface Timeouts {
+export interface IpvsTimeouts {
   /** Established TCP connections; 900 unless somebody changed it. */
   readonly tcpSeconds: number;
   /** TCP connections that one side has ended; 120. */
@@ -20,14 +20,14 @@ export interface Timeouts {
 /** Writes those that are given; the kernel leaves the others, and any of 0, as they are. */
 export function encodeTimeouts(
   writer: AttributeWriter,
-  { tcpSeconds, tcpFinSeconds, udpSeconds }: Partial<Timeouts>,
+  { tcpSeconds, tcpFinSeconds, udpSeconds }: Partial<IpvsTimeouts>,
 ): void {
   if (tcpSeconds !== undefined) writer.hostU32(ATTR.TIMEOUT_TCP, tcpSeconds);
   if (tcpFinSeconds !== undefined) writer.hostU32(ATTR.TIMEOUT_TCP_FIN, tcpFinSeconds);
   if (udpSeconds !== undefined) writer.hostU32(ATTR.TIMEOUT_UDP, udpSeconds);
 }
 
-export function decodeTimeouts(d: AttributeDecoder): Timeouts {
+export function decodeTimeouts(d: AttributeDecoder): IpvsTimeouts {
   let [tcpSeconds, tcpFinSeconds, udpSeconds] = [0, 0, 0];
   while (d.next()) {
     if (d.type === ATTR.TIMEOUT_TCP) tcpSeconds = d.hostU32();

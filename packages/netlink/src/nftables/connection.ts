@@ -126,7 +126,7 @@ export class NftablesConnection {
    * Has every commit done by `around`, which calls `commit` once: whoever follows notifications pauses for those of a
    * large one (subscribeNftables). undefined: no longer.
    */
-  commitThrough(around: ((batch: Batch, commit: () => void) => void) | undefined): void {
+  wrapCommits(around: ((batch: Batch, commit: () => void) => void) | undefined): void {
     this.around = around;
   }
 

@@ -42,7 +42,7 @@ export class TableFormatError extends Error {
   }
 }
 
-export interface Entry {
+export interface TableEntry {
   /** Counted from 0; counters are numbered so. */
   readonly index: number;
   readonly offset: number;
@@ -53,13 +53,13 @@ export interface Entry {
   readonly jump: number | undefined;
 }
 
-export interface Chain {
+export interface TableChain {
   readonly name: string;
   readonly builtIn: boolean;
   /** Its rules; a chain's head and the policy or return at its end are not among them. */
-  readonly rules: readonly Entry[];
+  readonly rules: readonly TableEntry[];
   /** All of its entries, head and end included. */
-  readonly entries: readonly Entry[];
+  readonly entries: readonly TableEntry[];
 }
 
 /** struct ipt_ip, struct ip6t_ip6 */
@@ -81,10 +81,10 @@ function text(buffer: Buffer, offset: number, length: number): string {
 }
 
 /** @throws TableFormatError */
-export function readEntries(table: KernelTable): Entry[] {
+export function readEntries(table: KernelTable): TableEntry[] {
   const { entries: block, family } = table;
   const header = entryHeader(family);
-  const list: Entry[] = [];
+  const list: TableEntry[] = [];
   for (let offset = 0; offset < block.length;) {
     if (block.length - offset < header + targetHeader)
       throw new TableFormatError(table, offset, 'entry is cut off');
@@ -108,8 +108,8 @@ export function readEntries(table: KernelTable): Entry[] {
 }
 
 /** @throws TableFormatError */
-export function readChains(table: KernelTable, entries = readEntries(table)): Chain[] {
-  const chains: Chain[] = [];
+export function readChains(table: KernelTable, entries = readEntries(table)): TableChain[] {
+  const chains: TableChain[] = [];
   const at = new Map(entries.map(({ offset, index }) => [offset, index]));
   const indexOf = (offset: number | undefined): number => {
     const index = at.get(offset ?? -1);
@@ -211,7 +211,7 @@ export function readOutline(table: KernelTable): Map<string, ChainOutline> {
   return outlines;
 }
 
-export interface Reduced {
+export interface ReducedTable {
   readonly table: KernelTable;
   /** For each entry that stayed its index before. */
   readonly indexes: readonly number[];
@@ -225,10 +225,10 @@ export function withoutEntries(
   table: KernelTable,
   drop: ReadonlySet<number>,
   entries = readEntries(table),
-): Reduced {
+): ReducedTable {
   // An entry that goes is where its successor will be: a rule without a target 'jumps' to the entry behind it.
   const moved = new Map<number, number>();
-  const staying: Entry[] = [];
+  const staying: TableEntry[] = [];
   let length = 0;
   for (const entry of entries) {
     moved.set(entry.offset, length);
