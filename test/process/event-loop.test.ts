@@ -17,10 +17,17 @@ import { Child, kubeconfigFor, ownNode, program } from './node.js';
 
 const skip = enterNetworkNamespace();
 const size = { services: 10_000, endpoints: 10, nodes: 100 };
-/** 20 ms on a machine of its own; twice that where two processors are shared with other tests. */
-const longestMs = patiently(40);
-/** While one Service of 50,000 endpoints changes, 50 ms; three times that, since its memory is in nobody's cache there. */
-const longestLargeMs = patiently(150);
+/**
+ * Units of work (event-loop-prober.ts), about milliseconds. 20 on a machine of its own; where others use the processor's caches and
+ * memory, the same turn takes up to twice the processor time.
+ */
+const longestUnits = patiently(35);
+/** While one Service of 50,000 endpoints changes: 50, and likewise. */
+const longestLargeUnits = patiently(100);
+/** While it comes, which can be measured only once. */
+const longestComingUnits = patiently(150);
+/** The kernel frees what others deleted in the time of whoever is running: a turn that is long every time is ours. */
+const attempts = 3;
 const prober = join(dirname(fileURLToPath(import.meta.url)), 'event-loop-prober.js');
 
 type Slice = Record<string, unknown> & { readonly endpoints: readonly unknown[] };
@@ -66,7 +73,7 @@ describe(
       await sleep(3000);
       const from = Date.now();
       await sleep(2000);
-      idle = longestSince(from);
+      idle = longestSince(from).units;
     });
     after(async () => {
       kernel.close();
@@ -76,30 +83,39 @@ describe(
       rmSync(folder, { recursive: true });
     });
 
-    const longestSince = (from: number): number => {
+    const longestSince = (from: number): { readonly units: number; readonly unitMs: number } => {
       const turns = readFileSync(report, 'utf8')
         .split('\n')
         .filter((line) => line !== '')
         .map((line) => JSON.parse(line) as LongestTurn)
         .filter(({ at }) => at >= from);
       assert.ok(turns.length > 0, 'the prober is alive');
-      return Math.max(...turns.map(({ milliseconds }) => milliseconds));
+      const unitMs = median(turns.map((turn) => turn.unitMs));
+      return { units: Math.max(...turns.map(({ milliseconds }) => milliseconds)) / unitMs, unitMs };
     };
 
-    /** Does something, waits until the program is quiet again, and wants no long turn on the way. */
+    /**
+     * Does something, waits until the program is quiet again, and wants no long turn on the way.
+     * @param times what can be done again is, when a turn was long
+     */
     const measured = async (
       t: TestContext,
-      work: () => void | Promise<void>,
+      work: (attempt: number) => void | Promise<void>,
       quietAfterMs: number,
-      mostMs = longestMs,
+      most = longestUnits,
+      times = attempts,
     ): Promise<void> => {
-      const from = Date.now();
-      await work();
-      await sleep(patiently(quietAfterMs));
-      const longest = longestSince(from);
-      t.diagnostic(`longest turn ${longest.toFixed(1)} ms of processor, idle ${idle.toFixed(1)} ms`);
-      assert.ok(longest > idle, 'something was done');
-      assert.ok(longest <= mostMs, `${longest.toFixed(1)} ms, at most ${mostMs} ms`);
+      for (let attempt = 1; ; attempt++) {
+        const from = Date.now();
+        await work(attempt);
+        await sleep(patiently(quietAfterMs));
+        const { units, unitMs } = longestSince(from);
+        const found = `longest turn ${units.toFixed(1)} units of ${unitMs.toFixed(2)} ms of processor`;
+        t.diagnostic(`${found}, idle ${idle.toFixed(1)} units`);
+        assert.ok(units > idle, 'something was done');
+        if (units <= most) return;
+        assert.ok(attempt < times, `${found}, at most ${most} units`);
+      }
     };
 
     const change = (batch: (batch: Batch) => void): void => {
@@ -136,9 +152,9 @@ describe(
     test('another program adds a chain: everything is compared', async (t) => {
       await measured(
         t,
-        () => {
+        (attempt) => {
           change((batch) => {
-            batch.addChain('not-ours');
+            batch.addChain(`not-ours-${attempt}`);
           });
         },
         5000,
@@ -171,39 +187,44 @@ describe(
             put(200);
           },
           4000,
-          longestLargeMs,
+          longestComingUnits,
+          1,
         );
       });
 
       test(`one Service of 50,000 endpoints, affinity ${affinity}: single endpoints change`, async (t) => {
         await measured(
           t,
-          async () => {
+          async (attempt) => {
             for (let i = 0; i < 10; i++) {
-              server.store.put(slice(i, 200, 1));
+              server.store.put(slice(i, 200, attempt));
               await sleep(100);
             }
           },
           1000,
-          longestLargeMs,
+          longestLargeUnits,
         );
       });
 
       test(`one Service of 50,000 endpoints, affinity ${affinity}: everything is compared`, async (t) => {
         await measured(
           t,
-          () => {
+          (attempt) => {
             change((batch) => {
-              batch.addChain('not-ours');
+              batch.addChain(`not-ours-${attempt}`);
             });
           },
           6000,
-          longestLargeMs,
+          longestLargeUnits,
         );
       });
     }
   },
 );
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? NaN;
+}
 
 function largeService(affinity: string, clusterIP: string): Record<string, unknown> {
   return {
