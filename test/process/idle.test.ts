@@ -6,61 +6,70 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
+import { patiently } from '../patience.js';
 import { type Child, manifest, program, proxyArguments, start } from './node.js';
 
-const seconds = Number(process.env['IDLE_SECONDS'] ?? '10');
+const seconds = Number(process.env['IDLE_SECONDS'] ?? '5');
 const skip = enterNetworkNamespace();
 
-/** Context switches of all threads so far, each of which has slept and was woken; processor time in 1/100 s. */
-function usage(pid: number): { wakeUps: number; ticks: number } {
+/** Share of a core: 0.05 % on a machine of its own, where each wake-up finds cold caches three times that. */
+const mostShare = 0.0015;
+
+/** Of all threads so far: how often they have slept and were woken, and milliseconds of processor time. */
+function usage(pid: number): { wakeUps: number; processorMs: number } {
   let wakeUps = 0;
+  let processorMs = 0;
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8');
-    wakeUps += Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1]);
+    const read = (name: string): string => readFileSync(`/proc/${pid}/task/${thread}/${name}`, 'utf8');
+    wakeUps += Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(read('status'))?.[1]);
+    // Nanoseconds, from the kernel's Documentation/scheduler/sched-stats.rst; /proc/PID/stat has steps of 10 ms.
+    processorMs += Number(read('schedstat').split(' ', 1)[0]) / 1e6;
   }
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return { wakeUps, ticks: Number(fields[11]) + Number(fields[12]) };
+  return { wakeUps, processorMs };
 }
 
-describe('an idle process', { skip }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'kpp-idle-'));
-  let proxy: Child;
+for (const mode of ['nftables', 'iptables'])
+  describe(`an idle process, mode ${mode}`, { skip }, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'kpp-idle-'));
+    let proxy: Child;
 
-  before(async () => {
-    writeFileSync(join(folder, 'all.yaml'), manifest);
-    proxy = start(program, `--manifests=${folder}`, ...proxyArguments);
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
-  });
-  after(async () => {
-    proxy.kill('SIGTERM');
-    await proxy.end();
-    rmSync(folder, { recursive: true });
-  });
+    before(async () => {
+      writeFileSync(join(folder, 'all.yaml'), manifest);
+      proxy = start(program, `--manifests=${folder}`, `--proxy-mode=${mode}`, ...proxyArguments);
+      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    });
+    after(async () => {
+      proxy.kill('SIGTERM');
+      await proxy.end();
+      rmSync(folder, { recursive: true });
+    });
 
-  test('wakes at most five times a second', async (t) => {
-    // What the start leaves to be compiled and collected.
-    await sleep(10_000);
-    const pid = proxy.process.pid!;
-    const before = usage(pid);
-    await sleep(seconds * 1000);
-    const after = usage(pid);
-    const wakeUps = (after.wakeUps - before.wakeUps) / seconds;
-    const share = (after.ticks - before.ticks) / seconds;
-    t.diagnostic(`${wakeUps.toFixed(1)} wake-ups a second, ${share.toFixed(2)} % of a core`);
-    assert.ok(wakeUps <= 5, `${wakeUps.toFixed(1)} wake-ups a second`);
-    // The clock of processor time has steps of 1/100 s.
-    assert.ok(after.ticks - before.ticks <= 1 + 0.5 * seconds, `${share.toFixed(2)} % of a core`);
-  });
+    test('wakes at most five times a second', async (t) => {
+      const pid = proxy.process.pid!;
+      // What the start leaves to be compiled and collected takes its time: the first quiet stretch counts.
+      const deadline = performance.now() + patiently(60_000);
+      for (;;) {
+        const before = usage(pid);
+        const start = performance.now();
+        await sleep(seconds * 1000);
+        const after = usage(pid);
+        const ms = performance.now() - start;
+        const wakeUps = ((after.wakeUps - before.wakeUps) * 1000) / ms;
+        const share = (after.processorMs - before.processorMs) / ms;
+        const found = `${wakeUps.toFixed(1)} wake-ups a second, ${(share * 100).toFixed(3)} % of a core`;
+        t.diagnostic(found);
+        if (wakeUps <= 5 && share <= mostShare) return;
+        assert.ok(performance.now() < deadline, found);
+      }
+    });
 
-  test('SIGUSR1 does not open the debugger', async () => {
-    proxy.kill('SIGUSR1');
-    await sleep(500);
-    const listening = readFileSync('/proc/net/tcp', 'utf8');
-    // 127.0.0.1:9229, listening
-    assert.doesNotMatch(listening, /0100007F:240D \S+ 0A/);
-    assert.doesNotMatch(proxy.output, /Debugger/);
-    assert.equal(proxy.process.exitCode, null);
+    test('SIGUSR1 does not open the debugger', async () => {
+      proxy.kill('SIGUSR1');
+      await sleep(500);
+      const listening = readFileSync('/proc/net/tcp', 'utf8');
+      // 127.0.0.1:9229, listening
+      assert.doesNotMatch(listening, /0100007F:240D \S+ 0A/);
+      assert.doesNotMatch(proxy.output, /Debugger/);
+      assert.equal(proxy.process.exitCode, null);
+    });
   });
-});
