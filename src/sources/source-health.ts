@@ -58,7 +58,8 @@ export function sourceHealth(
     const entry = status[kind];
     if (entry === undefined) continue;
     const { synced, watching, objects, currentAt, lastError } = entry;
-    const follows = watching && now - entry.lastContact <= proofMs;
+    // A watch that follows only what is new is in error, too.
+    const follows = watching && lastError === undefined && now - entry.lastContact <= proofMs;
     kinds[kind] = {
       synced,
       watching,

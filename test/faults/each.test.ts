@@ -59,8 +59,8 @@ async function recovery(name: string, seed: number): Promise<number | string> {
       server.faults.arm(fault, { match: fault.kind === 'expired-token' ? 'continue=' : '/services' });
       server.compact(true);
     }
-    cluster.change();
-    cluster.change();
+    // So many that every kind that may have lost track shows it.
+    for (let n = 0; n < 12; n++) cluster.change();
     // The fault is for the one that is watched, not for the fresh start that it is compared with.
     if (!(await setting.clock.until(() => server.faults.armed === 0, 60_000))) return 'it did not happen';
     const wanted = await freshPicture(server, setting);

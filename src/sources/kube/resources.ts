@@ -34,6 +34,8 @@ export interface Resource<T> {
   readonly fieldSelector: string;
   /** The server may not have it, or not let us see it: then there simply are none. */
   readonly optional: boolean;
+  /** What it tells changes all the time, and traffic goes wrong without it. */
+  readonly urgent: boolean;
   /** Of an object that every cluster makes for itself once: which cluster it is. '' for all others. */
   clusterIdentity?(key: string, object: T): string;
   codec(type: ContentType, strings: StringTable): Codec<T>;
@@ -90,6 +92,7 @@ export const services: Resource<Service> = {
   labelSelector: '!service.kubernetes.io/service-proxy-name',
   fieldSelector: 'spec.clusterIP!=None',
   optional: false,
+  urgent: true,
   clusterIdentity: (key, { uid }) => (key === 'default/kubernetes' ? uid : ''),
   codec: codecs('Service', readService, serviceFromJson),
 };
@@ -101,6 +104,7 @@ export const endpointSlices: Resource<EndpointSlice> = {
   labelSelector: '!service.kubernetes.io/headless',
   fieldSelector: '',
   optional: false,
+  urgent: true,
   codec: codecs('EndpointSlice', readEndpointSlice, endpointSliceFromJson),
 };
 
@@ -112,6 +116,7 @@ export function ownNode(nodeName: string): Resource<Node> {
     labelSelector: '',
     fieldSelector: `metadata.name=${nodeName}`,
     optional: false,
+    urgent: false,
     codec: codecs('Node', readNode, nodeFromJson),
   };
 }
@@ -123,5 +128,6 @@ export const serviceCIDRs: Resource<ServiceCIDR> = {
   labelSelector: '',
   fieldSelector: '',
   optional: true,
+  urgent: false,
   codec: codecs('ServiceCIDR', readServiceCIDR, serviceCIDRFromJson),
 };

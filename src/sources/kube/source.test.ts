@@ -800,6 +800,48 @@ test('a server that takes requests and never answers', async (t) => {
   await until('the list', () => recorder.syncedKinds.size === 1, recorder);
 });
 
+test('a request that is not answered, while others are, is asked again soon', async (t) => {
+  const server = await serve(t);
+  server.store.put(service('web', '10.96.0.1'));
+  server.faults.arm({ kind: 'no-answer' }, { match: '/services' });
+  const { recorder, source } = await connect(t, server.url, {
+    kinds: ['Service', 'EndpointSlice'],
+    serverTimings: { patienceMs: 100 },
+  });
+  source.start();
+  await until('the Service', () => recorder.services.size === 1, recorder);
+  assert.deepEqual(recorder.errors(), []);
+});
+
+test('where nothing is answered, one kind asks once more, and the others follow when it is answered', async (t) => {
+  const server = await serve(t);
+  server.store.put(service('web', '10.96.0.1'));
+  server.store.put(slice('web-1', '10.61.0.1'));
+  server.faults.arm({ kind: 'no-answer' }, { count: 2 });
+  const { recorder, source } = await connect(t, server.url, {
+    kinds: ['Service', 'EndpointSlice'],
+    serverTimings: { patienceMs: 100 },
+  });
+  source.start();
+  await until('both', () => recorder.services.size === 1 && recorder.slices.size === 1, recorder);
+  assert.equal(server.requests.length, 4);
+});
+
+test('a server that answers nothing is asked once more, not again and again', async (t) => {
+  const server = await serve(t);
+  server.silence(true);
+  const { source } = await connect(t, server.url, {
+    kinds: ['Service', 'EndpointSlice'],
+    serverTimings: { patienceMs: 20 },
+    timeouts: { headersMs: 1800 },
+  });
+  source.start();
+  await until('the first two and one more', () => server.requests.length === 3);
+  // Long enough for tens of looks; what is given up for good is so after 1.8 s.
+  await new Promise((resolve) => setTimeout(resolve, 800));
+  assert.equal(server.requests.length, 3);
+});
+
 test('something that is not an API server', async (t) => {
   const other = createServer((_request, response) => {
     response.setHeader('content-type', 'text/html').end('<html>hello</html>');
@@ -1375,8 +1417,13 @@ for (const [what, changes] of [
     const doubted = performance.now();
     assert.deepEqual(told, ['Service 20 of 21']);
     assert.equal(recorder.services.size, 21);
+    empty.store.put(service('new', '10.96.1.1'));
+    await until('the new one', () => recorder.services.size === 22, recorder);
+    assert.ok(performance.now() - doubted < 400, 'followed at once');
+    assert.equal(source.status().Service?.watching, true);
     assert.match(source.status().Service?.lastError?.message ?? '', /lacks 20 of 21 Service objects/);
-    await until('the belief', () => recorder.services.size === 1 && watching(source), recorder);
+    await until('the belief', () => recorder.services.size === 2 && watching(source), recorder);
+    assert.equal(source.status().Service?.lastError, undefined);
     assert.ok(performance.now() - doubted > 400, `${performance.now() - doubted} ms`);
     const warnings = recorder.lines.filter(({ level }) => level === 'warn');
     assert.deepEqual(
@@ -1385,6 +1432,20 @@ for (const [what, changes] of [
     );
   });
 }
+
+test('initial events with a length that is wrong are asked for again soon, and as a stream', async (t) => {
+  const server = await serve(t);
+  server.store.put(service('web', '10.96.0.1'));
+  // The low half of the first frame's length.
+  server.faults.arm({ kind: 'garbage', after: 2, count: 2 });
+  const { recorder, source } = await connect(t, server.url, { gzip: false, timings: { eventPauseMs: 60 } });
+  source.start();
+  await until('the Service', () => recorder.services.size === 1, recorder);
+  assert.deepEqual(
+    server.requests.map(({ target }) => target.includes('sendInitialEvents')),
+    [true, true],
+  );
+});
 
 test('streaming lists are asked for with gzip, watches without', async (t) => {
   const { server, recorder, source } = await setup(t);

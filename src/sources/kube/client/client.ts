@@ -85,6 +85,12 @@ export interface ApiRequest {
   /** The body is given up when nothing arrives for so long. */
   readonly stallMs: number;
   readonly signal: AbortSignal;
+  /**
+   * Asked now and then while there is no answer to a request that was sent.
+   * @param sentAt performance.now()
+   * @returns why to wait no longer; then new requests use a new connection
+   */
+  readonly isHung?: (sentAt: number) => KubeError | undefined;
 }
 
 export interface ApiResponse {
@@ -111,8 +117,10 @@ interface RawResponse {
   readonly cancel: () => void;
 }
 
-/** How finely the quiet of a connection is measured. */
-const looksPerPing = 3;
+/** How finely the quiet of a connection is measured, … */
+const looksPerPing = 5;
+/** … and that of a request. */
+const looksPerAnswer = 60;
 
 /** Certificates on disk are looked at this often, as client-go does. */
 const defaultRereadMs = 60_000;
@@ -353,8 +361,9 @@ export class ApiClient {
     session: http2.ClientHttp2Session,
     target: string,
     headers: Headers,
-    { signal, post }: ApiRequest,
+    what: ApiRequest,
   ): Promise<RawResponse> {
+    const { post } = what;
     if (session.destroyed || session.closed) {
       throw new KubeError('KUBE_CONNECTION_LOST', `connection to API server ${this.server} was closed`);
     }
@@ -367,7 +376,7 @@ export class ApiClient {
     const cancel = (): void => {
       stream.close(http2.constants.NGHTTP2_CANCEL);
     };
-    const answer = await this.#answer<http2.IncomingHttpHeaders>(stream, signal, cancel, (resolve) => {
+    const answer = await this.#answer<http2.IncomingHttpHeaders>(stream, what, cancel, (resolve) => {
       stream.once('response', resolve);
     });
     return {
@@ -393,7 +402,7 @@ export class ApiClient {
       request.destroy();
     };
     try {
-      const answer = await this.#answer<http.IncomingMessage>(request, signal, cancel, (resolve) => {
+      const answer = await this.#answer<http.IncomingMessage>(request, what, cancel, (resolve) => {
         request.once('response', resolve);
         request.end(post);
       });
@@ -416,11 +425,12 @@ export class ApiClient {
   /** Wait for the response, an error, the time limit or the caller's change of mind. */
   #answer<T>(
     emitter: NodeJS.EventEmitter,
-    signal: AbortSignal,
+    { signal, isHung }: ApiRequest,
     cancel: () => void,
     start: (resolve: (answer: T) => void) => void,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
+      const sentAt = performance.now();
       const abort = (): void => {
         finish();
         cancel();
@@ -439,6 +449,18 @@ export class ApiClient {
         }),
         this.#timeouts.headersMs,
       );
+      const looks = setInterval(
+        guarded('look after a request', () => {
+          const reason = isHung?.(sentAt);
+          if (reason === undefined) return;
+          finish();
+          cancel();
+          // It may be the connection, or where it leads to.
+          this.#leaveConnections();
+          reject(reason);
+        }),
+        this.#timeouts.headersMs / looksPerAnswer,
+      );
       const fail = (error: unknown): void => {
         finish();
         reject(error instanceof KubeError ? error : connectFailure(error, this.server));
@@ -448,6 +470,7 @@ export class ApiClient {
       };
       const finish = (): void => {
         clearTimeout(timer);
+        clearInterval(looks);
         signal.removeEventListener('abort', abort);
         emitter.off('close', closed);
       };

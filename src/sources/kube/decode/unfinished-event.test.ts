@@ -5,7 +5,12 @@ import { UnfinishedEvent } from './unfinished-event.js';
 
 test('an event that pauses is given up, one that goes on is not', async () => {
   let givenUp = 0;
-  const event = new UnfinishedEvent(40, 10_000, () => givenUp++);
+  let end: (() => void) | undefined;
+  const over = new Promise<void>((resolve) => (end = resolve));
+  const event = new UnfinishedEvent(40, 10_000, () => {
+    givenUp++;
+    end?.();
+  });
   for (let i = 0; i < 5; i++) {
     event.bytes(true, false);
     await sleep(10);
@@ -15,7 +20,7 @@ test('an event that pauses is given up, one that goes on is not', async () => {
   await sleep(60);
   assert.equal(givenUp, 0, 'it is complete');
   event.bytes(true, true);
-  await sleep(60);
+  await Promise.race([over, sleep(2000)]);
   assert.equal(givenUp, 1);
 });
 

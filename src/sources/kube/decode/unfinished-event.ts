@@ -1,3 +1,8 @@
+import { guarded } from '../../../callbacks/guarded.js';
+
+/** What came while the event loop was held is read before anybody is given up. */
+const graceMs = 100;
+
 /**
  * Gives a watch up when an event has begun and does not go on: what it waits for may be the end of a length that is wrong, into
  * which all further events would go.
@@ -31,8 +36,14 @@ export class UnfinishedEvent {
     if (!unfinished) return;
     const now = performance.now();
     this.#since ??= now;
-    this.#timer = setTimeout(this.#giveUp, Math.min(this.#pauseMs, this.#since + this.#limitMs - now));
+    const leftMs = this.#since + this.#limitMs - now;
+    if (leftMs <= 0) this.#giveUp();
+    else this.#timer = setTimeout(this.#overdue, Math.min(this.#pauseMs, leftMs));
   }
+
+  readonly #overdue = guarded('give an event up', () => {
+    this.#timer = setTimeout(guarded('give an event up', this.#giveUp), Math.min(graceMs, this.#pauseMs));
+  });
 
   end(): void {
     clearTimeout(this.#timer);

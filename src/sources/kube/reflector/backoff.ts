@@ -12,11 +12,12 @@ export interface BackoffOptions {
 /** Begins as client-go's reflector does, and ends a little above it: there are 30 to 60 s between two attempts of a kind. */
 export const defaultBackoff: BackoffOptions = { firstMs: 800, maxMs: 32_000 };
 
-/** Of a short outage, which a user notices, … */
-const shortMs = 10_000;
-const shortShare = 0.3;
-/** … and of what goes beyond: there 5,000 nodes that come back together matter more. */
-const longShare = 0.45;
+/** Of the beginning of an outage; the pauses of one that a user waits for stay below 5 s, … */
+const beginMs = 8000;
+const beginShare = 0.3;
+/** … and of what goes beyond that: there 5,000 nodes that come back together matter more. */
+const longMs = 30_000;
+const longShare = 0.8;
 
 export class OutageBackoff {
   readonly #options: BackoffOptions;
@@ -40,7 +41,7 @@ export class OutageBackoff {
     const { firstMs, maxMs } = this.#options;
     this.#since ??= this.#now();
     const lasted = this.failingForMs;
-    const share = lasted * shortShare + Math.max(0, lasted - shortMs) * (longShare - shortShare);
+    const share = Math.min(lasted, beginMs) * beginShare + Math.max(0, lasted - longMs) * longShare;
     return Math.min(Math.max(firstMs, share), maxMs) * (1 + this.#random());
   }
 

@@ -24,6 +24,7 @@ export interface CollectionRequest {
   /** The body is given up when nothing arrives for so long. */
   readonly stallMs: number;
   readonly signal: AbortSignal;
+  readonly isHung: (sentAt: number) => KubeError | undefined;
   /** Much comes at once: let the server compress it. */
   readonly large: boolean;
   /** A page of a list that counts as one request with the pages before it. */
@@ -49,6 +50,7 @@ export class Collection<T> {
         gzip: gzip && request.large,
         stallMs: request.stallMs,
         signal: request.signal,
+        isHung: request.isHung,
         pastRateLimit: request.continues ?? false,
         watch,
       });

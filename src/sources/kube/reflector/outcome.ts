@@ -3,11 +3,12 @@
  * says about the server is told to server.ts.
  */
 import { GarbageError, type KubeError } from '../errors.js';
-import { AnswerBroke, HeldBack, NewHistory, StatusError, Unconfirmed } from './request-errors.js';
+import { AnswerBroke, NewHistory, StatusError, Unanswered, Unconfirmed } from './request-errors.js';
 import type { Observation } from './server.js';
 
 export type Failure =
   | 'no answer'
+  | 'unanswered'
   | 'answer broke off'
   | 'overloaded'
   | 'server error'
@@ -17,8 +18,7 @@ export type Failure =
   | 'expired list'
   | 'version of the future'
   | 'unconfirmed'
-  | 'new history'
-  | 'held back';
+  | 'new history';
 
 export interface Reaction {
   /** resume: watch on from the version that is held. resume once: unless the try before failed, too. */
@@ -33,6 +33,8 @@ export interface Reaction {
 /** A test prints these rows, and holds docs/resilience.md to them. */
 export const reactions: Readonly<Record<Failure, Reaction>> = {
   'no answer': { next: 'resume once', version: 'held', wait: 'backoff', shows: 'no answer' },
+  // This request only, as far as is known.
+  unanswered: { next: 'resume once', version: 'held', wait: 'soon', shows: 'cut' },
   'answer broke off': { next: 'resume once', version: 'held', wait: 'soon', shows: 'cut' },
   // A list would cost the server more than the watch that it refuses.
   overloaded: { next: 'resume', version: 'held', wait: 'backoff', shows: 'error' },
@@ -46,13 +48,12 @@ export const reactions: Readonly<Record<Failure, Reaction>> = {
   'version of the future': { next: 'list', version: 'newest', wait: 'soon', shows: 'served' },
   unconfirmed: { next: 'list', version: 'newest', wait: 'soon', shows: 'served' },
   'new history': { next: 'list', version: 'newest', wait: 'soon', shows: 'cut' },
-  'held back': { next: 'list', version: 'newest', wait: 'backoff', shows: 'served' },
 };
 
 export function failureOf(error: KubeError): Failure {
   if (error instanceof Unconfirmed) return 'unconfirmed';
   if (error instanceof NewHistory) return 'new history';
-  if (error instanceof HeldBack) return 'held back';
+  if (error instanceof Unanswered) return 'unanswered';
   if (error instanceof AnswerBroke || error instanceof GarbageError) return 'answer broke off';
   // What answers is no API server, or not in its right mind.
   if (!(error instanceof StatusError)) return error.code === 'KUBE_API_STATUS' ? 'server error' : 'no answer';

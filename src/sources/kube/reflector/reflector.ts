@@ -17,11 +17,11 @@ import { failureOf, reactions, type Failure, type Reaction } from './outcome.js'
 import {
   AnswerBroke,
   causeOf,
-  HeldBack,
   NewHistory,
   NoStreamingList,
   StatusError,
   streamingRefusal,
+  Unanswered,
   Unconfirmed,
 } from './request-errors.js';
 import type { Resource } from '../resources.js';
@@ -154,8 +154,10 @@ export class Reflector<T> {
   #brokenListAt = -Infinity;
   /** The list before this one was complete, and was not believed. */
   #askedAgain = false;
-  /** Until when lists were held back the last time. */
-  #heldBackUntil = -Infinity;
+  /** What the last list lacked, and was not believed in. */
+  #heldBack: { readonly missing: number; readonly held: number } | undefined;
+  /** The end of the time in which that was reported. */
+  #heldBackReported = -Infinity;
   #synced = false;
   #watching = false;
   #lastError: KubeError | undefined;
@@ -189,6 +191,7 @@ export class Reflector<T> {
         this.#interrupt?.(new NewHistory('The API server has another history than before; listing again'));
         this.#reconsider?.();
       },
+      options.resource.urgent,
     );
   }
 
@@ -196,7 +199,7 @@ export class Reflector<T> {
     return {
       synced: this.#synced,
       watching: this.#watching,
-      lastError: this.#lastError,
+      lastError: this.#lastError ?? this.#heldBackError(),
       lastContact: sinceEpoch(this.#lastContact),
       currentAt: sinceEpoch(this.#currentAt),
       objects: this.#objects.size,
@@ -258,6 +261,11 @@ export class Reflector<T> {
     return Math.max(0, Math.min(1000, this.#timings.backoff.firstMs) - this.#livedMs);
   }
 
+  #heard(): void {
+    this.#lastContact = performance.now();
+    this.#member.heard();
+  }
+
   /** The server cooperates, so far. */
   #succeeded(): void {
     if (this.#complained) {
@@ -316,10 +324,7 @@ export class Reflector<T> {
   #waitMs(what: Failure, soon: boolean): number {
     const { firstMs } = this.#timings.backoff;
     const backoffMs = this.#backoff.next();
-    if (reactions[what].wait === 'soon' && soon) return (firstMs / 4) * Math.random();
-    if (what !== 'held back') return backoffMs;
-    const leftMs = this.#server.heldBackUntil - this.#server.now();
-    return Math.min(backoffMs, leftMs + firstMs * Math.random());
+    return reactions[what].wait === 'soon' && soon ? (firstMs / 4) * Math.random() : backoffMs;
   }
 
   #prepare(what: Failure, { next, version }: Reaction): void {
@@ -333,9 +338,6 @@ export class Reflector<T> {
   #report(what: Failure, failure: KubeError, soon: boolean, waitMs: number): void {
     const kind = this.#resource.kind;
     switch (what) {
-      case 'held back':
-        this.#log.debug(2, failure.message, { kind });
-        return;
       case 'unconfirmed':
       case 'new history':
         this.#log.info(failure.message, { kind, version: this.#version });
@@ -346,6 +348,13 @@ export class Reflector<T> {
         this.#log.info('The API server does not have our version, listing anew', {
           kind,
           version: this.#version,
+        });
+        return;
+      case 'unanswered':
+        if (!soon) break;
+        this.#log.info('A request was not answered, asking again over a new connection', {
+          kind,
+          err: failure.message,
         });
         return;
       case 'answer broke off':
@@ -456,6 +465,15 @@ export class Reflector<T> {
     }
   }
 
+  /** The one that follows may take all the time that there is: a server that is slow has as much to do with each. */
+  readonly #isHung = (sentAt: number): KubeError | undefined => {
+    if (this.#lastFailure === 'unanswered' || !this.#member.isHung(sentAt)) return undefined;
+    const seconds = Math.round((performance.now() - sentAt) / 1000);
+    return new Unanswered(
+      `API server ${this.#options.client.server} left a request for ${this.#resource.kind} objects unanswered for ${seconds} s`,
+    );
+  };
+
   async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
     const interrupted = new AbortController();
     const unfollow = follow(this.#abort.signal, interrupted);
@@ -469,11 +487,12 @@ export class Reflector<T> {
         verb: 'list',
         stallMs: this.#timings.listStallMs,
         signal: interrupted.signal,
+        isHung: this.#isHung,
         large: true,
         continues: 'continue' in parameters,
       });
       answered = true;
-      this.#lastContact = performance.now();
+      this.#heard();
       const decoder = this.#collection.codecOf(response).list({
         item: (item) => {
           this.#identify(item);
@@ -485,7 +504,7 @@ export class Reflector<T> {
       });
       const turn = new Turn();
       for await (const chunk of response.body) {
-        this.#lastContact = performance.now();
+        this.#heard();
         decoder.push(chunk);
         await turn.end();
       }
@@ -514,15 +533,19 @@ export class Reflector<T> {
       this.#historyWentBack(version);
       throw new Unconfirmed('The API server went back to an earlier version; listing again');
     }
-    this.#holdBack(sweep);
-    this.#confirm(sweep);
-    if (!sweep.nameless) this.#objects.removeUnseen(sweep);
-    this.#listDueAt = sweep.doubtAt;
+    this.#heldBack = this.#doubtful(sweep);
+    if (this.#heldBack === undefined) {
+      this.#confirm(sweep);
+      if (!sweep.nameless) this.#objects.removeUnseen(sweep);
+      this.#listDueAt = sweep.doubtAt;
+      this.#currentAt = performance.now();
+    } else {
+      this.#holdBack(this.#heldBack, sweep);
+    }
     this.#shorten?.();
     this.#version = version;
     this.#versionLost = false;
     this.#listed = true;
-    this.#currentAt = performance.now();
     this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#objects.size, version });
     this.#complete();
   }
@@ -555,25 +578,41 @@ export class Reflector<T> {
   /**
    * An API server on an empty database is well, and so is that of another cluster: what they do not have is kept for a
    * minute or two, for somebody may notice.
-   * @throws HeldBack
    */
-  #holdBack(sweep: Sweep): void {
-    const untilMs = this.#server.heldBackUntil - this.#server.now();
+  #doubtful(sweep: Sweep): { readonly missing: number; readonly held: number } | undefined {
+    if (this.#heldBackMs() <= 0 || sweep.nameless) return undefined;
     const { missing, held } = this.#objects.missing(sweep);
-    if (untilMs <= 0 || sweep.nameless || missing <= held / 2) return;
-    if (this.#heldBackUntil !== this.#server.heldBackUntil) {
-      this.#heldBackUntil = this.#server.heldBackUntil;
-      this.#log.warn('List from API server held back: it has another history and lacks most objects', {
-        kind: this.#resource.kind,
-        missing,
-        held,
-        seconds: Math.ceil(untilMs / 1000),
-      });
-      this.#options.sink.heldBack(missing, held);
-    }
-    throw new HeldBack(
+    return missing > held / 2 ? { missing, held } : undefined;
+  }
+
+  /** Nothing is removed before another list, but all that is said from now on is followed. */
+  #holdBack({ missing, held }: { readonly missing: number; readonly held: number }, sweep: Sweep): void {
+    const leftMs = this.#heldBackMs();
+    const { firstMs } = this.#timings.backoff;
+    this.#listDueAt = Math.min(sweep.doubtAt, performance.now() + leftMs + firstMs * Math.random());
+    if (this.#heldBackReported === this.#server.heldBackUntil) return;
+    this.#heldBackReported = this.#server.heldBackUntil;
+    this.#log.warn('List from API server held back: it has another history and lacks most objects', {
+      kind: this.#resource.kind,
+      missing,
+      held,
+      seconds: Math.ceil(leftMs / 1000),
+    });
+    this.#options.sink.heldBack(missing, held);
+  }
+
+  #heldBackMs(): number {
+    return this.#server.heldBackUntil - this.#server.now();
+  }
+
+  #heldBackError(): KubeError | undefined {
+    if (this.#heldBack === undefined) return undefined;
+    const { missing, held } = this.#heldBack;
+    const seconds = Math.max(0, Math.ceil(this.#heldBackMs() / 1000));
+    return new KubeError(
+      'KUBE_API_STATUS',
       `the API server has another history and lacks ${missing} of ${held} ${this.#resource.kind} objects; ` +
-        `they are kept for another ${Math.ceil(untilMs / 1000)} s`,
+        `they are kept for another ${seconds} s`,
     );
   }
 
@@ -645,7 +684,11 @@ export class Reflector<T> {
       shortened = setTimeout(
         guarded('end a watch', () => {
           limit.abort(
-            new Unconfirmed('Something from the API server could not be understood, listing again'),
+            new Unconfirmed(
+              this.#heldBack === undefined
+                ? 'Something from the API server could not be understood, listing again'
+                : 'What the API server lacks was kept long enough, listing again',
+            ),
           );
         }),
         Math.max(0, this.#listDueAt - performance.now()),
@@ -677,10 +720,11 @@ export class Reflector<T> {
         verb: 'watch',
         stallMs: timings.watchStallMs,
         signal: limit.signal,
+        isHung: this.#isHung,
         large: sweep !== undefined,
       });
       opened = performance.now();
-      this.#lastContact = performance.now();
+      this.#heard();
       const decoder: WatchDecoder<T> = this.#collection.codecOf(response).watch();
       if (initialEvents === undefined) {
         this.#watching = true;
@@ -696,7 +740,7 @@ export class Reflector<T> {
       }
       const turn = new Turn();
       for await (const chunk of response.body) {
-        this.#lastContact = performance.now();
+        this.#heard();
         const before = sweep?.seen.size;
         const eventsBefore = events;
         decoder.push(chunk, (event) => {
@@ -716,16 +760,16 @@ export class Reflector<T> {
           this.#watching = true;
           // A beginning proves nothing.
           if (events > eventsBefore) {
-            this.#currentAt = performance.now();
+            if (this.#heldBack === undefined) this.#currentAt = performance.now();
             this.#succeeded();
-            if (this.#currentAt - opened >= timings.backoff.firstMs) this.#recovered();
+            if (performance.now() - opened >= timings.backoff.firstMs) this.#recovered();
             this.#options.sink.flush();
           }
-          unfinished.bytes(decoder.unfinished, events > eventsBefore);
         } else if (sweep?.seen.size !== before) {
           // Changes of what is known already are not initial events.
           initial?.refresh();
         }
+        unfinished.bytes(decoder.unfinished, events > eventsBefore);
         if (initialEvents !== undefined) await turn.end();
       }
       decoder.end();

@@ -58,12 +58,12 @@ export class NewHistory extends KubeError {
   }
 }
 
-/** After a new history, a list that takes away most of what is held is not believed for a while. */
-export class HeldBack extends KubeError {
-  override readonly name = 'HeldBack';
+/** A request was taken, but is not answered, while the server talks about other things. */
+export class Unanswered extends KubeError {
+  override readonly name = 'Unanswered';
 
   constructor(message: string) {
-    super('KUBE_API_STATUS', message);
+    super('KUBE_TIMEOUT', message);
   }
 }
 

@@ -88,7 +88,7 @@ test('every transition of the table', () => {
   for (const phase of phases) {
     for (const observation of observations) {
       const { server } = world();
-      const members = [server.join(nothing, nothing), server.join(nothing, nothing)] as const;
+      const members = [server.join(nothing, nothing, false), server.join(nothing, nothing, false)] as const;
       const observe = (member: 0 | 1, what: Observation): void => {
         if (what !== 'errors of several kinds') members[member].observed(what);
       };
@@ -109,7 +109,7 @@ test('every transition of the table', () => {
 test('while nothing is served one kind asks for all, in turns', () => {
   const made = world();
   const { server } = made;
-  const members = [0, 1, 2, 3].map(() => server.join(nothing, nothing));
+  const members = [0, 1, 2, 3].map(() => server.join(nothing, nothing, false));
   for (const member of members) member.observed('no answer');
   const times = (): number[] => members.map((member) => member.askAt(0, 0));
   assert.deepEqual(times(), [800, 1800, 2800, 3800]);
@@ -124,8 +124,8 @@ test('while nothing is served one kind asks for all, in turns', () => {
 test('kinds that are cut off together wait for the one that finds the server away', () => {
   const { server } = world();
   let changed = 0;
-  const first = server.join(nothing, nothing);
-  const second = server.join(() => changed++, nothing);
+  const first = server.join(nothing, nothing, false);
+  const second = server.join(() => changed++, nothing, false);
   first.observed('served');
   second.observed('cut');
   first.observed('cut');
@@ -139,7 +139,7 @@ test('one kind is served: all others try within a second, spread by chance', () 
   const made = world();
   const { server } = made;
   let woken = 0;
-  const members = [0, 1, 2].map(() => server.join(() => woken++, nothing));
+  const members = [0, 1, 2].map(() => server.join(() => woken++, nothing, false));
   for (const member of members) member.observed('no answer');
   made.now = 60_000;
   members[0]?.observed('no answer');
@@ -154,9 +154,37 @@ test('one kind is served: all others try within a second, spread by chance', () 
   );
 });
 
+test('kinds that traffic needs come first', () => {
+  const made = world();
+  const urgent = made.server.join(nothing, nothing, true);
+  const other = made.server.join(nothing, nothing, false);
+  const served = made.server.join(nothing, nothing, false);
+  for (const member of [urgent, other, served]) member.observed('no answer');
+  made.random = 1;
+  served.observed('served');
+  assert.deepEqual([urgent.askAt(9000, 0), other.askAt(9000, 0)], [400, 1000]);
+});
+
+test('a server that was away and answers with errors is starting: pauses begin anew, once', () => {
+  const made = world();
+  const member = made.server.join(nothing, nothing, false);
+  const pause = (what: 'no answer' | 'error'): number => {
+    member.observed(what);
+    const ms = member.askAt(0, 0) - made.now;
+    made.now += ms;
+    return ms;
+  };
+  while (made.now < 60_000) pause('no answer');
+  assert.ok(pause('no answer') > 20_000);
+  assert.equal(pause('error'), 800);
+  while (made.now < 200_000) pause('error');
+  pause('no answer');
+  assert.ok(pause('error') > 20_000, 'it comes and goes');
+});
+
 test('Retry-After holds against a server that serves others', () => {
   const made = world();
-  const [one, other] = [made.server.join(nothing, nothing), made.server.join(nothing, nothing)];
+  const [one, other] = [made.server.join(nothing, nothing, false), made.server.join(nothing, nothing, false)];
   one.observed('error');
   other.observed('served');
   assert.equal(one.askAt(2000, 5000), 5000);
@@ -164,7 +192,7 @@ test('Retry-After holds against a server that serves others', () => {
 
 test('pauses grow only while nothing is served', () => {
   const made = world();
-  const member = made.server.join(nothing, nothing);
+  const member = made.server.join(nothing, nothing, false);
   const pauses: number[] = [];
   for (let i = 0; i < 8; i++) {
     member.observed('no answer');
@@ -183,7 +211,7 @@ test('pauses grow only while nothing is served', () => {
 
 test('errors of one kind hold nobody up', () => {
   const { server } = world();
-  const [one, other] = [server.join(nothing, nothing), server.join(nothing, nothing)];
+  const [one, other] = [server.join(nothing, nothing, false), server.join(nothing, nothing, false)];
   for (let i = 0; i < 5; i++) one.observed('error');
   assert.equal(other.askAt(100, 0), 100);
   assert.equal(one.askAt(900, 0), 900);
@@ -194,8 +222,8 @@ test('a new history is told to all others, and doubted for one to two minutes', 
   made.random = 0.5;
   const told: string[] = [];
   const [one] = [
-    made.server.join(nothing, () => told.push('one')),
-    made.server.join(nothing, () => told.push('other')),
+    made.server.join(nothing, () => told.push('one'), false),
+    made.server.join(nothing, () => told.push('other'), false),
   ];
   assert.ok(made.server.heldBackUntil < made.now);
   one.identified('a');

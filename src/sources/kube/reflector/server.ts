@@ -2,8 +2,8 @@
  * What is known of the API server, apart from what is known of a request (outcome.ts): one state that the reflectors of
  * all kinds share. Pure: time and chance are given to it, and it holds no timers.
  *
- * While nothing at all is served, one kind asks for all, in turns, and the pauses grow. As soon as one kind is served,
- * all others try again within a second.
+ * While nothing at all is served, one kind asks for all, in turns, and the pauses grow; they begin anew when a server that was not
+ * there answers, if only with errors, for then it is starting. As soon as one kind is served, all others try again within a second.
  */
 import { OutageBackoff, type BackoffOptions } from './backoff.js';
 import type { ContentType } from '../resources.js';
@@ -60,17 +60,23 @@ const takesTurns: ReadonlySet<ServerPhase> = new Set<ServerPhase>(['failing', 'u
 
 export interface ServerTimings {
   readonly backoff: BackoffOptions;
-  /** Once the server serves again, kinds that wait try within this time. */
+  /** Once the server serves again, kinds that wait try within this time … */
   readonly wakeWithinMs: number;
+  /** … and those that endpoints are known by within this one. */
+  readonly wakeUrgentMs: number;
   /** The next kind asks so much later, should the one before it not have an answer by then. */
   readonly turnMs: number;
+  /** An answer should have come by then, should the server answer at all. */
+  readonly patienceMs: number;
   /** Lists that take most away are held back for one to two times this, after the server's history changed. */
   readonly holdBackMs: number;
 }
 
 export const defaultServerTimings: Omit<ServerTimings, 'backoff'> = {
   wakeWithinMs: 1000,
+  wakeUrgentMs: 400,
   turnMs: 1000,
+  patienceMs: 10_000,
   holdBackMs: 60_000,
 };
 
@@ -96,6 +102,13 @@ export interface Member {
    * @param notBefore what the server asked for (Retry-After); holds against everything
    */
   askAt(due: number, notBefore: number): number;
+  /** Bytes of an answer have come. */
+  heard(): void;
+  /**
+   * Whether to give up a request that has had no answer since then, by now(), though there was time for one: when the server has
+   * talked to another kind in between, or, once while it is silent, to see whether it would answer another request.
+   */
+  isHung(sentAt: number): boolean;
   /** This kind has found out that the server's history is another one: all others have to list again. */
   historyChanged(): void;
   /** Which cluster this is: the UID of an object that every cluster makes for itself once; '' says nothing. */
@@ -103,6 +116,7 @@ export interface Member {
 }
 
 interface Waiting {
+  readonly wakeWithinMs: number;
   /** The last observation was an error. */
   error: boolean;
   /** The server served another kind since: when to try. */
@@ -119,7 +133,13 @@ export class ServerState {
   /** Kinds that are not served, the one that waits longest first. */
   readonly #line = new Map<Member, Waiting>();
   #phase: ServerPhase = 'unknown';
+  /** It was away, and has answered with errors since. */
+  #starting = false;
   #nextTurnAt = -Infinity;
+  /** When each kind heard of the server last. */
+  readonly #heard = new Map<Member, number>();
+  /** A request was given up to see whether another would be answered, and nothing was heard since. */
+  #probing = false;
   #identity = '';
   #historyChangedAt = -Infinity;
   #holdBackMs = 0;
@@ -143,13 +163,20 @@ export class ServerState {
   /**
    * @param changed called when askAt() may tell another time
    * @param newHistory called when another kind has found another history
+   * @param urgent traffic goes wrong without this kind
    */
-  join(changed: () => void, newHistory: () => void): Member {
+  join(changed: () => void, newHistory: () => void, urgent: boolean): Member {
+    const wakeWithinMs = urgent ? this.#timings.wakeUrgentMs : this.#timings.wakeWithinMs;
     const member: Member = {
       observed: (what) => {
-        this.#observed(member, what);
+        this.#observed(member, what, wakeWithinMs);
       },
       askAt: (due, notBefore) => Math.max(notBefore, this.#askAt(member, due)),
+      heard: () => {
+        this.#heard.set(member, this.now());
+        this.#probing = false;
+      },
+      isHung: (sentAt) => this.#isHung(member, sentAt),
       historyChanged: () => {
         this.#newHistory(member);
       },
@@ -161,10 +188,16 @@ export class ServerState {
     return member;
   }
 
-  #observed(member: Member, what: Exclude<Observation, 'errors of several kinds'>): void {
+  #observed(
+    member: Member,
+    what: Exclude<Observation, 'errors of several kinds'>,
+    wakeWithinMs: number,
+  ): void {
     this.#line.delete(member);
     const others = [...this.#line.values()];
-    if (what !== 'served') this.#line.set(member, { error: what === 'error', wakeAt: Infinity });
+    if (what !== 'served') {
+      this.#line.set(member, { wakeWithinMs, error: what === 'error', wakeAt: Infinity });
+    }
     const observation =
       what === 'error' && others.some(({ error }) => error) ? 'errors of several kinds' : what;
     // What comes next may be another server.
@@ -173,19 +206,32 @@ export class ServerState {
     this.#phase = serverTransitions[before][observation];
     if (what === 'served') {
       this.#backoff.succeeded();
+      this.#starting = false;
       this.#nextTurnAt = -Infinity;
-      const { wakeWithinMs } = this.#timings;
       for (const waiting of others) {
         waiting.error = false;
-        waiting.wakeAt = Math.min(waiting.wakeAt, this.now() + wakeWithinMs * this.#random());
+        waiting.wakeAt = Math.min(waiting.wakeAt, this.now() + waiting.wakeWithinMs * this.#random());
       }
       if (others.length > 0) this.#tell(member);
       return;
     }
     if (!takesTurns.has(this.#phase)) return;
+    // Once in an outage: it may be there only now and then.
+    if (before === 'unreachable' && this.#phase === 'failing' && !this.#starting) {
+      this.#starting = true;
+      this.#backoff.succeeded();
+    }
     // Those that failed with the same attempt do not move the next one.
     if (this.now() >= this.#nextTurnAt) this.#nextTurnAt = this.now() + this.#backoff.next();
     this.#tell(member);
+  }
+
+  #isHung(member: Member, sentAt: number): boolean {
+    if (this.now() - sentAt < this.#timings.patienceMs) return false;
+    for (const [other, at] of this.#heard) if (other !== member && at > sentAt) return true;
+    if (this.#probing) return false;
+    this.#probing = true;
+    return true;
   }
 
   #askAt(member: Member, due: number): number {
