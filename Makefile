@@ -1,13 +1,14 @@
 # `make demo` and `make test` are all a newcomer needs; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm test-ipvs soak flows lint bench format clean packages
+.PHONY: help setup build demo test test-vm test-ipvs test-apiserver soak flows lint bench format clean packages
 
 help:
 	@echo 'make demo      real traffic balanced by the kernel, in namespaces of its own (no cluster needed)'
 	@echo 'make test      everything: lint, unit, kernel and packet tests'
 	@echo 'make test-vm   what depends on the kernel, on Debian 12 (6.1) in an emulated machine, 25 minutes'
 	@echo 'make test-ipvs every packet case in mode ipvs and over SCTP, in the same machine, an hour and a half'
+	@echo 'make test-apiserver  the program beside a real kube-apiserver and etcd, which Go builds the first time, 10 minutes'
 	@echo 'make soak      random changes, faults, attacks and kills for 10 minutes, then 50 kills; MINUTES=n, SEED=n, KILLS=n'
 	@echo 'make flows     a million new flows in each of two modes while Services shrink and move: none may miss its Service; FLOWS=n, SEED=n'
 	@echo 'make build     leaves a runnable bin/kube-proxy'
@@ -42,6 +43,11 @@ test-vm: build packages
 # Every packet case in mode ipvs, and over SCTP in all modes.
 test-ipvs: build packages
 	@node dist/test/vm/main.js --minutes 180 -- node dist/test/vm/packets.js --all
+
+# Beside a real kube-apiserver and etcd. Where they can't be had the tests are skipped, with the reason.
+test-apiserver: build packages
+	@scripts/install-apiserver >/dev/null || true
+	@REAL_APISERVER=1 node --test --test-reporter=spec dist/test/realserver/situations.test.js
 
 # The long random test, then the program killed 50 times at random moments, with 2,000 Services.
 soak: build packages

@@ -5,7 +5,11 @@ export class Relay {
   readonly #server: net.Server;
   readonly #sockets = new Set<net.Socket>();
   #frozen = false;
+  /** Connections of earlier generations are lost. */
+  #generation = 0;
   connections = 0;
+  /** From the server to its clients. */
+  bytesDown = 0;
   /** When bytes went through last, performance.now(). */
   lastBytesAt = 0;
   #targetPort: number;
@@ -20,6 +24,8 @@ export class Relay {
     this.#targetPort = targetPort;
     this.#server = net.createServer((client) => {
       this.connections++;
+      const generation = this.#generation;
+      const isDead = (): boolean => this.#frozen || generation !== this.#generation;
       const upstream = net.connect(this.#targetPort, '127.0.0.1');
       for (const [from, to] of [
         [client, upstream],
@@ -28,13 +34,14 @@ export class Relay {
         this.#sockets.add(from);
         from.on('data', (chunk) => {
           this.lastBytesAt = performance.now();
+          if (from === upstream) this.bytesDown += chunk.length;
           // Bytes of a frozen connection are lost, as are those of later ones while it lasts.
-          if (!this.#frozen) to.write(chunk);
+          if (!isDead()) to.write(chunk);
         });
         from.on('error', () => undefined);
         from.once('close', () => {
           this.#sockets.delete(from);
-          if (!this.#frozen) to.destroy();
+          if (!isDead()) to.destroy();
         });
       }
     });
@@ -53,6 +60,11 @@ export class Relay {
   /** Swallow all bytes in both directions; connections stay open. */
   freeze(on: boolean): void {
     this.#frozen = on;
+  }
+
+  /** What is open now is dead without a word, and stays so; new connections work. */
+  loseConnections(): void {
+    this.#generation++;
   }
 
   async close(): Promise<void> {
