@@ -113,7 +113,7 @@ function* packets(): Generator<readonly [name: string, packet: Packet]> {
 
 class Lab {
   readonly tool: FakeTool;
-  readonly rules = new RuleSet(options, { bpf: true, randomFully: true, counters: new Set() });
+  readonly rules = new RuleSet(options, { bpf: true, reject: true, randomFully: true, counters: new Set() });
   private readonly writer: RuleWriter;
 
   constructor(kind: 'nf_tables' | 'legacy' = 'nf_tables', tool = new FakeTool(kind)) {

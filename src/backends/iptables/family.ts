@@ -11,7 +11,7 @@ import type { RuleStatistics } from '../mode.js';
 import { isSupportedMachine } from '@kube-proxy-ts/netlink/xtables';
 import { Turn } from '../turn.js';
 import { AbilityTrials } from './tool/abilities.js';
-import { findCulprits } from './offending-services.js';
+import { notTried, OffendingServices } from './offending-services.js';
 import { IptablesError } from './tool/errors.js';
 import { jumps, type Abilities, type IptablesOptions } from './rules/layout.js';
 import { KernelRules } from './tool/kernel-rules.js';
@@ -85,6 +85,7 @@ export class IptablesFamily implements Dataplane {
   /** Deletions that wait do so until then, too (performance.now()). */
   private restUntil = -Infinity;
   private readonly legacyLook: LegacyLook;
+  private readonly offending = new OffendingServices();
   /** What failed at the last try, and was told. */
   private readonly failedLooks = new Set<string>();
   private queue: Promise<unknown> = Promise.resolve();
@@ -362,6 +363,12 @@ export class IptablesFamily implements Dataplane {
         { family },
       );
     }
+    if (!abilities.reject) {
+      log.warn(
+        'The kernel or iptables lacks the target REJECT (module ipt_REJECT, ip6t_REJECT): packets to addresses without endpoints are dropped',
+        { family },
+      );
+    }
     return abilities;
   }
 
@@ -399,14 +406,15 @@ export class IptablesFamily implements Dataplane {
       await write();
       return;
     } catch (error) {
-      if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED')) throw error;
+      if (!(error instanceof IptablesError && error.code === 'IPTABLES_REJECTED')) throw error;
       const workshop = await this.open();
       const { tool, reader } = workshop;
       const suspects = steps.map(({ port }) => port);
-      const culprits = await findCulprits(tool, suspects, this.options);
-      if (culprits.length === 0) throw this.rules === rules ? damage(error) : error;
+      const { offending, untried } = await this.offending.find(tool, suspects, rules.context);
+      if (offending.length + untried.length === 0) throw this.rules === rules ? damage(error) : error;
       const before = new Map(steps.map((step) => [step.port.key, step.before]));
-      for (const { port, error: reason } of culprits) {
+      const leftOut = [...offending, ...untried.map((port) => ({ port, error: notTried() }))];
+      for (const { port, error: reason } of leftOut) {
         rules.change(port.key, before.get(port.key));
         failures.push(failureOf(port, reason));
       }

@@ -79,7 +79,7 @@ export async function deleteChains(
 
 /** The nf_tables kind names every chain that the kernel refuses, the legacy kind the line of the first. */
 function namedIn(error: unknown, chains: readonly string[]): string[] {
-  if (!(error instanceof IptablesError) || error.code !== 'IPTABLES_REFUSED') return [];
+  if (!(error instanceof IptablesError) || error.code !== 'IPTABLES_REJECTED') return [];
   const words = new Set(error.message.split(/[^\w./-]+/));
   return chains.filter((chain) => words.has(chain));
 }

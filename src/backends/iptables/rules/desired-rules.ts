@@ -55,7 +55,15 @@ export interface FootprintContext {
   readonly family: IPFamily;
   readonly masqueradeAll: boolean;
   readonly detector: LocalDetector | undefined;
+  /** false: the kernel lacks the target REJECT. */
+  readonly reject?: boolean;
 }
+
+/** What clients of an address without endpoints get. */
+export const rejectWith: Readonly<Record<IPFamily, string>> = {
+  IPv4: 'icmp-port-unreachable',
+  IPv6: 'icmp6-port-unreachable',
+};
 
 export const emptyFootprint: Footprint = {
   entries: [],
@@ -160,8 +168,9 @@ class Builder {
     const { fallback, scope, kind } = address;
     if (fallback === 'serve') return;
     const { name } = this.port;
-    const reject = this.context.family === 'IPv4' ? 'icmp-port-unreachable' : 'icmp6-port-unreachable';
-    const verdict = fallback === 'drop' ? '-j DROP' : `-j REJECT --reject-with ${reject}`;
+    const { family, reject = true } = this.context;
+    const verdict =
+      fallback === 'drop' || !reject ? '-j DROP' : `-j REJECT --reject-with ${rejectWith[family]}`;
     const why = fallback === 'drop' ? 'has no local endpoints' : 'has no endpoints';
     const onNode = kind === 'NodePort';
     const tree = onNode ? 'refusedNodePorts' : scope === 'internal' ? 'refused' : 'refusedExternal';

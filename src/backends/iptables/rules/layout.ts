@@ -24,6 +24,8 @@ export interface IptablesOptions extends DataplaneOptions {
 export interface Abilities {
   /** Match bpf: one rule finds every packet that goes back to where it came from. */
   readonly bpf: boolean;
+  /** Target REJECT; without it what nobody serves is dropped. */
+  readonly reject: boolean;
   /** MASQUERADE --random-fully. */
   readonly randomFully: boolean;
   /** Counters that exist and can be used in rules. */

@@ -64,7 +64,8 @@ export class RuleSet {
   private readonly hairpins: ChainTree;
   private readonly hairpinUse = new Map<string, number>();
   private readonly ports = new Map<string, ServicePort>();
-  private readonly context: FootprintContext;
+  /** What the rules of service ports depend on. */
+  readonly context: FootprintContext;
   readonly released: RecentlyReleased;
   /** Entries of table filter that stay while packets may be under way that met table nat as it was. */
   private leaving: LeavingEntry[] = [];
@@ -76,7 +77,7 @@ export class RuleSet {
     private readonly abilities: Abilities,
   ) {
     const { family } = options;
-    this.context = options;
+    this.context = { ...options, reject: abilities.reject };
     this.released = new RecentlyReleased(family);
     const byAddress = (label: string): KeySpace => new AddressKeys(family, label);
     this.trees = {

@@ -16,7 +16,7 @@ function machine(t: TestContext) {
     runs++;
     return present
       ? Promise.resolve()
-      : Promise.reject(new IptablesError('IPTABLES_REFUSED', 'Extension recent is not supported'));
+      : Promise.reject(new IptablesError('IPTABLES_REJECTED', 'Extension recent is not supported'));
   };
   const tool = { description: 'iptables 1.8.9 (nf_tables)', restore } as unknown as IptablesTool;
   const trials = new AbilityTrials(tool);

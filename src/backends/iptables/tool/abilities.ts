@@ -1,11 +1,12 @@
 /** What the kernel and the tool can do beyond what this mode can't do without; found out by trying. */
 import type { ServicePort } from '../../../model/types.js';
 import { IptablesError } from './errors.js';
+import { rejectWith } from '../rules/desired-rules.js';
 import { sameAddressMatch, type Abilities } from '../rules/layout.js';
-import { chains, counters } from '../rules/names.js';
+import { chains, counters, type TableName } from '../rules/names.js';
 import type { Saved } from './saved.js';
 import type { IptablesTool } from './tool.js';
-import { refusalOf } from './trial.js';
+import { endTrials, rejectionOf } from './trial.js';
 
 /** What only some Services need. */
 type Feature = 'recent' | 'sctp';
@@ -57,7 +58,22 @@ export class AbilityTrials {
     if (open.size > 0 && (await this.accepts([...open.values()])))
       for (const name of open.keys()) can.add(name);
     else for (const [name, rule] of open) if (await this.accepts([rule])) can.add(name);
-    return { bpf: can.has('bpf'), randomFully: tool.hasRandomFully, counters: can };
+    return {
+      bpf: can.has('bpf'),
+      reject: await this.canReject(saved),
+      randomFully: tool.hasRandomFully,
+      counters: can,
+    };
+  }
+
+  /** The target works in table filter alone. */
+  private async canReject(saved: Saved): Promise<boolean> {
+    const rule = `-j REJECT --reject-with ${rejectWith[this.tool.family]}`;
+    return (
+      saved.mentions('filter', chains.services, '-j REJECT') ||
+      saved.mentions('filter', chains.externalServices, '-j REJECT') ||
+      (await this.accepts([rule], 'filter'))
+    );
   }
 
   /** Why a service port can't be programmed here; undefined: it can. */
@@ -89,7 +105,9 @@ export class AbilityTrials {
   }
 
   /** Table mangle is small, whatever the Services: with the legacy kind every change costs the whole table. */
-  private async accepts(rules: readonly string[]): Promise<boolean> {
-    return (await refusalOf(this.tool, [['mangle', rules]])) === undefined;
+  private async accepts(rules: readonly string[], table: TableName = 'mangle'): Promise<boolean> {
+    const rejection = await rejectionOf(this.tool, [[table, rules]]);
+    await endTrials(this.tool, [table]);
+    return rejection === undefined;
   }
 }

@@ -11,8 +11,8 @@ export type IptablesErrorCode =
   | 'IPTABLES_KERNEL'
   /** The tool did not end in time and was ended. */
   | 'IPTABLES_TIMEOUT'
-  /** The tool or the kernel refused the rules. */
-  | 'IPTABLES_REFUSED'
+  /** The tool or the kernel rejected the rules. */
+  | 'IPTABLES_REJECTED'
   /** The tool can't read a table, because of a rule that it has not written. */
   | 'IPTABLES_UNREADABLE'
   /** What was written was gone again at once. */
@@ -23,6 +23,8 @@ export class IptablesError extends Error {
     readonly code: IptablesErrorCode,
     message: string,
     options?: ErrorOptions,
+    /** The line of the input that is at fault, where the tool tells. */
+    readonly line?: string,
   ) {
     super(message, options);
   }

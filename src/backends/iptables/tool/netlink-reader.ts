@@ -111,6 +111,6 @@ export class NetlinkReader implements TableReader {
 function isUnreadable(error: unknown): error is IptablesError {
   return (
     error instanceof IptablesError &&
-    (error.code === 'IPTABLES_UNREADABLE' || error.code === 'IPTABLES_REFUSED')
+    (error.code === 'IPTABLES_UNREADABLE' || error.code === 'IPTABLES_REJECTED')
   );
 }

@@ -167,7 +167,7 @@ export class IptablesTool {
     if (/xtables lock|Can't lock/.test(stderr)) {
       return new IptablesError(
         'IPTABLES_LOCKED',
-        `another program has held the xtables lock (/run/xtables.lock) for more than ${this.options.lockSeconds ?? defaultLockSeconds} s: find it with 'lslocks'; it is tried again`,
+        `another program has held the xtables lock (${process.env['XTABLES_LOCKFILE'] ?? '/run/xtables.lock'}) for more than ${this.options.lockSeconds ?? defaultLockSeconds} s: find it with 'lslocks'; it is tried again`,
       );
     }
     if (/must be root|Permission denied/.test(stderr)) {
@@ -184,10 +184,12 @@ export class IptablesTool {
     }
     const line = /line:? (\d+)/.exec(stderr)?.[1];
     const text = line === undefined ? undefined : input.split('\n')[Number(line) - 1];
-    const where = text === undefined || text === 'COMMIT' ? '' : `, in '${text}'`;
+    const at = text === 'COMMIT' ? undefined : text;
     return new IptablesError(
-      'IPTABLES_REFUSED',
-      `${name} ended with status ${status ?? 'none'}: ${said}${where}`,
+      'IPTABLES_REJECTED',
+      `${name} ended with status ${status ?? 'none'}: ${said}${at === undefined ? '' : `, in '${at}'`}`,
+      undefined,
+      at,
     );
   }
 }

@@ -7,11 +7,11 @@ import type { IptablesTool } from './tool.js';
 export type TrialRules = readonly (readonly [table: TableName, rules: readonly string[]])[];
 
 /**
- * @returns why the rules are refused; undefined: they are not
+ * The chain stays, for the next trial: endTrials() deletes it.
+ * @returns why the rules are rejected; undefined: they are not
  * @throws IptablesError when that can't be told
  */
-export async function refusalOf(tool: IptablesTool, trial: TrialRules): Promise<IptablesError | undefined> {
-  let refused: IptablesError | undefined;
+export async function rejectionOf(tool: IptablesTool, trial: TrialRules): Promise<IptablesError | undefined> {
   try {
     await tool.restore(
       await restoreInput(
@@ -19,11 +19,18 @@ export async function refusalOf(tool: IptablesTool, trial: TrialRules): Promise<
       ),
     );
   } catch (error) {
-    if (!(error instanceof IptablesError && error.code === 'IPTABLES_REFUSED')) throw error;
-    refused = error;
+    if (!(error instanceof IptablesError && error.code === 'IPTABLES_REJECTED')) throw error;
+    return error;
   }
+  return undefined;
+}
+
+/** Deletes what trials have left. */
+export async function endTrials(
+  tool: IptablesTool,
+  tables: readonly TableName[] = ['nat', 'filter'],
+): Promise<void> {
   await tool.restore(
-    await restoreInput(trial.map(([table]) => ({ table, written: [], deleted: [chains.probe] }))),
+    await restoreInput(tables.map((table) => ({ table, written: [], deleted: [chains.probe] }))),
   );
-  return refused;
 }
