@@ -13,7 +13,7 @@ import { decodeDestination } from './ipvs/destination.js';
 import { decodeService } from './ipvs/service.js';
 import { MessageReader, NLMSG_ERROR } from './message.js';
 import { Batch } from './nftables/batch.js';
-import { RULE_CASES } from './nftables/testing/cases.fixture.js';
+import { RULE_CASES } from './nftables/testing/rules.fixture.js';
 import { decodeChain } from './nftables/objects/chain.js';
 import { goTo } from './nftables/data.js';
 import { describeMessage } from './nftables/describe.js';

@@ -1,73 +1,25 @@
 /** A connection to nftables in this process's network namespace: commits and dumps. */
 import { constants } from 'node:os';
-import {
-  closeMessage,
-  MESSAGE_HEADER,
-  MessageReader,
-  addFlags,
-  clearFlags,
-  NLM_F_ACK,
-  NLM_F_REQUEST,
-  NLMSG_ERROR,
-  openMessage,
-  setSequence,
-  type Acknowledgement,
-} from '../message.js';
-import { type DumpOptions, NetlinkConnection, rejectionHint, type Request } from '../connection.js';
-import { type AttributeNames, AttributeWriter } from '../attribute.js';
-import { readHostU32 } from '../endian.js';
+import { type DumpOptions, NetlinkConnection, type Request } from '../connection.js';
 import { NetlinkError } from '../errors.js';
-import {
-  addressFamily,
-  AF_INET,
-  AF_INET6,
-  AF_UNSPEC,
-  type Family,
-  NFGENMSG,
-  NFNL_MSG_BATCH_END,
-  NFNL_SUBSYS_NFTABLES,
-  writeNfgenmsg,
-} from '../nfnetlink.js';
+import type { MessageReader } from '../message.js';
+import { addressFamily, AF_UNSPEC, type Family, NFGENMSG } from '../nfnetlink.js';
 import { NETLINK_NETFILTER, NetlinkSocket, type SocketOptions, type Transport } from '../socket.js';
 import type { Batch } from './batch.js';
-import { CHAIN_NAMES, type ChainInfo, decodeChain } from './objects/chain.js';
-import { NFT_MSG, nftType } from './constants.js';
-import { describeMessage } from './describe.js';
-import {
-  decodeElements,
-  ELEMENT_NAMES,
-  elementSize,
-  encodeElementSet,
-  type OnElement,
-  openElements,
-  writeElement,
-} from './objects/element.js';
+import { BATCH_FRAME, commitBatch } from './commit.js';
+import { NFT_MSG } from './constants.js';
 import { decodeGeneration, type Generation } from './generation.js';
+import { CHAIN_NAMES, type ChainInfo, decodeChain } from './objects/chain.js';
+import type { OnElement } from './objects/element.js';
 import { decodeRule, encodeRule, RULE_NAMES, type RuleInfo } from './objects/rule.js';
 import { decodeSet, encodeSetName, encodeSetTable, SET_NAMES, type SetInfo } from './objects/set.js';
 import { decodeTable, TABLE_NAMES, type TableInfo } from './objects/table.js';
-
-/** asm-generic/errno.h; Node has no constant for it. */
-const ERESTART = 85;
-/** nf_tables_valid_genid() takes it for 'whichever'. */
-const ANY_GENERATION = 0;
-/** Bytes of a batch's beginning (with the generation) and end. */
-const BATCH_FRAME = 2 * (MESSAGE_HEADER + NFGENMSG) + 8;
-
-/**
- * Keys in one request for single elements. The kernel answers all of it before the first answer can be read, each in a
- * datagram of its own that counts with up to 1 KiB: this many fit also where the receive buffer could not be enlarged.
- */
-const KEYS_PER_REQUEST = 200;
+import { elementsTo, listRequest, readElements } from './read-elements.js';
+import { type Decoded, familyOf, inTable, request } from './request.js';
 
 export interface CommitOptions {
   /** Reject (ERESTART) unless this is the current generation: nobody changed any rules since it was read. */
   readonly generation?: number;
-}
-
-export function familyOf(addressFamilyNumber: number): Family | undefined {
-  if (addressFamilyNumber === AF_INET) return 'ip';
-  return addressFamilyNumber === AF_INET6 ? 'ip6' : undefined;
 }
 
 export class NftablesConnection {
@@ -131,51 +83,8 @@ export class NftablesConnection {
   }
 
   private commitNow(batch: Batch, options: CommitOptions): void {
-    const { writer } = batch;
-    const { length } = writer;
-    const count = batch.messageCount;
-    const first = this.netlink.nextSequence(count + 2);
-    try {
-      const last = frame(batch, first, options.generation ?? ANY_GENERATION);
-      try {
-        this.transport.send(writer.buffer, writer.length);
-      } finally {
-        clearFlags(writer.buffer, last, NLM_F_ACK);
-      }
-    } finally {
-      writer.length = length;
-    }
-    this.awaitCommit(batch, first, count);
+    commitBatch(this.netlink, batch, options.generation);
     this.committed++;
-  }
-
-  /**
-   * Only the last message asks for an acknowledgement, so that a batch of any size costs one; messages that fail
-   * are reported in any case, in order, before it. Failure of the whole (no privilege, no subsystem, wrong generation)
-   * is reported for the batch's beginning, and may be all that comes.
-   */
-  private awaitCommit(batch: Batch, begin: number, count: number): void {
-    const last = begin + count;
-    let failure: { readonly index: number; readonly answer: Acknowledgement } | undefined;
-    for (;;) {
-      let messages: MessageReader;
-      try {
-        messages = new MessageReader(this.transport.receive(), 'commit batch');
-      } catch (error) {
-        if (failure !== undefined) throw commitError(batch, failure.index, failure.answer);
-        throw error;
-      }
-      while (messages.next()) {
-        const index = messages.sequence - begin - 1;
-        if (messages.type !== NLMSG_ERROR || index < -1 || index >= count) continue;
-        const answer = messages.acknowledgement();
-        if (answer.errno !== 0) failure ??= { index, answer };
-        if (messages.sequence !== last && index !== -1) continue;
-        if (failure !== undefined) throw commitError(batch, failure.index, failure.answer);
-        if (messages.sequence === last) return;
-      }
-      messages.finish();
-    }
   }
 
   getGeneration(): Generation {
@@ -337,63 +246,7 @@ export class NftablesConnection {
     keys: Iterable<Uint8Array>,
     onElement: OnElement,
   ): void {
-    const writer = new AttributeWriter();
-    let offsets: number[] = [];
-    const flush = (): void => {
-      let from = 0;
-      while (from < offsets.length) {
-        const bytes = writer.buffer.subarray(offsets[from], writer.length);
-        from += this.readElements(family, table, set, bytes, offsets.length - from, onElement);
-      }
-      writer.length = 0;
-      offsets = [];
-    };
-    for (const key of keys) {
-      offsets.push(writer.length);
-      writeElement(writer, elementSize(key, undefined, undefined), key, undefined, undefined);
-      if (offsets.length === KEYS_PER_REQUEST) flush();
-    }
-    flush();
-  }
-
-  /**
-   * @param list `count` entries of an element list
-   * @returns how many of them are done with
-   */
-  private readElements(
-    family: Family,
-    table: string,
-    set: string,
-    list: Buffer,
-    count: number,
-    onElement: OnElement,
-  ): number {
-    let found = 0;
-    try {
-      this.netlink.execute(
-        request(
-          NFT_MSG.GETSETELEM,
-          addressFamily(family),
-          `read elements of set "${set}"`,
-          (w) => {
-            const nest = openElements(w, table, set);
-            w.raw(list).closeNest(nest);
-          },
-          ELEMENT_NAMES,
-        ),
-        (message) => {
-          const attributes = message.attributes(NFGENMSG);
-          decodeElements(attributes, onElement);
-          attributes.finish();
-          found++;
-        },
-      );
-      return count;
-    } catch (error) {
-      if (!(error instanceof NetlinkError && error.code === 'ENOENT')) throw error;
-      // The kernel answers in order, an element a message, and stops at the first key that is missing.
-      return found + 1;
-    }
+    readElements(this.netlink, family, table, set, keys, onElement);
   }
 
   private list<T>(what: Request, decode: (message: MessageReader) => Decoded<T> | undefined): T[] {
@@ -411,109 +264,4 @@ export class NftablesConnection {
     );
     return values;
   }
-}
-
-function listRequest(family: Family, table: string, set: string): Request {
-  return request(
-    NFT_MSG.GETSETELEM,
-    addressFamily(family),
-    `list elements of set "${set}"`,
-    (w) => {
-      encodeElementSet(w, table, set);
-    },
-    ELEMENT_NAMES,
-  );
-}
-
-function elementsTo(onElement: OnElement): (message: MessageReader) => void {
-  return (message) => {
-    const attributes = message.attributes(NFGENMSG);
-    decodeElements(attributes, onElement);
-    attributes.finish();
-  };
-}
-
-interface Decoded<T> {
-  readonly attributes: { finish(): void };
-  readonly value: T | undefined;
-}
-
-function inTable<T extends { readonly table: string }>(
-  decode: (attributes: ReturnType<MessageReader['attributes']>) => T,
-  table: string,
-): (message: MessageReader) => Decoded<Omit<T, 'table'>> {
-  return (message) => {
-    const attributes = message.attributes(NFGENMSG);
-    const { table: owner, ...value } = decode(attributes);
-    return { attributes, value: owner === table ? value : undefined };
-  };
-}
-
-function request(
-  message: number,
-  family: number,
-  operation: string,
-  encode: (writer: AttributeWriter) => void,
-  attributes?: AttributeNames,
-): Request {
-  return {
-    type: nftType(message),
-    operation,
-    encode: (writer) => {
-      writeNfgenmsg(writer, family);
-      encode(writer);
-    },
-    missing: 'the kernel has no nftables: load the module nf_tables, or use a kernel with CONFIG_NF_TABLES',
-    ...(attributes === undefined ? {} : { names: { headerLength: NFGENMSG, attributes } }),
-  };
-}
-
-/**
- * Numbers the messages from `first` (the batch's beginning), has the last one acknowledged and appends the end.
- * Returns where the last message starts.
- */
-function frame(batch: Batch, first: number, generation: number): number {
-  const { writer } = batch;
-  const { length } = writer;
-  writer.buffer.writeUInt32BE(generation, batch.generationOffset);
-  let sequence = first;
-  let last = 0;
-  for (let at = 0; at < length; at += readHostU32(writer.buffer, at)) {
-    setSequence(writer.buffer, at, sequence++);
-    last = at;
-  }
-  addFlags(writer.buffer, last, NLM_F_ACK);
-  const end = openMessage(writer, NFNL_MSG_BATCH_END, NLM_F_REQUEST);
-  writeNfgenmsg(writer, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
-  closeMessage(writer, end);
-  setSequence(writer.buffer, end, sequence);
-  return last;
-}
-
-function commitError(batch: Batch, index: number, answer: Acknowledgement): NetlinkError {
-  const bytes = batch.writer.bytes();
-  if (index < 0) {
-    return new NetlinkError({
-      operation: `commit ${batch.messageCount} changes to table "${batch.table}"`,
-      errno: answer.errno,
-      extendedAck: answer.text,
-      hint:
-        answer.errno === ERESTART
-          ? 'somebody else changed the rules since that generation: read them again'
-          : rejectionHint(answer.errno),
-    });
-  }
-  let at = readHostU32(bytes, 0);
-  for (let i = 0; i < index; i++) at += readHostU32(bytes, at);
-  const description = describeMessage(bytes, at, at + readHostU32(bytes, at), answer.attributeOffset);
-  return new NetlinkError({
-    operation: description.operation,
-    errno: answer.errno,
-    extendedAck: answer.text,
-    attribute: description.location?.path,
-    messageIndex: index,
-    elementIndex: description.elementKey === undefined ? undefined : description.location?.listIndex,
-    elementKey: description.elementKey,
-    hint: rejectionHint(answer.errno),
-  });
 }

@@ -11,7 +11,7 @@ import {
 import { NETLINK_NETFILTER } from '../socket.js';
 import { Subscription, type SubscriptionOptions } from '../subscription.js';
 import { decodeChain } from './objects/chain.js';
-import { familyOf } from './connection.js';
+import { familyOf } from './request.js';
 import { NFT_MSG } from './constants.js';
 import { decodeElements, decodeElementSet } from './objects/element.js';
 import { decodeGeneration, type Generation } from './generation.js';

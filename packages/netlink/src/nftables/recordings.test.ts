@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AttributeDecoder, AttributeWriter } from '../attribute.js';
-import { RULE_CASES, SET_CASES } from './testing/cases.fixture.js';
+import { RULE_CASES } from './testing/rules.fixture.js';
+import { SET_CASES } from './testing/sets.fixture.js';
 import { canonicalExpressions, normaliseExpressions, sameExpressions, expr } from './expression/index.js';
 import { RULE_RECORDINGS, SET_RECORDINGS, type Recording } from './testing/recordings.fixture.js';
 import { decodeRule, encodeRule, type RuleInfo } from './objects/rule.js';

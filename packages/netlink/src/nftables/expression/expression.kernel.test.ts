@@ -1,14 +1,10 @@
 /** What describeExpression() says, beside what nft says of the same rules. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { enterNetworkNamespace, missingNft, run } from '../../testing/namespace.js';
-import { Batch } from '../batch.js';
-import { NftablesConnection } from '../connection.js';
-import { RULE_CASES, SET_CASES } from '../testing/cases.fixture.js';
+import { run } from '../../testing/namespace.js';
+import { connect, prepare, skip } from '../testing/kernel.fixture.js';
+import { RULE_CASES } from '../testing/rules.fixture.js';
 import { describeExpression } from './index.js';
-
-const impossible = enterNetworkNamespace();
-const skip = impossible === false ? missingNft() : impossible;
 
 /** Without what nft prints after the operands, and says differently from one version to the next: trailing spaces. */
 function expressionLines(text: string): string[] {
@@ -16,16 +12,10 @@ function expressionLines(text: string): string[] {
 }
 
 test('expressions read as in nft --debug=netlink', { skip }, () => {
-  const connection = NftablesConnection.open();
+  const connection = connect();
   for (const family of ['ip', 'ip6'] as const) {
     const cases = RULE_CASES.filter((c) => c.family === family);
-    const batch = new Batch(family, 'described');
-    batch.addTable();
-    batch.addChain('pick-3');
-    batch.addChain('pre', { base: { type: 'nat', hook: 'prerouting', priority: -100 } });
-    batch.addChain('post', { base: { type: 'nat', hook: 'postrouting', priority: 100 } });
-    batch.addChain('c');
-    for (const set of SET_CASES) if (set.family === family) batch.addSet(set.definition);
+    const batch = prepare(family, 'described');
     for (const c of cases) batch.addRule(c.chain, c.expressions);
     connection.commit(batch);
     for (const chain of ['pre', 'post', 'c'] as const) {
@@ -41,5 +31,4 @@ test('expressions read as in nft --debug=netlink', { skip }, () => {
       }
     }
   }
-  connection.close();
 });
