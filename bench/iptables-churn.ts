@@ -15,6 +15,7 @@ import { ApiServer } from '../test/apiserver/server.js';
 import { service, slice } from '../test/process/hostile-objects.js';
 import { program, start, type Child } from '../test/process/node.js';
 import { percentile } from './percentile.js';
+import { bothCompared } from '../test/both-families.js';
 
 const patienceMs = 120_000;
 /** Another program that wants the lock, as often as a node with some agents has them. */
@@ -49,7 +50,7 @@ async function measure(kind: string): Promise<void> {
       '--hostname-override=node-0',
       '--cluster-cidr=10.61.0.0/16',
     );
-    await proxy.waitFor(/"Kernel state compared and completed".*family="IPv6"/, patienceMs);
+    await proxy.waitFor(bothCompared, patienceMs);
     await sleep(1000);
     const begin = { ticks: ticks(proxy), lag: await lag(), at: performance.now() };
     const waits: number[] = [];

@@ -16,6 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { podIP, program, SmallNode, start, type Child } from '../test/process/node.js';
 import { percentile } from './percentile.js';
+import { bothCompared } from '../test/both-families.js';
 
 export interface IptablesResult {
   readonly mode: string;
@@ -127,7 +128,7 @@ async function measure(
     const begin = Date.now();
     proxy = run();
     const coldMs = (await awaitCold()) - begin;
-    await proxy.waitFor(/"Kernel state compared and completed".*family="IPv6"/, patienceMs);
+    await proxy.waitFor(bothCompared, patienceMs);
     const rssPeak = memory(proxy, 'VmHWM');
 
     const times: number[] = [];
@@ -147,7 +148,7 @@ async function measure(
     await proxy.end();
     const restart = Date.now();
     proxy = run();
-    await proxy.waitFor(/"Kernel state compared and completed".*family="IPv6"/, patienceMs);
+    await proxy.waitFor(bothCompared, patienceMs);
     const restartMs = Date.now() - restart;
     const restartWrites = [
       ...proxy.output.matchAll(/state compared and completed".* transactions=(\d+)/g),

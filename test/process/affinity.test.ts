@@ -13,6 +13,7 @@ import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';
 import { service, slice } from './hostile-objects.js';
 import { type Child, kubeconfigFor, ownNode, podIP, program, SmallNode, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -43,7 +44,7 @@ describe('session affinity, and endpoints that move', { skip }, () => {
       '--hostname-override=alder',
       '--cluster-cidr=10.61.0.0/16',
     );
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await proxy.waitFor(bothCompared);
   };
   const stop = async (): Promise<void> => {
     proxy.kill('SIGTERM');

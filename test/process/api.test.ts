@@ -18,6 +18,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 
@@ -87,7 +88,7 @@ describe('a cluster', { skip }, () => {
       '--v=2',
     );
     children.push(proxy);
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await proxy.waitFor(bothCompared);
   });
   after(async () => {
     for (const child of children) child.kill('SIGTERM');

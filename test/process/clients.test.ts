@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { type Child, manifest, program, proxyArguments, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 const descriptors = 200;
@@ -30,7 +31,7 @@ describe('many clients and few descriptors', { skip }, () => {
       '--nodeport-addresses=100.64.0.0/16',
       ...proxyArguments,
     );
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await proxy.waitFor(bothCompared);
   });
   after(async () => {
     proxy.kill('SIGTERM');

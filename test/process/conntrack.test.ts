@@ -12,6 +12,7 @@ import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/t
 import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';
 import { type Child, nodeIP, program, SmallNode, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -123,7 +124,7 @@ describe('flows of clients that keep their source port', { skip }, () => {
       '--v=4',
     );
     children.push(proxy);
-    await proxy.waitFor(/"Kernel state compared and completed"[^\n]* family="IPv6"/, 20_000);
+    await proxy.waitFor(bothCompared, 20_000);
   };
   /** Does something and waits until kube-proxy tells that it has followed: both families. */
   const followed = async (line: string, change: () => void, withinMs = 5000): Promise<void> => {

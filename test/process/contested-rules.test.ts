@@ -21,6 +21,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 /** What may pass until rules are back. */
@@ -52,7 +53,7 @@ for (const kind of ['nft', 'legacy'] as const) {
       writeFileSync(join(folder, 'all.yaml'), manifest);
       const others = proxyArguments.filter((argument) => !argument.startsWith('--proxy-mode'));
       proxy = start(program, '--manifests', join(folder, 'all.yaml'), ...others, '--proxy-mode=iptables');
-      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+      await proxy.waitFor(bothCompared);
       // The first look at the tables.
       await sleep(quietMs / 10);
     });

@@ -14,6 +14,7 @@ import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';
 import type { LongestTurn } from './event-loop-prober.js';
 import { Child, kubeconfigFor, ownNode, program } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 const size = { services: 10_000, endpoints: 10, nodes: 100 };
@@ -68,7 +69,7 @@ describe(
           },
         ),
       );
-      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 60_000);
+      await proxy.waitFor(bothCompared, 60_000);
       kernel = NftablesConnection.open();
       await sleep(3000);
       const from = Date.now();

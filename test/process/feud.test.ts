@@ -21,6 +21,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -48,7 +49,7 @@ describe('two programs, one table', { skip }, () => {
       '--hostname-override=alder',
       '--cluster-cidr=10.61.0.0/16',
     );
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await proxy.waitFor(bothCompared);
   });
   after(async () => {
     proxy.kill('SIGKILL');

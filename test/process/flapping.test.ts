@@ -18,6 +18,7 @@ import { ApiServer } from '../apiserver/server.js';
 import { flaps } from '../faults/flaps.js';
 import { patiently } from '../patience.js';
 import { type Child, ownNode, podIP, program, serviceIP, SmallNode, start, trafficResult } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 const execute = promisify(execFile);
@@ -104,7 +105,7 @@ describe('an API server that flaps', { skip }, () => {
         child.kill('SIGTERM');
         await child.end();
       });
-      await child.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+      await child.waitFor(bothCompared);
       const traffic = await node.traffic(serviceIP, 80);
       const random = new Random(mode === 'nftables' ? 11 : 12);
       const names = Object.keys(flaps);
@@ -164,7 +165,7 @@ describe('an API server that flaps', { skip }, () => {
     await sleep(1500);
     server.faults.clear();
     const healed = performance.now();
-    await child.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await child.waitFor(bothCompared);
     assert.ok(performance.now() - healed < patiently(3000), `${performance.now() - healed} ms`);
   });
 

@@ -16,6 +16,7 @@ import { clusterObjects } from '../apiserver/generate.js';
 import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';
 import { type Child, kubeconfigFor, ownNode, program, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const services = Number(process.env['SERVICES'] ?? '2000');
 const endpoints = 10;
@@ -56,7 +57,7 @@ describe(`another program changes its own table, ${services} Services`, { skip }
       '--cluster-cidr=10.128.0.0/9',
       '--v=2',
     );
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 60_000);
+    await proxy.waitFor(bothCompared, 60_000);
   });
   after(async () => {
     kernel.close();

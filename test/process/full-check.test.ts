@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { type Child, generation, manifest, program, proxyArguments, SmallNode, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -21,7 +22,7 @@ describe('the full check', { skip }, () => {
     writeFileSync(file, manifest);
     await node.open();
     proxy = start(program, `--manifests=${folder}`, '--full-check-period=100ms', ...proxyArguments);
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await proxy.waitFor(bothCompared);
   });
   after(async () => {
     proxy.kill('SIGKILL');

@@ -28,6 +28,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -81,7 +82,7 @@ describe('hostile objects', { skip }, () => {
           '--cluster-cidr=10.61.0.0/16',
           '--v=2',
         );
-        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+        await proxy.waitFor(bothCompared);
         traffic = await node.traffic(serviceIP, 80);
       });
       after(async () => {

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { type Child, manifest, program, proxyArguments, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const seconds = Number(process.env['IDLE_SECONDS'] ?? '5');
 const skip = enterNetworkNamespace();
@@ -36,7 +37,7 @@ for (const mode of ['nftables', 'iptables'])
     before(async () => {
       writeFileSync(join(folder, 'all.yaml'), manifest);
       proxy = start(program, `--manifests=${folder}`, `--proxy-mode=${mode}`, ...proxyArguments);
-      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+      await proxy.waitFor(bothCompared);
     });
     after(async () => {
       proxy.kill('SIGTERM');

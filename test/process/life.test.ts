@@ -7,6 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { type Child, generation, manifest, program, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 
@@ -47,7 +48,7 @@ describe('the life of the process', { skip }, () => {
     writeFileSync(file, configuration({}));
     const manifests = `--manifests=${join(folder, 'pear.yaml')}`;
     proxy = start(program, manifests, `--config=${file}`, '--hostname-override=alder');
-    await proxy.waitFor(/"Kernel state compared and completed".* family="IPv6"/);
+    await proxy.waitFor(bothCompared);
   });
   after(async () => {
     proxy.kill('SIGKILL');
@@ -65,7 +66,7 @@ describe('the life of the process', { skip }, () => {
   test('SIGHUP without a change: the kernel is compared, nothing is written', async () => {
     const written = generation();
     await says(
-      /"The configuration is as it was[^]*"Kernel state compared and completed".* family="IPv6"/,
+      /"The configuration is as it was(?=[^]*"Kernel state compared and completed".* family="IPv4")[^]*"Kernel state compared and completed".* family="IPv6"/,
       () => {
         proxy.kill('SIGHUP');
       },
@@ -75,9 +76,12 @@ describe('the life of the process', { skip }, () => {
 
   test('SIGHUP with a change: started over in place, the rules stay', async () => {
     writeFileSync(file, configuration({ nftables: { masqueradeAll: true } }));
-    await says(/"Starting over in place[^]*"Kernel state compared and completed".* family="IPv6"/, () => {
-      proxy.kill('SIGHUP');
-    });
+    await says(
+      /"Starting over in place(?=[^]*"Kernel state compared and completed".* family="IPv4")[^]*"Kernel state compared and completed".* family="IPv6"/,
+      () => {
+        proxy.kill('SIGHUP');
+      },
+    );
     assert.deepEqual(tables(), ['ip kube-proxy', 'ip6 kube-proxy']);
     assert.equal(proxy.process.exitCode, null);
   });

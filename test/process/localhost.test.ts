@@ -12,6 +12,7 @@ import { after, before, describe, test } from 'node:test';
 import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../patience.js';
 import { type Child, nodeIP, podIP, program, serviceIP, SmallNode, start } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -124,7 +125,7 @@ describe('node ports on loopback addresses', { skip }, () => {
       '--v=2',
       ...args,
     );
-    await child.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await child.waitFor(bothCompared);
     return child;
   };
   const end = async (child: Child): Promise<void> => {

@@ -20,6 +20,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 useOwnXtablesLock();
 const skip = enterNetworkNamespace() || missingNft();
@@ -132,7 +133,7 @@ describe('a node changes hands', { skip }, () => {
         '--v=2',
       );
       try {
-        await proxy.waitFor(/"Kernel state compared and completed".* family="IPv6"/);
+        await proxy.waitFor(bothCompared);
         const traffic = [await node.traffic(serviceIP, 80), await node.traffic(nodeIP, 31050)];
         for (const mode of ['iptables', 'nftables', 'iptables', 'nftables']) {
           const seen = proxy.output.length;
@@ -179,8 +180,7 @@ describe('a node changes hands', { skip }, () => {
         t.after(() => {
           proxy.kill('SIGKILL');
         });
-        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv4"/, 20_000);
-        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+        await proxy.waitFor(bothCompared, 20_000);
         await new Promise((resolve) => setTimeout(resolve, 300));
         for (const child of traffic) await assertUnhurt(child);
         assert.deepEqual(run('nft', 'list', 'tables', 'ip').match(/kube-proxy.*/g), ['kube-proxy']);

@@ -20,6 +20,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 const patienceMs = 20_000;
@@ -65,7 +66,7 @@ for (const kind of ['nft', 'legacy'] as const) {
         `--proxy-mode=${mode}`,
         '--nodeport-addresses=0.0.0.0/0',
       );
-      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, patienceMs);
+      await proxy.waitFor(bothCompared, patienceMs);
     };
     const oldRules = (): string =>
       run('iptables-save', '-t', 'nat').includes('KUBE-SERVICES') ? 'iptables' : '';

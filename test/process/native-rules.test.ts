@@ -20,6 +20,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const binary = '/usr/sbin/xtables-nft-multi';
 const skip =
@@ -61,7 +62,7 @@ describe('native rules in the tables of iptables', { skip }, () => {
       ...proxyArguments.filter((argument) => !argument.startsWith('--proxy-mode')),
       '--proxy-mode=iptables',
     );
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, patienceMs);
+    await proxy.waitFor(bothCompared, patienceMs);
   };
   const end = async (): Promise<void> => {
     proxy.kill('SIGTERM');

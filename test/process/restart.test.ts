@@ -18,6 +18,7 @@ import {
   trafficResult,
 } from './node.js';
 import { patiently } from '../patience.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace();
 
@@ -29,7 +30,7 @@ describe('life of the process and its rules', { skip }, () => {
 
   const startProxy = async (...more: readonly string[]): Promise<Child> => {
     const child = start(program, '--manifests', folder, ...proxyArguments, ...more);
-    await child.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await child.waitFor(bothCompared);
     return child;
   };
   before(async () => {

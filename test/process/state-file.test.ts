@@ -17,6 +17,7 @@ import {
   start,
   trafficResult,
 } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const skip = enterNetworkNamespace() || missingNft();
 
@@ -92,7 +93,7 @@ describe('a state file', { skip }, () => {
     run('nft', 'flush', 'ruleset');
     const proxy = startProxy();
     await proxy.waitFor('Serving the last known state from the state file');
-    await proxy.waitFor(/Kernel state compared and completed.*IPv6/, 30_000);
+    await proxy.waitFor(bothCompared, 30_000);
     const traffic = await node.traffic(serviceIP, 80);
     traffic.kill('SIGTERM');
     assert.equal(await traffic.end(), 0);

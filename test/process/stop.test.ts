@@ -16,6 +16,7 @@ import { generateCluster } from '../apiserver/generate.js';
 import { ApiServer } from '../apiserver/server.js';
 import { patiently } from '../patience.js';
 import { Child, kubeconfigFor, ownNode, program } from './node.js';
+import { bothCompared } from '../both-families.js';
 
 const stops = Number(process.env['STOPS'] ?? '10');
 const random = new Random(Number(process.env['STOP_SEED'] ?? '1'));
@@ -64,7 +65,7 @@ describe('stopped at random moments', { skip }, () => {
     [
       'while everything is compared',
       async (proxy) => {
-        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 30_000);
+        await proxy.waitFor(bothCompared, 30_000);
         proxy.kill('SIGHUP');
         await someTime(250);
       },
@@ -72,7 +73,7 @@ describe('stopped at random moments', { skip }, () => {
     [
       'during a look at the kernel',
       async (proxy) => {
-        await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 30_000);
+        await proxy.waitFor(bothCompared, 30_000);
         await someTime(400);
       },
     ],

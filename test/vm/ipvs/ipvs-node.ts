@@ -11,6 +11,7 @@ import { GenericConnection } from '@kube-proxy-ts/netlink/generic';
 import { run } from '@kube-proxy-ts/netlink/testing';
 import { patiently } from '../../patience.js';
 import { Child, nodeIP, program, serviceIP, SmallNode, start } from '../../process/node.js';
+import { bothCompared } from '../../both-families.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const port = 9001;
@@ -152,7 +153,7 @@ export class IpvsNode {
   async startProxy(...more: readonly string[]): Promise<Child> {
     await this.stopProxy();
     const proxy = this.spawnProxy('--proxy-mode=ipvs', ...more);
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 30_000);
+    await proxy.waitFor(bothCompared, 30_000);
     return proxy;
   }
 

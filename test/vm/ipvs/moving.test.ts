@@ -31,6 +31,7 @@ import {
   until,
   virtualServer,
 } from './ipvs-node.js';
+import { bothCompared } from '../../both-families.js';
 
 const skip = enterNetworkNamespace() || missingIpvs() || missingNft();
 const trafficScript = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'process', 'traffic.js');
@@ -53,7 +54,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
   const changeTo = async (mode: 'ipvs' | 'nftables', signal: NodeJS.Signals = 'SIGTERM'): Promise<Child> => {
     await node.stopProxy(signal);
     const proxy = node.spawnProxy(`--proxy-mode=${mode}`);
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/, 30_000);
+    await proxy.waitFor(bothCompared, 30_000);
     return proxy;
   };
   /** From outside to the cluster IP and a node port, and from this node. @param from with which of them to begin */

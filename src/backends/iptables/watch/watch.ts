@@ -8,6 +8,7 @@ import {
   type Notification,
   subscribeNftables,
 } from '@kube-proxy-ts/netlink/nftables';
+import { guarded } from '../../../callbacks/guarded.js';
 import type { Logger } from '../../../log/logger.js';
 import type { IPFamily } from '../../../model/types.js';
 import type { ApplyReport } from '../../backend.js';
@@ -30,6 +31,9 @@ const own: ReadonlySet<string> = new Set([
   chains.proxyFirewall,
   chains.canary,
 ]);
+
+/** Hundreds of thousands of rules are written in less. */
+const longestDeafMs = 5_000;
 
 export interface RuleWatchOptions {
   readonly families: readonly IptablesFamily[];
@@ -56,7 +60,7 @@ export class RuleWatch {
   private readonly looks = new Throttle();
   private readonly touched = new Set<IPFamily>();
   private readonly places = new Map<string, Place>();
-  /** Large changes of our own that are under way. */
+  /** Large changes of our own that are under way, and not for long. */
   private deaf = 0;
   /** What is to be compared because notifications were missed. */
   readonly checks: QuietChecks;
@@ -104,10 +108,19 @@ export class RuleWatch {
   /** What others do meanwhile is not told: afterwards the places are looked at where it would hurt most. */
   async unwatched(family: IptablesFamily, work: () => Promise<ApplyReport>): Promise<ApplyReport> {
     if (this.deaf++ === 0) this.subscription.pause();
+    let over = false;
+    const listen = guarded('watch the rules again', () => {
+      if (over) return;
+      over = true;
+      if (--this.deaf === 0) this.subscription.resume();
+    });
+    // A tool that hangs must not make it deaf to what happens to the other family.
+    const timer = setTimeout(listen, longestDeafMs).unref();
     try {
       return await work();
     } finally {
-      if (--this.deaf === 0) this.subscription.resume();
+      clearTimeout(timer);
+      listen();
       family.checkJumps('unknown, it happened during a large change of ours');
     }
   }
