@@ -76,6 +76,8 @@ const answers = 100;
 const settleMs = 5_000;
 const deadlineMs = 60_000;
 const churnRates = [100, 1000];
+/** Changes before those that count, so that what is compiled then is not counted: steady changes go on for longer than a minute. */
+const warmUp = { rate: 1000, seconds: 15 };
 const tickMs = 10;
 const program = fileURLToPath(new URL('../../bin/kube-proxy', import.meta.url));
 const apiServer = fileURLToPath(new URL('../test/apiserver/main.js', import.meta.url));
@@ -284,6 +286,7 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
     answered.push(await probeWriter.change());
   }
   const churned: ChurnResult[] = [];
+  if (churnSeconds > 0) await churn(proxy, warmUp.rate, warmUp.seconds, source, api, probeWriter);
   for (const rate of churnSeconds > 0 ? churnRates : []) {
     await sleep(1000);
     const seconds = Math.min(churnSeconds, rate > 100 ? 10 : Infinity);
