@@ -135,7 +135,7 @@ export default tseslint.config(
   },
   {
     // node:test returns promises that the runner awaits by itself.
-    files: ['**/*.test.ts', 'test/**/*.ts', 'bench/**/*.ts'],
+    files: ['**/*.test.ts', 'test/**/*.ts', 'bench/**/*.ts', 'packages/*/examples/testing.ts'],
     rules: {
       '@typescript-eslint/no-floating-promises': 'off',
       '@typescript-eslint/no-non-null-assertion': 'off',
