@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { undocumented } from './documented.js';
 import { pack, root, run, strays } from './pack.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'netlink-package-'));
@@ -78,4 +79,8 @@ test('what is not exported can not be imported', () => {
     () => run(process.execPath, ['--input-type=module', '--eval', `import '${name}/dist/socket.js'`], root),
     /ERR_PACKAGE_PATH_NOT_EXPORTED/,
   );
+});
+
+test('every exported name and method says what it is', () => {
+  assert.deepEqual(undocumented(join(root, 'packages', 'netlink', 'dist')), []);
 });

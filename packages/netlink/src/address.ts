@@ -1,7 +1,9 @@
 /** IP addresses between text and bytes. The text side is canonical: RFC 5952 for IPv6. */
 import { invalid } from './errors.js';
 
+/** Bytes of an IPv4 address. */
 export const IPV4_LENGTH = 4;
+/** Bytes of an IPv6 address. */
 export const IPV6_LENGTH = 16;
 
 const ZERO = 48;

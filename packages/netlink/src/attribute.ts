@@ -65,11 +65,13 @@ export class AttributeWriter {
     return this;
   }
 
+  /** An attribute without a payload: that it is there is what it says. */
   flag(type: number): this {
     this.header(type, 0);
     return this;
   }
 
+  /** One byte. */
   u8(type: number, value: number): this {
     this.header(type, 1);
     this.buffer[this.length++] = value;
@@ -127,6 +129,7 @@ export class AttributeWriter {
     return this;
   }
 
+  /** Bytes as they are. */
   data(type: number, value: Uint8Array): this {
     this.header(type, value.length);
     this.buffer.set(value, this.length);
@@ -150,6 +153,7 @@ export class AttributeWriter {
     return start;
   }
 
+  /** Ends what openNest() began. @throws NetlinkError EINVAL when more than 65,535 bytes are inside */
   closeNest(start: number): void {
     const size = this.length - start;
     if (size > ATTRIBUTE_MAX) {
@@ -204,6 +208,7 @@ export class AttributeDecoder {
     return this.state.error !== undefined;
   }
 
+  /** @returns false at the end, and once anything in the tree is malformed */
   next(): boolean {
     if (this.state.error !== undefined) return false;
     const left = this.limit - this.position;
@@ -231,6 +236,7 @@ export class AttributeDecoder {
     return false;
   }
 
+  /** One byte; 0 when the attribute has none. */
   u8(): number {
     return this.has(1) ? this.buffer.readUInt8(this.start) : 0;
   }
@@ -281,6 +287,7 @@ export class AttributeDecoder {
     return this.buffer.subarray(this.start, this.end);
   }
 
+  /** The payload, in memory of its own. */
   copy(): Buffer {
     return Buffer.from(this.view());
   }

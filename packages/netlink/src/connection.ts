@@ -22,6 +22,7 @@ import type { Transport } from './socket.js';
 /** How often a dump that was interrupted by a change is started again before EINTR is thrown. */
 const DUMP_ATTEMPTS = 8;
 
+/** How to go about a dump that changes under the reader. */
 export interface DumpOptions {
   /** See NetlinkConnection.dump(). */
   readonly onRestart?: () => void;
@@ -31,6 +32,7 @@ export interface DumpOptions {
   readonly inconsistent?: boolean;
 }
 
+/** One message to the kernel (linux/netlink.h, struct nlmsghdr). */
 export interface Request {
   /** nlmsg_type. */
   readonly type: number;
@@ -67,6 +69,7 @@ export interface Rejection {
 const BATCH_REQUESTS = 2_000;
 const BATCH_BYTES = 1 << 20;
 
+/** Requests and dumps, one at a time; it does not own the transport, whoever made that closes it. */
 export class NetlinkConnection {
   private sequence = 0;
   private readonly writer = new AttributeWriter();
@@ -169,7 +172,7 @@ export class NetlinkConnection {
   }
 
   /**
-   * Asks for a whole table. `onMessage` gets each entry as it arrives. When the table changed meanwhile, what was
+   * Dumps a whole table. `onMessage` gets each entry as it arrives. When the table changed meanwhile, what was
    * delivered can't be trusted: `onRestart` is called and the dump starts again (a bounded number of times).
    * @throws NetlinkError EINTR when the table keeps changing, or changed and there is no `onRestart`
    */

@@ -24,6 +24,7 @@ function errnoText(errno: number): string {
   return UNNAMED.get(errno)?.[1] ?? getSystemErrorMap().get(-errno)?.[1] ?? `error ${errno}`;
 }
 
+/** What a NetlinkError is made of; its fields of the same names. */
 export interface NetlinkErrorDetails {
   /** What was being done, as a phrase: 'add element to map "service-ips"'. */
   readonly operation: string;

@@ -23,7 +23,9 @@ export const NLM_F_DUMP_INTR = 0x10;
 export const NLM_F_DUMP = 0x300;
 /** DELETE and CREATE, for subsystems that pass over what is gone or there already unless it is set. */
 export const NLM_F_EXCL = 0x200;
+/** NEW: make the object when there is none. */
 export const NLM_F_CREATE = 0x400;
+/** NEW: put the object behind those that are there. */
 export const NLM_F_APPEND = 0x800;
 /** Acknowledgements: the failing message is cut to its header; attributes follow. */
 const NLM_F_CAPPED = 0x100;
@@ -89,6 +91,7 @@ export class MessageReader {
     private readonly operation: string,
   ) {}
 
+  /** @returns false at the end of the datagram, and at the first message that is malformed */
   next(): boolean {
     if (this.error !== undefined) return false;
     const left = this.buffer.length - this.position;

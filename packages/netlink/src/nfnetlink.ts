@@ -25,6 +25,7 @@ export const AF_UNSPEC = 0;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 
+/** IPv4 or IPv6, in the words of nft. */
 export type Family = 'ip' | 'ip6';
 
 /** Netfilter's tables for both families at once (NFPROTO_INET in linux/netfilter.h). */

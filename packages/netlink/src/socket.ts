@@ -24,9 +24,12 @@ const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const SOCKADDR_NL = 12;
 
-/** Netlink families (linux/netlink.h). */
+// Netlink families (linux/netlink.h).
+/** Interfaces, addresses, routes, neighbours (linux/rtnetlink.h). */
 export const NETLINK_ROUTE = 0;
+/** nftables, connection tracking, ipset, accounting. */
 export const NETLINK_NETFILTER = 12;
+/** Families with names: IPVS and others (linux/genetlink.h). */
 export const NETLINK_GENERIC = 16;
 
 const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
@@ -59,6 +62,7 @@ export interface Transport {
   close(): void;
 }
 
+/** Buffers, the timeout and the multicast groups of a socket. */
 export interface SocketOptions {
   /** Longest datagram to send, bytes. Default 64 MiB; without privilege the system's wmem_max limits it. */
   readonly sendBuffer?: number;
@@ -218,6 +222,7 @@ export class NetlinkSocket implements Transport {
     setsockopt(this.fdFor(operation), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, int(group), operation);
   }
 
+  /** Leaves a multicast group (a number, not a bit). */
   leave(group: number): void {
     const operation = `leave ${this.name} group ${group}`;
     setsockopt(this.fdFor(operation), SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, int(group), operation);

@@ -12,6 +12,7 @@ import { NetlinkSocket } from './socket.js';
 const firstRetryMs = 100;
 const maxRetryMs = 30_000;
 
+/** Who is called with what a subscription brings. */
 export interface SubscriptionHandlers {
   /** Datagrams of which nothing is wanted are passed over by this, unread. Absent: none. */
   readonly isWanted?: (datagram: Buffer) => boolean;
@@ -28,6 +29,7 @@ export interface SubscriptionHandlers {
   readonly onHandlerFailure?: (error: unknown) => void;
 }
 
+/** Of the socket behind a subscription. */
 export interface SubscriptionOptions {
   /** Room for notifications that were not read yet, bytes. Default 4 MiB. */
   readonly receiveBuffer?: number;
@@ -88,7 +90,7 @@ export class Subscription {
     if (!this.closing) for (const group of this.groups) this.socket.leave(group);
   }
 
-  /** Joins the groups again. What happened meanwhile is not told. */
+  /** Joins the groups again. What happened meanwhile is not reported. */
   resume(): void {
     if (!this.closing) for (const group of this.groups) this.socket.join(group);
   }
@@ -167,7 +169,7 @@ export class Subscription {
       try {
         this.handlers.onHandlerFailure?.(error);
       } catch {
-        // Nobody is left to be told.
+        // There is no handler left to report it to.
       }
       return false;
     }

@@ -18,11 +18,13 @@ const NFNL_MSG_ACCT_GET = nfnetlinkType(NFNL_SUBSYS_ACCT, 1);
 const NFACCT = { NAME: 1, PKTS: 2, BYTES: 3 } as const;
 const NAMES: AttributeNames = { 1: 'name', 2: 'pkts', 3: 'bytes' };
 
+/** What a counter has counted since it was made. */
 export interface PacketCounter {
   readonly packets: bigint;
   readonly bytes: bigint;
 }
 
+/** A connection to nfacct's counters in this process's network namespace. */
 export class AccountingConnection {
   private readonly netlink: NetlinkConnection;
 

@@ -25,6 +25,7 @@ const IPCTNL_MSG_CT_DELETE = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 2);
 const IPCTNL_MSG_CT_GET_STATS_CPU = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 4);
 const IPCTNL_MSG_CT_GET_STATS = nfnetlinkType(NFNL_SUBSYS_CTNETLINK, 5);
 
+/** Of a dump of entries. */
 export interface FlowListOptions {
   /**
    * Called when the kernel declares what was delivered so far inconsistent; delivery starts over. Without it such a
@@ -33,6 +34,7 @@ export interface FlowListOptions {
   readonly onRestart?: () => void;
 }
 
+/** A connection to ctnetlink in this process's network namespace. */
 export class ConntrackConnection {
   private readonly netlink: NetlinkConnection;
   /** The kernel refused a filter: it is sent none from then on, and everything is compared here. */

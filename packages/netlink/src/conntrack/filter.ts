@@ -8,7 +8,7 @@
  *
  * The field bits are CTA_FILTER_F_… of net/netfilter/nf_internals.h. Kernels that don't know an attribute pass over it
  * and deliver too much: compare again what comes (matchesFilter). Two mistakes of theirs make them deliver too little, so
- * they are not told: before 5.16 they read the wrong fields of TUPLE_REPLY; and IPv6 addresses they compare the wrong
+ * they are not sent those: before 5.16 they read the wrong fields of TUPLE_REPLY; and IPv6 addresses they compare the wrong
  * way round, 6.18 still does: whatever is NOT equal passes.
  */
 import { release } from 'node:os';
@@ -26,7 +26,7 @@ const FIELD = {
   DST_PORT: 1 << 5,
 } as const;
 
-/** @param kernel as uname tells it: '6.1.0-28-amd64' */
+/** @param kernel as uname prints it: '6.1.0-28-amd64' */
 export function kernelComparesReplies(kernel: string): boolean {
   const [major = 0, minor = 0] = kernel.split('.').map(Number);
   return major > 5 || (major === 5 && minor >= 16);
@@ -37,6 +37,7 @@ const comparesReplies = kernelComparesReplies(release());
 /** Families whose addresses the kernel itself compares; for the others it delivers what fits otherwise. */
 export const kernelFiltersAddresses: Readonly<Record<Family, boolean>> = { ip: true, ip6: false };
 
+/** Which entries a dump is to bring: all conditions that are given must hold. */
 export interface FlowFilter {
   /** IANA number: 17 is UDP. */
   readonly protocol: number;

@@ -68,6 +68,7 @@ export interface FlowIdentity {
   readonly zone: number;
 }
 
+/** One entry of connection tracking. Its buffers are views, good until the callback returns. */
 export interface Flow {
   /** IANA number: 17 is UDP. */
   readonly protocol: number;

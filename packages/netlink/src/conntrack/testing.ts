@@ -24,6 +24,7 @@ const ASSURED = 1 << 2;
 /** In the table; to be said in any case. */
 const CONFIRMED = 1 << 3;
 
+/** An entry to be made; all that is not given is as for an ordinary, confirmed connection. */
 export interface ConntrackEntry {
   /** IANA number. */
   readonly protocol: number;
@@ -90,7 +91,7 @@ function request(entry: ConntrackEntry): Request {
   };
 }
 
-/** @throws NetlinkError when the kernel refuses one */
+/** @throws NetlinkError when the kernel rejects one */
 export function createConntrackEntries(entries: Iterable<ConntrackEntry>): void {
   const socket = NetlinkSocket.open(NETLINK_NETFILTER);
   const connection = new NetlinkConnection(socket);

@@ -15,6 +15,7 @@ import {
   writeGenericHeader,
 } from './family.js';
 
+/** One message to a generic netlink family (linux/genetlink.h, struct genlmsghdr). */
 export interface GenericRequest {
   readonly family: GenericFamily;
   readonly command: number;
@@ -36,6 +37,7 @@ export type OnReply = (command: number, attributes: AttributeDecoder) => void;
 
 const controller: GenericFamily = { id: GENL_ID_CTRL, name: 'nlctrl', version: CTRL_VERSION };
 
+/** A connection to all generic netlink families. */
 export class GenericConnection {
   private readonly netlink: NetlinkConnection;
 
@@ -107,7 +109,7 @@ export class GenericConnection {
     this.netlink.executeAll(mapped(requests), onFailure);
   }
 
-  /** Asks for a whole table. @throws NetlinkError EINTR when it keeps changing, or changed and there is no `onRestart` */
+  /** Dumps a whole table. @throws NetlinkError EINTR when it keeps changing, or changed and there is no `onRestart` */
   dump(request: GenericRequest, onAnswer: OnReply, onRestart?: () => void): void {
     this.netlink.dump(
       plain(request),

@@ -17,6 +17,7 @@ export const CTRL_VERSION = 2;
 
 const CTRL_ATTR = { FAMILY_ID: 1, FAMILY_NAME: 2, VERSION: 3 } as const;
 
+/** A family as the controller describes it (CTRL_CMD_NEWFAMILY). */
 export interface GenericFamily {
   /** Message type of its requests. */
   readonly id: number;

@@ -20,6 +20,7 @@ const ERR_BUSY = 4100;
 /** There once the module ip_set is loaded, or built in. */
 const MODULE_FOLDER = '/sys/module/ip_set';
 
+/** A connection to ipset in this process's network namespace. */
 export class IpsetConnection {
   private readonly netlink: NetlinkConnection;
 
@@ -41,6 +42,7 @@ export class IpsetConnection {
     this.transport.close();
   }
 
+  /** Names of all sets, in no order. */
   listNames(): string[] {
     let names: string[] = [];
     this.netlink.dump(

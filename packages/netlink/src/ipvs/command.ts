@@ -2,6 +2,7 @@
 import type { RealServerKey, RealServerSettings } from './destination.js';
 import { describeKey, type VirtualServer, type VirtualServerKey } from './service.js';
 
+/** One change, for IpvsConnection.executeAll(). */
 export type IpvsCommand =
   /** 'add service' fails with EEXIST, ENOENT when the scheduler is unknown; 'change service' with ESRCH. */
   | { readonly do: 'add service' | 'change service'; readonly server: VirtualServer }

@@ -73,6 +73,7 @@ export interface IpvsListOptions {
 
 const NAMES: AttributeNames = { 1: ['service', SERVICE_NAMES], 2: ['dest', DESTINATION_NAMES] };
 
+/** A connection to IPVS in this process's network namespace. */
 export class IpvsConnection {
   private constructor(
     private readonly generic: GenericConnection,
@@ -276,6 +277,7 @@ export class IpvsConnection {
     );
   }
 
+  /** Timeouts of connections in this network namespace, seconds. */
   getTimeouts(): IpvsTimeouts {
     let timeouts: IpvsTimeouts | undefined;
     this.generic.execute(this.request(CMD.GET_CONFIG, 'read timeouts'), (command, attributes) => {
@@ -293,6 +295,7 @@ export class IpvsConnection {
     );
   }
 
+  /** Version and size of the connection table. */
   getInfo(): IpvsInfo {
     let info: IpvsInfo | undefined;
     this.generic.execute(this.request(CMD.GET_INFO, 'read the version'), (command, attributes) => {

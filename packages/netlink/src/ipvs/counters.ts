@@ -22,6 +22,7 @@ const STATS = {
   OUTBPS: 10,
 } as const;
 
+/** Traffic since the last zeroCounters(), and its rates (linux/ip_vs.h, enum IPVS_STATS_ATTR_*). */
 export interface IpvsStats {
   readonly connections: bigint;
   /** From clients. */

@@ -46,6 +46,7 @@ export const DESTINATION_NAMES: AttributeNames = {
 export const FORWARDING = { masquerade: 0, local: 1, tunnel: 2, directRouting: 3, bypass: 4 } as const;
 const FORWARDING_MASK = 0x7;
 
+/** What names a real server of a virtual server. */
 export interface RealServerKey {
   readonly family: Family;
   /** Canonical text. */
@@ -53,6 +54,7 @@ export interface RealServerKey {
   readonly port: number;
 }
 
+/** How packets get to a real server, and how many. */
 export interface RealServerSettings {
   /** One of FORWARDING. */
   readonly forwarding: number;
@@ -63,6 +65,7 @@ export interface RealServerSettings {
   readonly lowerThreshold: number;
 }
 
+/** A real server with its connections now. */
 export interface RealServer {
   readonly key: RealServerKey;
   readonly settings: RealServerSettings;

@@ -71,6 +71,7 @@ export type VirtualServerKey =
     }
   | { readonly family: Family; readonly fwmark: number };
 
+/** How a virtual server chooses among its real servers. */
 export interface VirtualServerSettings {
   /** 'rr', 'lc', … */
   readonly scheduler: string;
@@ -84,6 +85,7 @@ export interface VirtualServerSettings {
   readonly persistenceEngine?: string;
 }
 
+/** A virtual server, without its real servers. */
 export interface VirtualServer {
   readonly key: VirtualServerKey;
   readonly settings: VirtualServerSettings;

@@ -8,6 +8,7 @@ import type { AttributeDecoder, AttributeWriter } from '../attribute.js';
 
 const ATTR = { TIMEOUT_TCP: 4, TIMEOUT_TCP_FIN: 5, TIMEOUT_UDP: 6 } as const;
 
+/** Idle time after which IPVS forgets a connection, seconds. */
 export interface IpvsTimeouts {
   /** Established TCP connections; 900 unless somebody changed it. */
   readonly tcpSeconds: number;

@@ -92,6 +92,7 @@ class ElementMessages {
   }
 }
 
+/** Changes to one table, sent and made in this order. The family and the table are those of every object in it. */
 export class Batch {
   private readonly main: AttributeWriter;
   /** Where in the writer's buffer the generation stands that the batch demands, be32; 0: whichever. */

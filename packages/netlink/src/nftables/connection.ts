@@ -17,11 +17,13 @@ import { decodeTable, TABLE_NAMES, type TableInfo } from './objects/table.js';
 import { elementsTo, listRequest, readElements } from './read-elements.js';
 import { type Decoded, familyOf, inTable, request } from './request.js';
 
+/** Conditions of a commit. */
 export interface CommitOptions {
   /** Reject (ERESTART) unless this is the current generation: nobody changed any rules since it was read. */
   readonly generation?: number;
 }
 
+/** Commits and dumps in this process's network namespace. */
 export class NftablesConnection {
   private readonly netlink: NetlinkConnection;
   private committed = 0;
@@ -87,6 +89,7 @@ export class NftablesConnection {
     this.committed++;
   }
 
+  /** The generation of the rules: each transaction, by anybody, makes it one larger (u32, wraps around). */
   getGeneration(): Generation {
     let generation: Generation | undefined;
     this.netlink.execute(

@@ -14,19 +14,26 @@ export const NFTA_DATA_VERDICT = 2;
 export const NFTA_VERDICT_CODE = 1;
 export const NFTA_VERDICT_CHAIN = 2;
 
+/** What becomes of a packet (linux/netfilter/nf_tables.h, enum nft_verdicts, NF_ACCEPT, NF_DROP). */
 export type Verdict =
   | { readonly verdict: 'accept' | 'drop' | 'continue' | 'break' | 'return' }
   | { readonly verdict: 'jump' | 'goto'; readonly chain: string };
 
+/** Lets the packet pass this hook; chains of later priorities still see it. */
 export const accept: Verdict = { verdict: 'accept' };
+/** Drops the packet. */
 export const drop: Verdict = { verdict: 'drop' };
+/** Goes on with the next rule. */
 export const continueRule: Verdict = { verdict: 'continue' };
+/** Goes back to the chain that jumped here; in a base chain, to its policy. */
 export const returnToCaller: Verdict = { verdict: 'return' };
 
+/** Enters a chain that comes back here at its end. */
 export function jumpTo(chain: string): Verdict {
   return { verdict: 'jump', chain };
 }
 
+/** Enters a chain that comes back where this chain would have. */
 export function goTo(chain: string): Verdict {
   return { verdict: 'goto', chain };
 }
@@ -46,6 +53,7 @@ export function verdictCode(verdict: Verdict): number {
   return CODES[verdict.verdict];
 }
 
+/** Tells a verdict from register contents. */
 export function isVerdict(data: Uint8Array | Verdict): data is Verdict {
   return 'verdict' in data;
 }

@@ -31,6 +31,7 @@ export function byteOrderNumber(order: ByteOrder | undefined): number {
   return order === undefined ? 0 : order === 'host' ? 1 : 2;
 }
 
+/** One part of a key or value: its type for nft, its bytes, and the expression that loads it. */
 export interface Field {
   /** As nft writes it: 'ipv4_addr', 'ip daddr', 'numgen random mod 2'. */
   readonly name: string;

@@ -7,6 +7,7 @@ import type { AttributeDecoder } from '../attribute.js';
 
 const NFTA_GEN = { ID: 1, PROC_PID: 2, PROC_NAME: 3 } as const;
 
+/** Of the rules of a network namespace (linux/netfilter/nf_tables.h, enum nft_gen_attributes). */
 export interface Generation {
   readonly id: number;
   /** Process that made it, as the reader's process id namespace sees it. */

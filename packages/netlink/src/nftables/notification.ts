@@ -47,6 +47,7 @@ export interface GenerationNotification extends Origin {
   readonly generation: Generation;
 }
 
+/** What a subscription brings: the change of one object, or the end of a commit. */
 export type Notification = ChangeNotification | GenerationNotification;
 
 /**
@@ -111,6 +112,7 @@ export function decodeNotification(message: MessageReader): Notification | undef
   return notification;
 }
 
+/** Who is called with notifications. */
 export interface NotificationHandlers {
   /**
    * Called for every object of a commit, then once for its generation. Elements come as one notification per

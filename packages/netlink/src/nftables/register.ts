@@ -5,6 +5,7 @@
  */
 import type { AttributeDecoder, AttributeWriter } from '../attribute.js';
 
+/** The number of a register of 4 bytes. */
 export type Register = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15;
 
 export const r0 = 0;

@@ -21,12 +21,13 @@ export const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
-/** IPv6: not to be asked around for before it is used. */
+/** IPv6: no duplicate address detection before it is used. */
 const IFA_F_NODAD = 0x02;
 const IFA_F_TENTATIVE = 0x40;
 const IFA_F_DADFAILED = 0x08;
 const IFA_F_DEPRECATED = 0x20;
 
+/** Where an address is valid (linux/rtnetlink.h, enum rt_scope_t). */
 export type AddressScope = 'global' | 'site' | 'link' | 'host' | 'other';
 
 /** enum rt_scope_t */
@@ -37,6 +38,7 @@ const SCOPES: ReadonlyMap<number, AddressScope> = new Map([
   [254, 'host'],
 ]);
 
+/** An address of an interface, as a dump or a notification brings it. */
 export interface InterfaceAddress {
   readonly family: Family;
   /** Canonical text. */

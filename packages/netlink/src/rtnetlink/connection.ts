@@ -31,10 +31,12 @@ import {
 const RTNLGRP_IPV4_IFADDR = 5;
 const RTNLGRP_IPV6_IFADDR = 9;
 
+/** One change, for RouteConnection.changeAddresses(). */
 export interface AddressChange extends AddressKey {
   readonly do: 'add' | 'delete';
 }
 
+/** A connection to the interfaces of this process's network namespace. */
 export class RouteConnection {
   private readonly netlink: NetlinkConnection;
 
@@ -172,6 +174,7 @@ export class RouteConnection {
   }
 }
 
+/** Who is called with notifications. */
 export interface AddressHandlers {
   /** An address came, changed (for one, ceased to be tentative) or went. */
   readonly onAddress: (action: 'new' | 'delete', address: InterfaceAddress) => void;

@@ -18,6 +18,7 @@ const IFLA_INFO_KIND = 1;
 
 const IFF_UP = 0x1;
 
+/** An interface. */
 export interface LinkInfo {
   readonly index: number;
   readonly name: string;

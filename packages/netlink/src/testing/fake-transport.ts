@@ -6,6 +6,7 @@ import { NetlinkError } from '../errors.js';
 import { closeMessage, NLMSG_DONE, NLMSG_ERROR, openMessage, setSequence } from '../message.js';
 import type { Transport } from '../socket.js';
 
+/** A Transport that answers from a script; nothing reaches the kernel. */
 export class FakeTransport implements Transport {
   readonly portId = 4711;
   readonly maxDatagram = 1_000_000;

@@ -15,6 +15,7 @@ export class Random {
     return this.next() % limit;
   }
 
+  /** A new buffer of random bytes. */
   bytes(length: number): Buffer {
     const bytes = Buffer.allocUnsafe(length);
     for (let i = 0; i < length; i++) bytes[i] = this.next();

@@ -8,6 +8,7 @@ const defaultFile = '/run/xtables.lock';
 const waitMs = 30_000;
 const pauseMs = 10;
 
+/** Other programs have held the lock for too long. */
 export class LockError extends Error {
   readonly code = 'ERR_XTABLES_LOCKED';
 
@@ -19,6 +20,7 @@ export class LockError extends Error {
   }
 }
 
+/** Which lock, and how patiently. */
 export interface LockOptions {
   /** What other programs lock, too; they also take it from the environment. */
   readonly file?: string;

@@ -10,7 +10,7 @@
  *                 name "": a verdict i32 — negative: ACCEPT, DROP, RETURN; else a jump: the offset of an entry
  *                 name "ERROR": the beginning of a chain, whose name follows, or the end of the table
  *
- * Built-in chains come first; where each begins and where its policy stands is told apart from the block. A chain ends
+ * Built-in chains come first; where each begins and where its policy stands is said outside of the block. A chain ends
  * with an entry of its own that returns.
  */
 import { readHostI32, readHostU16, writeHostU32 } from '../endian.js';
@@ -19,6 +19,7 @@ import type { Family } from '../nfnetlink.js';
 /** enum nf_inet_hooks */
 export const hooks = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'] as const;
 
+/** A table as the kernel hands it out, and takes it back. */
 export interface KernelTable {
   readonly family: Family;
   readonly name: string;
@@ -42,6 +43,7 @@ export class TableFormatError extends Error {
   }
 }
 
+/** A rule, a chain's head or its end. */
 export interface TableEntry {
   /** Counted from 0; counters are numbered so. */
   readonly index: number;
@@ -53,6 +55,7 @@ export interface TableEntry {
   readonly jump: number | undefined;
 }
 
+/** A chain with its rules. */
 export interface TableChain {
   readonly name: string;
   readonly builtIn: boolean;
@@ -211,6 +214,7 @@ export function readOutline(table: KernelTable): Map<string, ChainOutline> {
   return outlines;
 }
 
+/** A table without some of its entries. */
 export interface ReducedTable {
   readonly table: KernelTable;
   /** For each entry that stayed its index before. */

@@ -1,5 +1,5 @@
 /**
- * fib (linux/netfilter/nf_tables.h, enum nft_fib_attributes): asks the routing table about the packet.
+ * fib (linux/netfilter/nf_tables.h, enum nft_fib_attributes): looks the packet up in the routing table.
  *
  *     DREG(1) be32 | RESULT(2) be32, enum nft_fib_result | FLAGS(3) be32, enum nft_fib_flags
  */

@@ -28,6 +28,7 @@ type Merged<U> = (U extends unknown ? (each: U) => void : never) extends (all: i
   ? All
   : never;
 
+/** Any of the expressions in codecs.ts, or one that is unknown; `kind` says which. */
 export type Expression = ExpressionOf<Codec> | UnknownExpression;
 
 const NFTA_EXPR_NAME = 1;

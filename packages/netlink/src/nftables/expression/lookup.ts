@@ -20,7 +20,7 @@ export interface Lookup {
   readonly kind: 'lookup';
   readonly set: string;
   readonly sreg: Register;
-  /** Absent: only asks whether the key is in the set. 'verdict': the map's value is a verdict and is obeyed. */
+  /** Absent: goes on with the rule only if the key is in the set. 'verdict': the map's value is a verdict and is obeyed. */
   readonly dreg?: Register | 'verdict';
   /** Goes on when the key is not in the set. */
   readonly inverted?: true;

@@ -1,5 +1,5 @@
 /**
- * reject (linux/netfilter/nf_tables.h, enum nft_reject_attributes): drops the packet and tells its sender.
+ * reject (linux/netfilter/nf_tables.h, enum nft_reject_attributes): drops the packet and answers its sender.
  *
  *     TYPE(1) be32, enum nft_reject_types | ICMP_CODE(2) u8
  */

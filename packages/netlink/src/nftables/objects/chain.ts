@@ -32,8 +32,11 @@ export const CHAIN_NAMES: AttributeNames = {
   12: 'userdata',
 };
 
+/** Where a base chain meets packets (linux/netfilter.h, enum nf_inet_hooks). */
 export type Hook = 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
+/** What base chains are for. */
 export type ChainType = 'filter' | 'nat' | 'route';
+/** The verdict on packets that reach the end of a base chain. */
 export type Policy = 'accept' | 'drop';
 
 const HOOKS = new Enumeration<Hook>({ prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 });
@@ -49,6 +52,7 @@ export interface BaseChain {
   readonly policy?: Policy;
 }
 
+/** A chain as a dump returns it. */
 export interface ChainInfo {
   readonly name: string;
   readonly handle: bigint;

@@ -53,6 +53,7 @@ export const ELEMENT_NAMES: AttributeNames = {
   ],
 };
 
+/** What an element can have beside key and value. */
 export interface ElementOptions {
   /** Printed by nft beside the element; at most 128 bytes. */
   readonly comment?: string;
@@ -66,7 +67,7 @@ export interface ElementOptions {
   readonly keyEnd?: Uint8Array;
 }
 
-/** What a dump tells about an element beside key and value. */
+/** What a dump has of an element beside key and value. */
 export interface ElementInfo {
   readonly comment: string | undefined;
   /** Its own lifetime, if it has one. */
@@ -238,6 +239,7 @@ export function decodeElementSet(d: AttributeDecoder): { table: string; set: str
   return { table, set };
 }
 
+/** Gets one element; key and value are views, good until it returns. The value is undefined in sets without values. */
 export type OnElement = (key: Buffer, value: Buffer | Verdict | undefined, info: ElementInfo) => void;
 
 /**

@@ -19,6 +19,7 @@ export const RULE_NAMES: AttributeNames = {
   7: 'userdata',
 };
 
+/** A rule as a dump returns it. */
 export interface RuleInfo {
   readonly chain: string;
   /** Unique within the table; what deleteRule() takes. */

@@ -9,7 +9,7 @@
  *         CONCAT(2) nested list, interval sets with several fields only
  *             LIST_ELEM(1) nested: LEN(1) be32, bytes of the field
  *     ID(10) be32: unique in the batch | TIMEOUT(11) be64: milliseconds | USERDATA(13) | HANDLE(16) be64
- *     COUNT(20) be32: elements, only told by newer kernels (6.18 does, 6.1 does not)
+ *     COUNT(20) be32: elements, only from newer kernels (6.18 does, 6.1 does not)
  */
 import type { AttributeDecoder, AttributeNames, AttributeWriter } from '../../attribute.js';
 import { writeHostU32 } from '../../endian.js';
@@ -70,6 +70,7 @@ const UDATA_SET = {
   COMMENT: 7,
 } as const;
 
+/** A set or map to be made. Keys and values are lists of fields: one register after the other. */
 export interface SetDefinition {
   readonly name: string;
   readonly key: readonly Field[];

@@ -14,12 +14,13 @@ const NFTA_TABLE = { NAME: 1, FLAGS: 2, USE: 3, HANDLE: 4, USERDATA: 6 } as cons
 
 export const TABLE_NAMES: AttributeNames = { 1: 'name', 2: 'flags', 4: 'handle', 6: 'userdata' };
 
+/** A table as a dump returns it. */
 export interface TableInfo {
   /** undefined: a family other than ip and ip6 (inet, bridge, arp, netdev). */
   readonly family: Family | undefined;
   readonly name: string;
   readonly handle: bigint;
-  /** Its base chains are not asked about any packet. */
+  /** Its base chains see no packets. */
   readonly dormant: boolean;
   readonly comment: string | undefined;
 }
