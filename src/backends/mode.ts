@@ -41,8 +41,8 @@ export interface OpenOptions {
 export interface KeptRules {
   /** Mode.name */
   readonly mode: string;
-  /** The kind of iptables whose tables the mode writes; absent: it writes none. */
-  readonly iptablesKind?: 'nft' | 'legacy';
+  /** The kind of iptables whose tables the mode writes in a family; absent: it writes none there. */
+  readonly iptablesKinds?: Readonly<Partial<Record<IPFamily, 'nft' | 'legacy'>>>;
 }
 
 /** The dataplanes of an open mode, one per family, and what watches over them. */

@@ -20,6 +20,8 @@ test("chains of the kubelet, of upstream's other tables and of other programs ar
     'KUBE-POD-FW-ABCDEFGHIJKLMNOP',
     'KUBE-NWPLCY-DEFAULT',
     'KUBE-SVC',
+    'KUBE-FW-allow-ssh',
+    'KUBE-SEP-A',
     'KUBE-SERVICES-OF-MINE',
     'kube-services',
     'cali-PREROUTING',
@@ -34,10 +36,22 @@ test("chains of the kubelet, of upstream's other tables and of other programs ar
 });
 
 test('which mode has which chains', () => {
-  const names = ['KUBE-SERVICES', 'KUBE-NODEPORTS', 'KUBE-NODE-PORT', 'KUBE-SEP-A', 'KUBE-XLB-A', 'OTHER'];
+  const names = [
+    'KUBE-SERVICES',
+    'KUBE-NODEPORTS',
+    'KUBE-NODE-PORT',
+    'KUBE-SEP-NPX46M4PTMTKRN6Y',
+    'KUBE-XLB-NPX46M4PTMTKRN6Y',
+    'OTHER',
+  ];
   const of = (mode: string): string[] =>
     names.filter((chain) => modeNamed(mode)?.owned.ownsChain('nat', chain) === true);
-  assert.deepEqual(of('iptables'), ['KUBE-SERVICES', 'KUBE-NODEPORTS', 'KUBE-SEP-A', 'KUBE-XLB-A']);
+  assert.deepEqual(of('iptables'), [
+    'KUBE-SERVICES',
+    'KUBE-NODEPORTS',
+    'KUBE-SEP-NPX46M4PTMTKRN6Y',
+    'KUBE-XLB-NPX46M4PTMTKRN6Y',
+  ]);
   assert.deepEqual(of('ipvs'), ['KUBE-SERVICES', 'KUBE-NODE-PORT']);
   assert.deepEqual(of('nftables'), []);
 });

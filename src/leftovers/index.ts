@@ -2,7 +2,7 @@
  * Removes what other modes of kube-proxy, upstream's or ours, have left in the kernel: exactly that, and nothing of other
  * programs. Needs no other program. What a mode owns it says itself (backends/owned.ts).
  */
-import { NetlinkError } from '@kube-proxy-ts/netlink';
+import { type Family, NetlinkError } from '@kube-proxy-ts/netlink';
 import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import type { KeptRules, Mode } from '../backends/mode.js';
 import { allModes } from '../backends/modes.js';
@@ -41,9 +41,12 @@ export async function removeLeftovers(
     draining.add(mode);
     report.drains.push(drain);
   }
-  const isLeftover = (kind: 'nft' | 'legacy') => (table: XtableName, chain: string) =>
+  const isLeftover = (kind: 'nft' | 'legacy') => (family: Family, table: XtableName, chain: string) =>
     modes.some(({ owned }) => owned.ownsChain(table, chain)) &&
-    !(kept?.iptablesKind === kind && running?.owned.ownsChain(table, chain) === true);
+    !(
+      kept?.iptablesKinds?.[family === 'ip' ? 'IPv4' : 'IPv6'] === kind &&
+      running?.owned.ownsChain(table, chain) === true
+    );
   await report.attempt('rules of nf_tables', async () => {
     const connection = openNftables();
     if (connection === undefined) {

@@ -27,7 +27,7 @@ export class UnsupportedMachineError extends Error {
 
 /** @param isLeftover whether a chain has to go */
 export async function removeLegacyRules(
-  isLeftover: (table: XtableName, chain: string) => boolean,
+  isLeftover: (family: Family, table: XtableName, chain: string) => boolean,
   report: Report,
 ): Promise<void> {
   let tablesWithOurs = 0;
@@ -40,7 +40,8 @@ export async function removeLegacyRules(
       if (!isSupportedMachine()) throw new UnsupportedMachineError();
       await withXtablesLock(() => {
         for (const table of tables)
-          if (removeFromTable(family, table, (chain) => isLeftover(table, chain), report)) tablesWithOurs++;
+          if (removeFromTable(family, table, (chain) => isLeftover(family, table, chain), report))
+            tablesWithOurs++;
       });
     });
   }

@@ -17,7 +17,7 @@ const batchSize = 2000;
 /** @param isLeftover whether a chain has to go */
 export async function removeNftRules(
   connection: NftablesConnection,
-  isLeftover: (table: XtableName, chain: string) => boolean,
+  isLeftover: (family: Family, table: XtableName, chain: string) => boolean,
   report: Report,
 ): Promise<void> {
   let tablesWithOurs = 0;
@@ -27,7 +27,15 @@ export async function removeNftRules(
       const what = `iptables (nf_tables) rules in table ${family} ${table}`;
       await report.attempt(what, async () => {
         if (!tables.has(`${family} ${table}`)) return;
-        if (await removeFromTable(connection, family, table, (chain) => isLeftover(table, chain), report))
+        if (
+          await removeFromTable(
+            connection,
+            family,
+            table,
+            (chain) => isLeftover(family, table, chain),
+            report,
+          )
+        )
           tablesWithOurs++;
       });
     }

@@ -149,7 +149,10 @@ for (const kind of ['nft', 'legacy'] as const) {
       for (const family of families) restoreOurs(family, kind, 'ipvs');
       // Its own rules take the place of those in the chains of both.
       for (const family of families) restoreOurs(family, kind, 'iptables');
-      assert.equal((await removeLeftovers({ mode: 'iptables', iptablesKind: kind })).complete, true);
+      assert.equal(
+        (await removeLeftovers({ mode: 'iptables', iptablesKinds: { IPv4: kind, IPv6: kind } })).complete,
+        true,
+      );
       assert.deepEqual(
         sets().filter((name) => ownSets.includes(name)),
         [],
@@ -169,13 +172,43 @@ for (const kind of ['nft', 'legacy'] as const) {
     test('while mode iptables runs, nothing of it goes', async () => {
       for (const family of families) restoreOurs(family, kind, 'iptables');
       const running = families.map((family) => save(family, kind));
-      assert.equal((await removeLeftovers({ mode: 'iptables', iptablesKind: kind })).complete, true);
+      assert.equal(
+        (await removeLeftovers({ mode: 'iptables', iptablesKinds: { IPv4: kind, IPv6: kind } })).complete,
+        true,
+      );
       assert.deepEqual(
         families.map((family) => save(family, kind)),
         running,
       );
       // What another kind of iptables has written is not what runs.
-      assert.equal((await removeLeftovers({ mode: 'iptables', iptablesKind: other })).complete, true);
+      assert.equal(
+        (await removeLeftovers({ mode: 'iptables', iptablesKinds: { IPv4: other, IPv6: other } })).complete,
+        true,
+      );
+      assertOnlyForeign();
+    });
+
+    test('while mode iptables runs with another kind for IPv6, nothing of it goes, and what else there is goes', async () => {
+      const runs = { [families[0]]: kind, [families[1]]: other } as Record<
+        (typeof families)[number],
+        typeof kind
+      >;
+      for (const family of families) restoreOurs(family, runs[family], 'iptables');
+      const running = families.map((family) => save(family, runs[family]));
+      const kept = { mode: 'iptables', iptablesKinds: { IPv4: kind, IPv6: other } } as const;
+      assert.equal((await removeLeftovers(kept)).complete, true);
+      assert.deepEqual(
+        families.map((family) => save(family, runs[family])),
+        running,
+      );
+      // A family that has no tool keeps nothing.
+      assert.equal(
+        (await removeLeftovers({ mode: 'iptables', iptablesKinds: { IPv4: kind } })).complete,
+        true,
+      );
+      assert.equal(save(families[0], kind), running[0]);
+      assert.doesNotMatch(save(families[1], other), /:KUBE-SVC-|:KUBE-SERVICES/);
+      assert.equal((await removeLeftovers({ mode: 'nftables' })).complete, true);
       assertOnlyForeign();
     });
 

@@ -53,7 +53,12 @@ function open(options: OpenOptions): Backend {
     dataplanes: programs.map((program) => new WatchedFamily(program, foreign, watch)),
     keeps: () => ({
       mode: name,
-      iptablesKind: programs.some(({ tool }) => tool?.kind === 'legacy') ? 'legacy' : 'nft',
+      // `iptables` and `ip6tables` are two programs, and may be of different kinds.
+      iptablesKinds: Object.fromEntries(
+        programs.flatMap(({ family, tool }) =>
+          tool === undefined ? [] : [[family, tool.kind === 'legacy' ? 'legacy' : 'nft'] as const],
+        ),
+      ),
     }),
     ruleStatistics: (family) => programs.find((program) => program.family === family)?.statistics,
     stopWatching: async () => {

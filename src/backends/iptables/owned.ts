@@ -3,6 +3,7 @@
  * KUBE-IPTABLES-HINT) are not among them, nor are those of other programs that begin with KUBE-.
  */
 import type { Owned, XtableName } from '../owned.js';
+import { isServiceChain } from './rules/names.js';
 
 const chains: Readonly<Record<XtableName, ReadonlySet<string>>> = {
   nat: new Set([
@@ -25,14 +26,13 @@ const chains: Readonly<Record<XtableName, ReadonlySet<string>>> = {
   mangle: new Set(['KUBE-PROXY-CANARY', 'KUBE-PROXY-PROBE']),
 };
 
-/**
- * The chains of Services have these and a hash (in table filter only ours, for its prefix trees); KUBE-XLB- is that of versions
- * before 1.24.
- */
-const servicePrefix = /^KUBE-(?:SVC|SVL|SEP|FW|EXT|XLB)-/;
+/** Of versions before 1.24. */
+const formerServiceChain = /^KUBE-XLB-[A-Z2-7]{16}$/;
 
 export const owned: Owned = {
   tables: [],
-  ownsChain: (table, name) => chains[table].has(name) || (table !== 'mangle' && servicePrefix.test(name)),
+  ownsChain: (table, name) =>
+    chains[table].has(name) ||
+    (table !== 'mangle' && (isServiceChain(name) || formerServiceChain.test(name))),
   ipsets: new Set(),
 };

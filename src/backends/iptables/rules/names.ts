@@ -24,7 +24,7 @@ export const chains = {
   probe: 'KUBE-PROXY-PROBE',
 } as const;
 
-/** Chains that come and go begin with one of these; nobody else's do. Upstream knows them as its own, too. */
+/** Chains that come and go begin with one of these, as those of upstream. */
 const prefixes = {
   cluster: 'KUBE-SVC-',
   local: 'KUBE-SVL-',
@@ -34,9 +34,22 @@ const prefixes = {
 } as const;
 export { prefixes as chainPrefixes };
 
+/**
+ * What follows: a hash (shortHash()), or the place of the chain in a tree, an address with a length (keys.ts) or a protocol
+ * with a range of ports. Chains of others may begin the same way (`KUBE-FW-allow-ssh`).
+ */
+const volatileChain = new RegExp(
+  `^(?:${Object.values(prefixes).join('|')})(?:[A-Z2-7]{16}|[\\da-f.-]+/\\d{1,3}|(?:tcp|udp|sctp)(?:-\\d{1,5}/\\d{1,2})?)$`,
+);
+
+/** A chain of Services, ours or upstream's. */
+export function isServiceChain(name: string): boolean {
+  return volatileChain.test(name);
+}
+
 /** What is in the way of nobody when it is deleted: no rule of others has a reason to lead there. */
 export function isOwnVolatileChain(name: string): boolean {
-  return name === chains.probe || Object.values(prefixes).some((prefix) => name.startsWith(prefix));
+  return name === chains.probe || isServiceChain(name);
 }
 
 /** Packet counters (nfacct) of the kernel. */
