@@ -78,7 +78,7 @@ export const defaultReflectorTimings: ReflectorTimings = {
   eventLimitMs: 30_000,
   compressedWatchMs: 10_000,
   initialEventsStallMs: 15_000,
-  listStallMs: 30_000,
+  listStallMs: 15_000,
   streamingRetryMs: 3_600_000,
   streamingTroubleMs: 60_000,
   absentAfterMs: 25_000,
