@@ -6,12 +6,12 @@ import { createHash } from 'node:crypto';
 import http from 'node:http';
 import http2 from 'node:http2';
 import type net from 'node:net';
-import { pipeline, type Duplex, type Readable } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
 import tls from 'node:tls';
-import zlib from 'node:zlib';
 import { guarded } from '../../../callbacks/guarded.js';
 import type { ApiCredentials, TlsMaterial } from '../auth/credentials.js';
 import { KubeError } from '../errors.js';
+import { decompressed } from './decompressed.js';
 import { dial, type Dialled, type DialOptions } from './dial.js';
 import { connectFailure, lostConnection } from './failures.js';
 import { noRateLimit, RateLimiter, type RateLimit } from './rate-limit.js';
@@ -515,13 +515,8 @@ async function* readBody(
   server: string,
   complete: (bytes: number) => void,
 ): AsyncGenerator<Buffer, void> {
-  let stream: Readable = raw.stream;
+  const stream = isCompressed(raw) ? decompressed(raw.stream) : raw.stream;
   let failure: KubeError | undefined;
-  if (isCompressed(raw)) {
-    const gunzip = zlib.createGunzip();
-    pipeline(raw.stream, gunzip, () => undefined);
-    stream = gunzip;
-  }
   const timer = setTimeout(
     guarded('give a body up', () => {
       failure = new KubeError(
