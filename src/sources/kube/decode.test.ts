@@ -381,6 +381,25 @@ function mutate(body: Buffer, random: (below: number) => number): Buffer {
   return kind === 2 ? copy : copy.subarray(random(4));
 }
 
+test('a watch frame whose length is not that of its event is garbage at once', () => {
+  const body = Buffer.from(recording('services-watch.pb').body);
+  const decoder = services.codec('protobuf', new StringTable(64)).watch();
+  const first = 4 + body.readUInt32BE(0);
+  const events: unknown[] = [];
+  // Whole, and then the beginning of the next one.
+  decoder.push(body.subarray(0, first + 40), (event) => events.push(event));
+  assert.equal(events.length, 1);
+  assert.equal(decoder.unfinished, true, 'it waits for the rest');
+  body.writeUInt32BE(60_000, first);
+  const other = services.codec('protobuf', new StringTable(64)).watch();
+  assert.throws(
+    () => {
+      other.push(body.subarray(0, first + 40), () => undefined);
+    },
+    (error) => error instanceof GarbageError && error.offset === first,
+  );
+});
+
 /** Bytes that are wrong in any way end in an answer or in our own error; nothing else, and soon. */
 function survives(run: () => unknown): void {
   try {

@@ -1433,19 +1433,24 @@ for (const [what, changes] of [
   });
 }
 
-test('initial events with a length that is wrong are asked for again soon, and as a stream', async (t) => {
-  const server = await serve(t);
-  server.store.put(service('web', '10.96.0.1'));
+for (const [what, fault] of [
   // The low half of the first frame's length.
-  server.faults.arm({ kind: 'garbage', after: 2, count: 2 });
-  const { recorder, source } = await connect(t, server.url, { gzip: false, timings: { eventPauseMs: 60 } });
-  source.start();
-  await until('the Service', () => recorder.services.size === 1, recorder);
-  assert.deepEqual(
-    server.requests.map(({ target }) => target.includes('sendInitialEvents')),
-    [true, true],
-  );
-});
+  ['with a length that is wrong', { kind: 'garbage', after: 2, count: 2 }],
+  ['that stop in the middle of one', { kind: 'pause', after: 30 }],
+] as const) {
+  test(`initial events ${what} are asked for again soon, and as a stream`, async (t) => {
+    const server = await serve(t);
+    server.store.put(service('web', '10.96.0.1'));
+    server.faults.arm(fault);
+    const { recorder, source } = await connect(t, server.url, { gzip: false, timings: { eventPauseMs: 60 } });
+    source.start();
+    await until('the Service', () => recorder.services.size === 1, recorder);
+    assert.deepEqual(
+      server.requests.map(({ target }) => target.includes('sendInitialEvents')),
+      [true, true],
+    );
+  });
+}
 
 test('streaming lists are asked for with gzip, watches without', async (t) => {
   const { server, recorder, source } = await setup(t);

@@ -13,6 +13,30 @@ import { Metadata, readMetadata } from './metadata.js';
 import { decodeObject, type ObjectReader } from './object.js';
 import { ProtoReader } from './wire.js';
 
+/** Of fields that a WatchEvent may get one day. */
+const moreFields = 64;
+
+/**
+ * Whether the beginning of a frame goes with its length: the object's own says the same. Where it does not, all events that follow
+ * would be swallowed until there are as many bytes.
+ */
+function mayHaveLength(buffer: Buffer, start: number, end: number): boolean {
+  const typeField = 0x0a;
+  const objectField = 0x12;
+  if (buffer[start] !== typeField) return true;
+  let at = start + 2 + (buffer[start + 1] ?? 0);
+  // Enough for the longest length that is allowed, in groups of seven bits.
+  if (at + 6 > buffer.length || buffer[at] !== objectField) return true;
+  let length = 0;
+  for (let shift = 0; shift < 35; shift += 7) {
+    const byte = buffer[++at] ?? 0;
+    length += (byte & 0x7f) * 2 ** shift;
+    if (byte < 0x80) break;
+  }
+  const objectEnd = at + 1 + length;
+  return objectEnd <= end && end - objectEnd < moreFields;
+}
+
 export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
   readonly #read: ObjectReader<T>;
   readonly #kind: string;
@@ -43,6 +67,12 @@ export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
       }
       const end = position + 4 + length;
       if (end > buffer.length) {
+        if (!mayHaveLength(buffer, position + 4, end)) {
+          throw new GarbageError(
+            `a watch frame of ${length} bytes with another length inside`,
+            this.#offset + position,
+          );
+        }
         needed = 4 + length;
         break;
       }
