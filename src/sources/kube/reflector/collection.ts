@@ -40,10 +40,11 @@ export class Collection<T> {
 
   /** @throws KubeError; StatusError for an answer that is not 2xx */
   async get(request: CollectionRequest): Promise<ApiResponse> {
-    const { client, server, gzip, log } = this.#options;
+    const { resource, client, server, gzip, log } = this.#options;
     const watch = request.verb === 'watch';
     let types = server.contentTypes;
     for (;;) {
+      log.debug(4, 'Asking the API server', { kind: resource.kind, ...request.parameters });
       const response = await client.request({
         target: this.#target(request.parameters),
         accept: acceptHeader(types, watch),
@@ -54,6 +55,7 @@ export class Collection<T> {
         pastRateLimit: request.continues ?? false,
         watch,
       });
+      log.debug(4, 'The API server answers', { kind: resource.kind, status: response.status });
       if (response.status >= 200 && response.status < 300) return response;
       const body = await readSome(response);
       const refusesType = response.status === 406 || response.status === 415;
