@@ -158,6 +158,10 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
         apply: counted,
         setServiceCIDRs: (cidrs) => dataplane.setServiceCIDRs(cidrs),
         setNodePortAddresses: (addresses) => dataplane.setNodePortAddresses(addresses),
+        get deferredDueAt() {
+          return dataplane.deferredDueAt;
+        },
+        deleteDeferred: (now) => dataplane.deleteDeferred(now),
         maintain: () => dataplane.maintain(),
         close: () => {
           dataplane.close();

@@ -108,9 +108,9 @@ export interface Dataplane {
    * later transaction. performance.now() when the next of them is due; undefined: none waits. What still waits when the
    * process ends is deleted by the next one's adopt().
    */
-  readonly deferredDueAt?: number | undefined;
+  readonly deferredDueAt: number | undefined;
   /** Deletes a bounded part of what is due. Called again for as long as deferredDueAt says so. @param now performance.now() */
-  deleteDeferred?(now: number): Promise<ApplyReport>;
+  deleteDeferred(now: number): Promise<ApplyReport>;
   /** Housekeeping without influence on traffic; called now and then when idle. */
   maintain(): ApplyReport;
   close(): void;

@@ -237,7 +237,7 @@ export class FamilySync {
     const now = performance.now();
     if (this.deferredDueAt() > now) return;
     try {
-      const report = await this.dataplane.deleteDeferred?.(now);
+      const report = await this.dataplane.deleteDeferred(now);
       if (report !== undefined) this.reports.deferredDeleted(report);
     } catch (error) {
       this.needsAdoption = true;

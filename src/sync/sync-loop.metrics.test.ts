@@ -36,6 +36,8 @@ function begin() {
     apply: next,
     setServiceCIDRs: () => nothing,
     setNodePortAddresses: () => nothing,
+    deferredDueAt: undefined,
+    deleteDeferred: () => Promise.resolve(nothing),
     maintain: () => nothing,
     close: () => undefined,
   };

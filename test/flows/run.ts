@@ -232,7 +232,7 @@ export async function runFlows(options: FlowsOptions): Promise<FlowsResult> {
       changes++;
       await sleep(options.pauseMs);
       const now = performance.now();
-      if ((dataplane.deferredDueAt ?? Infinity) <= now) await dataplane.deleteDeferred?.(now);
+      if ((dataplane.deferredDueAt ?? Infinity) <= now) await dataplane.deleteDeferred(now);
       for (const sender of senders) sender.check();
       const flows = senders.reduce((sum, { sent }) => sum + sent, 0);
       const enough =

@@ -48,6 +48,8 @@ function dataplane(family: IPFamily): Dataplane {
     },
     setServiceCIDRs: () => wrote(0),
     setNodePortAddresses: () => wrote(0),
+    deferredDueAt: undefined,
+    deleteDeferred: () => Promise.resolve(wrote(0)),
     maintain: () => wrote(0),
     close: () => undefined,
   };

@@ -18,7 +18,7 @@ export function waits(dataplane: Dataplane & WithExtent): boolean {
 
 export async function drain(dataplane: Dataplane): Promise<void> {
   while (waits(dataplane)) {
-    await dataplane.deleteDeferred?.(performance.now() + late);
+    await dataplane.deleteDeferred(performance.now() + late);
     await nextTurn();
   }
 }

@@ -395,8 +395,8 @@ export class WatchedDataplane implements Dataplane {
     return this.inner.deferredDueAt;
   }
 
-  async deleteDeferred(now: number): Promise<ApplyReport> {
-    return (await this.inner.deleteDeferred?.(now)) ?? nothing;
+  deleteDeferred(now: number): Promise<ApplyReport> {
+    return this.inner.deleteDeferred(now);
   }
 
   setServiceCIDRs(...args: Parameters<Dataplane['setServiceCIDRs']>): ApplyReport {

@@ -9,7 +9,7 @@ import type { FamilyChanges, IPFamily, ReleasedAddress, ServicePort } from '../.
 import { TableDamagedError, type ApplyReport, type Dataplane, type ProgrammingFailure } from '../backend.js';
 import type { RuleStatistics } from '../mode.js';
 import { isSupportedMachine } from '@kube-proxy-ts/netlink/xtables';
-import { Turn } from '../turn.js';
+import { Turn } from '../../callbacks/turn.js';
 import { AbilityTrials } from './tool/abilities.js';
 import { notTried, OffendingServices } from './offending-services.js';
 import { IptablesError } from './tool/errors.js';

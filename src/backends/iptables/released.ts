@@ -7,7 +7,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import type { IPFamily, Protocol, ReleasedAddress, ServicePort } from '../../model/types.js';
-import { Turn } from '../turn.js';
+import { Turn } from '../../callbacks/turn.js';
 import { chains } from './rules/names.js';
 import { toAddress, words } from './rules/rule-text.js';
 import type { Saved } from './tool/saved.js';

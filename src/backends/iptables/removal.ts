@@ -2,7 +2,7 @@
  * Deletes chains that nobody needs any longer. They lead to each other, so all are emptied first, and the kernel refuses those to
  * which a rule of somebody else leads: these stay, empty, and the others go.
  */
-import { Turn } from '../turn.js';
+import { Turn } from '../../callbacks/turn.js';
 import { IptablesError } from './tool/errors.js';
 import type { TableName } from './rules/names.js';
 import { restoreInput, type Section } from './tool/restore-input.js';

@@ -1,7 +1,7 @@
 /** Brings differences between what is wanted and what the kernel holds into the kernel, in an order that no packet notices. */
 import { performance } from 'node:perf_hooks';
 import type { Logger } from '../../log/logger.js';
-import { Turn } from '../turn.js';
+import { Turn } from '../../callbacks/turn.js';
 import { isEmpty, type ChainChange } from './rules/chain-store.js';
 import { loopbackGuard, type IptablesOptions } from './rules/layout.js';
 import { chains, isOwnVolatileChain, type TableName } from './rules/names.js';

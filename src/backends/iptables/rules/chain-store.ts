@@ -2,7 +2,7 @@
  * The chains of one table as they are wanted and as they are in the kernel; their difference is what is written next.
  * Rules are kept as the lines of one text per chain.
  */
-import { Turn } from '../../turn.js';
+import { Turn } from '../../../callbacks/turn.js';
 import { sameRules, type SavedTable } from '../tool/saved.js';
 
 export interface ChainChange {

@@ -2,7 +2,7 @@
  * The input of iptables-restore --noflush: one section per table. A chain that is declared is emptied and filled with what
  * follows; all others stay as they are. Within a table everything happens in one step.
  */
-import { Turn } from '../../turn.js';
+import { Turn } from '../../../callbacks/turn.js';
 import type { ChainChange, TableChange } from '../rules/chain-store.js';
 import type { Jump } from '../rules/layout.js';
 import type { TableName } from '../rules/names.js';

@@ -1,5 +1,5 @@
 /** What iptables-save prints, and whether a rule in it is one of ours. */
-import { Turn } from '../../turn.js';
+import { Turn } from '../../../callbacks/turn.js';
 import type { TableName } from '../rules/names.js';
 
 /** Rules by chain, as text without chain, in the order in which packets meet them. */

@@ -27,7 +27,7 @@ import {
 import type { Resource } from '../resources.js';
 import type { Member, ServerState } from './server.js';
 import type { StringTable } from '../../strings.js';
-import { Turn } from '../turn.js';
+import { Turn } from '../../../callbacks/turn.js';
 import { UnfinishedEvent } from '../decode/unfinished-event.js';
 import { isOlder } from './versions.js';
 
@@ -506,7 +506,7 @@ export class Reflector<T> {
       for await (const chunk of response.body) {
         this.#heard();
         decoder.push(chunk);
-        await turn.end();
+        if (turn.isOver) await turn.next();
       }
       return decoder.end();
     } catch (error) {
@@ -770,7 +770,7 @@ export class Reflector<T> {
           initial?.refresh();
         }
         unfinished.bytes(decoder.unfinished, events > eventsBefore);
-        if (initialEvents !== undefined) await turn.end();
+        if (initialEvents !== undefined && turn.isOver) await turn.next();
       }
       decoder.end();
       this.#checkEnd(performance.now() - opened, events, initialEvents);

@@ -1,4 +1,7 @@
-/** Long work in short turns of the event loop: the process has others to answer. */
+/**
+ * Long work in short turns of the event loop: the process has others to answer, and what arrives meanwhile has to be taken in, not to
+ * wait in memory.
+ */
 import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
