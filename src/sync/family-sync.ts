@@ -238,7 +238,7 @@ export class FamilySync {
     if (this.deferredDueAt() > now) return;
     try {
       const report = await this.dataplane.deleteDeferred(now);
-      if (report !== undefined) this.reports.deferredDeleted(report);
+      this.reports.deferredDeleted(report);
     } catch (error) {
       this.needsAdoption = true;
       if (error instanceof TableDamagedError) this.damagedSince ??= performance.now();
