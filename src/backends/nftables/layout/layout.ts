@@ -22,7 +22,7 @@ import {
   type Register,
   type SetDefinition,
 } from '@kube-proxy-ts/netlink/nftables';
-import type { Cidr, IPFamily } from '../../../model/types.js';
+import type { Cidr } from '../../../model/types.js';
 import type { DataplaneOptions } from '../../backend.js';
 import { addressBytes } from '../../nft/keys.js';
 import {
@@ -37,7 +37,6 @@ import {
   masquerade,
   masqueradeMarked,
   nftFamily,
-  packetFields,
   rule,
   setMark,
   sourceIsPod,
@@ -55,70 +54,13 @@ import {
   type ServiceClass,
 } from './classes.js';
 import { chains, maps, sets } from './names.js';
+import { fieldsOf, setDefinitions } from './sets.js';
 
 export interface BaseObjects {
   readonly comment: string;
   readonly sets: readonly SetDefinition[];
   readonly chains: readonly ChainDefinition[];
   readonly classes: readonly { readonly id: number; readonly chain: string }[];
-}
-
-function fieldsOf(family: IPFamily) {
-  const fields = packetFields(family);
-  return {
-    ...fields,
-    /** What a DNAT takes. */
-    target: [fields.daddr, selectors.thDport],
-    // The modulus is only an example: nft prints the type of the map with it.
-    slot: selectors.numgenRandom(2),
-  };
-}
-
-/** Clients remembered by affinity, over all services; the kernel allocates as they come. */
-const affinityClients = 1 << 20;
-
-function setDefinitions(options: DataplaneOptions): SetDefinition[] {
-  const f = fieldsOf(options.family);
-  const map = (name: string, key: readonly Field[], value: readonly Field[] | 'verdict'): SetDefinition => ({
-    name,
-    key,
-    value,
-  });
-  return [
-    map(maps.serviceIPs, f.service, [f.priority]),
-    map(maps.serviceNodePorts, f.nodePort, [f.priority]),
-    map(maps.classes, [f.priority], 'verdict'),
-    map(maps.pickClasses, [f.priority], 'verdict'),
-    map(maps.endpoints, [...f.service, f.slot], f.target),
-    map(maps.endpointsLocal, [...f.service, f.slot], f.target),
-    map(maps.nodePortEndpoints, [...f.nodePort, f.slot], f.target),
-    map(maps.nodePortEndpointsLocal, [...f.nodePort, f.slot], f.target),
-    map(maps.shortCircuitIPs, f.service, [f.priority]),
-    map(maps.shortCircuitNodePorts, f.nodePort, [f.priority]),
-    map(maps.localIPs, f.service, [f.priority]),
-    map(maps.localNodePorts, f.nodePort, [f.priority]),
-    map(maps.affinityIPs, f.service, [f.priority]),
-    map(maps.affinityNodePorts, f.nodePort, [f.priority]),
-    {
-      ...map(maps.affinity, [f.saddr, f.priority], [f.priority]),
-      dynamic: true,
-      timeout: true,
-      size: affinityClients,
-    },
-    map(maps.affinitySlots, [f.priority, f.slot], [f.priority]),
-    map(maps.affinitySlotsLocal, [f.priority, f.slot], [f.priority]),
-    map(maps.affinityEndpoints, [f.priority], f.target),
-    map(maps.affinityEndpointsLocal, [f.priority], f.target),
-    { name: sets.clusterIPs, key: [f.daddr] },
-    { name: sets.serviceCIDRs, key: [f.daddr], interval: true },
-    { name: sets.firewallIPs, key: f.service },
-    { name: sets.rejectedIPs, key: f.service },
-    { name: sets.rejectedNodePorts, key: f.nodePort },
-    { name: sets.droppedIPs, key: f.service },
-    { name: sets.droppedNodePorts, key: f.nodePort },
-    { name: sets.hairpin, key: [f.saddr, ...f.service] },
-    { name: sets.nodePortIPs, key: [f.daddr] },
-  ];
 }
 
 // ---- pieces of rules
