@@ -108,10 +108,31 @@ const guardedCallbacks = {
         message: unguarded,
       },
       { selector: 'CallExpression[callee.name="watch"][arguments.2.type=/Function/]', message: unguarded },
+      { selector: 'PrivateIdentifier', message: 'write `private x`, as everywhere else' },
     ],
   },
 };
 
+/** One way of writing: `private x`, and camelCase for what is not a name of the kernel's headers. */
+const oneStyle = {
+  files: ['src/**/*.ts', 'test/**/*.ts', 'bench/**/*.ts', 'demo/**/*.ts'],
+  rules: {
+    '@typescript-eslint/naming-convention': [
+      'error',
+      {
+        selector: 'variable',
+        modifiers: ['const', 'global'],
+        types: ['boolean', 'string', 'number', 'array'],
+        format: ['camelCase'],
+        filter: {
+          regex:
+            '^(SO|SOL|SOCK|SCTP|IP|IPV4|IPV6|IPPROTO|TCP|POLL[A-Z]*|NLM|NLMSG|NFTA|NETLINK|MSG|AF|CLOCK|CTNETLINK|E[A-Z]+|[LR][12]|[A-Z0-9_]*[a-z].*)(_|$)',
+          match: false,
+        },
+      },
+    ],
+  },
+};
 export default tseslint.config(
   { ignores: ['dist/**', 'packages/*/dist/**', 'node_modules/**'] },
   js.configs.recommended,
@@ -142,6 +163,7 @@ export default tseslint.config(
     },
   },
   { files: ['**/*.js', 'bin/*'], languageOptions: { globals: { process: 'readonly', console: 'readonly' } } },
+  oneStyle,
   guardedCallbacks,
   ...boundaries,
   ...backendBoundaries,

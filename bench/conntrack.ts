@@ -4,7 +4,7 @@
  * Arguments: number of entries (240000; a quarter of them UDP); the kernel's limit is not changed.
  */
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
-import { ConntrackReconciler, type Reconciliation } from '../src/conntrack/cleaner.js';
+import { ConntrackCleaner, type CleanupPass } from '../src/conntrack/cleaner.js';
 import { createLogger } from '../src/log/logger.js';
 import type { Protocol, ServicePort } from '../src/model/types.js';
 import { type ConntrackEntry, createConntrackEntries } from '@kube-proxy-ts/netlink/testing';
@@ -76,12 +76,12 @@ let start = performance.now();
 createConntrackEntries(flows());
 process.stdout.write(`${entries} entries made in ${Math.round(performance.now() - start)} ms\n\n`);
 
-const looks: Reconciliation[] = [];
-const reconciler = new ConntrackReconciler({
+const looks: CleanupPass[] = [];
+const reconciler = new ConntrackCleaner({
   family: 'IPv4',
   nodePortAddresses: () => [],
   log: createLogger({ format: 'text', verbosity: 0 }),
-  onReconciled: (look) => looks.push(look),
+  onCleaned: (look) => looks.push(look),
 });
 process.stdout.write(
   '| what happens | protocol | walks | read | deleted | took, ms | processor, ms | longest turn of the event loop, ms |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n',

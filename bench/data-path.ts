@@ -150,7 +150,7 @@ async function ours(counts: readonly number[]): Promise<DataPathResult['sizes']>
     address('LoadBalancerIP', measured.loadBalancerIP, measured.port),
     address('NodePort', '', measured.nodePort),
   ];
-  await dataplane.adopt([port('measured', addresses, server.ip, server.port)]);
+  await dataplane.resync([port('measured', addresses, server.ip, server.port)]);
   const sizes = [];
   let there = 1;
   for (const services of counts) {

@@ -200,7 +200,7 @@ function openFamily(): IpvsFamily {
 async function programAll(ports: readonly ServicePort[]): Promise<void> {
   const family = openFamily();
   try {
-    const { failures } = await family.adopt(ports);
+    const { failures } = await family.resync(ports);
     if (failures[0] !== undefined) throw failures[0].error;
   } finally {
     family.close();
@@ -212,7 +212,7 @@ async function changeOne(ports: readonly ServicePort[]): Promise<{ p50: number; 
   empty();
   const family = openFamily();
   try {
-    await family.adopt(ports);
+    await family.resync(ports);
     const times: number[] = [];
     for (let number = 0; number < changes; number++) {
       const at = (number * 37) % ports.length;

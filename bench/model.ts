@@ -10,7 +10,7 @@ import type { EndpointSlice, Service } from '../src/sources/objects.js';
 import { ServiceModel } from '../src/model/model.js';
 
 const ENDPOINTS = 10;
-const WARM_UP = 2_000;
+const warmUp = 2_000;
 const EVENTS = 5_000;
 
 function service(index: number): Service {
@@ -102,7 +102,7 @@ function events(model: ServiceModel, services: number): Float64Array {
   const turns = new Uint32Array(services);
   // A fixed stride visits the services in no useful order, the same in every run.
   let index = 0;
-  for (let event = -WARM_UP; event < EVENTS; event++) {
+  for (let event = -warmUp; event < EVENTS; event++) {
     index = (index + 7919) % services;
     const turn = (turns[index] ?? 0) + 1;
     turns[index] = turn;

@@ -96,14 +96,14 @@ export function bareBatch(
   };
 }
 
-const IN_NAMESPACE = 'NETLINK_BATCH_IN_NAMESPACE';
+const inNamespace = 'NETLINK_BATCH_IN_NAMESPACE';
 
 function main(): void {
   const script = fileURLToPath(import.meta.url);
-  if (process.env[IN_NAMESPACE] === undefined) {
+  if (process.env[inNamespace] === undefined) {
     const { status } = spawnSync('unshare', ['--net', process.execPath, script, ...process.argv.slice(2)], {
       stdio: 'inherit',
-      env: { ...process.env, [IN_NAMESPACE]: '1' },
+      env: { ...process.env, [inNamespace]: '1' },
     });
     process.exitCode = status ?? 1;
     return;

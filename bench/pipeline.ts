@@ -51,7 +51,7 @@ export interface PipelineResult {
   /** The kernel refused nothing and did not write more than one transaction per change. */
   readonly changeTransactions: number;
   /** What a restart does first: the kernel's table read and compared, nothing to write; milliseconds. */
-  readonly adoptMs: number;
+  readonly resyncMs: number;
 }
 
 const changes = 600;
@@ -139,7 +139,7 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
   const dataplane = new NftablesFamily(connection, dataplaneOptions);
   const report = { kernelMs: 0, transactions: 0, elementsAdded: 0 };
   const counted: typeof dataplane.apply = async (change) => count(await dataplane.apply(change));
-  const countedAdopt: typeof dataplane.adopt = async (wanted) => count(await dataplane.adopt(wanted));
+  const countedResync: typeof dataplane.resync = async (wanted) => count(await dataplane.resync(wanted));
   function count<
     R extends { kernelMs: number; transactions: number; elementsAdded: number; failures: readonly unknown[] },
   >(result: R): R {
@@ -154,7 +154,7 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     dataplanes: [
       {
         family: 'IPv4',
-        adopt: countedAdopt,
+        resync: countedResync,
         apply: counted,
         setServiceCIDRs: (cidrs) => dataplane.setServiceCIDRs(cidrs),
         setNodePortAddresses: (addresses) => dataplane.setNodePortAddresses(addresses),
@@ -230,11 +230,11 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
 
   globalThis.gc?.();
   const successor = new NftablesFamily(NftablesConnection.open(), dataplaneOptions);
-  const adoptStart = performance.now();
-  const adoption = await successor.adopt(model.servicePorts('IPv4'));
-  const adoptMs = performance.now() - adoptStart;
-  if (adoption.transactions > 0)
-    throw new Error(`an unchanged state was written again: ${JSON.stringify(adoption)}`);
+  const resyncStart = performance.now();
+  const resyncRun = await successor.resync(model.servicePorts('IPv4'));
+  const resyncMs = performance.now() - resyncStart;
+  if (resyncRun.transactions > 0)
+    throw new Error(`an unchanged state was written again: ${JSON.stringify(resyncRun)}`);
   successor.close();
   return {
     services: serviceCount,
@@ -250,7 +250,7 @@ async function main(serviceCount: number, endpointCount: number): Promise<Pipeli
     changeP50: percentile(latencies, 0.5),
     changeP99: percentile(latencies, 0.99),
     changeTransactions: (report.transactions - cold.transactions) / changes,
-    adoptMs,
+    resyncMs,
   };
 }
 

@@ -35,7 +35,7 @@ function panelsOf(results: Results): Panel[] {
         .filter(({ services }) => services >= 10_000)
         .map((one) => ({
           label: `${one.services.toLocaleString('en')} × ${one.endpoints}`,
-          ms: one.adoptMs,
+          ms: one.resyncMs,
           style: 'ours' as const,
         })),
     },

@@ -85,7 +85,7 @@ const apiServer = fileURLToPath(new URL('../test/apiserver/main.js', import.meta
 const reader = fileURLToPath(new URL('./reader.js', import.meta.url));
 
 /** The rules of both families are in the kernel, whichever comes first. */
-async function adopted(proxy: ChildProcess): Promise<void> {
+async function resynced(proxy: ChildProcess): Promise<void> {
   await Promise.all(
     [
       /"Kernel state compared and completed".*"family":"IPv4"/,
@@ -260,7 +260,7 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
   const readMs = await lifetime(3, process.execPath, [reader, url]);
   const coldStart = performance.now();
   let proxy = startProxy(url);
-  await adopted(proxy);
+  await resynced(proxy);
   const coldMs = performance.now() - coldStart;
   const [rssStart, rssPeak] = [memory(proxy, 'VmRSS'), memory(proxy, 'VmHWM')];
   await sleep(settleMs);
@@ -305,7 +305,7 @@ async function main(services: number, endpoints: number, churnSeconds: number): 
   const before = generation();
   const restart = performance.now();
   proxy = startProxy(url);
-  await adopted(proxy);
+  await resynced(proxy);
   const restartMs = performance.now() - restart;
   await sleep(1000);
   const restartWrites = generation() - before;

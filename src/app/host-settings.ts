@@ -10,7 +10,7 @@ import { setOOMScore, tuneConntrack, type Tuning } from '../node/system/index.js
 import { modeNamed } from '../backends/modes.js';
 import { allowRouteLocalnet } from '../node/route-localnet.js';
 
-export class Machine {
+export class HostSettings {
   private tuning: Tuning | undefined;
 
   constructor(private readonly log: Logger) {}

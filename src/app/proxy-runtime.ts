@@ -1,6 +1,6 @@
 /** Everything that exists once the cluster's state is known: the model, the dataplanes, and what follows them. */
 import type { Config } from '../config/config.js';
-import { ConntrackReconciler } from '../conntrack/cleaner.js';
+import { ConntrackCleaner } from '../conntrack/cleaner.js';
 import type { Dataplane } from '../backends/backend.js';
 import { serviceInterface } from '../backends/ipvs/table/names.js';
 import type { Health } from '../health/health.js';
@@ -19,10 +19,10 @@ import type { Backend, RuleStatistics } from '../backends/mode.js';
 import type { ClusterModel } from './cluster-model.js';
 import type { ClusterState } from './cluster-state.js';
 import { FamilyWarnings } from '../reporting/family-warnings.js';
-import { Feud } from '../reporting/rules-contention.js';
+import { RulesContention } from '../reporting/rules-contention.js';
 import { LeftoverRemoval } from '../sync/leftover-removal.js';
 import { LocalAddresses } from '../node/local-addresses.js';
-import { LostAddresses } from '../reporting/address-conflicts.js';
+import { AddressConflicts } from '../reporting/address-conflicts.js';
 import { keepHeapTight } from './memory.js';
 import type { ChosenMode } from './choose-mode.js';
 import {
@@ -31,15 +31,15 @@ import {
   unsetNodePortAddresses,
 } from '../node/node-port-addresses.js';
 import { allowRouteLocalnet, routeLocalnetIsOn } from '../node/route-localnet.js';
-import { RefusedServices } from '../reporting/rejected-services.js';
-import { StartOrder } from '../sync/sync-order.js';
+import { RejectedServices } from '../reporting/rejected-services.js';
+import { SyncOrder } from '../sync/sync-order.js';
 import { SyncLoop } from '../sync/sync-loop.js';
-import type { TroubledObjects } from '../reporting/invalid-objects.js';
+import type { InvalidObjects } from '../reporting/invalid-objects.js';
 
 const bindRetryMs = 5_000;
 const maintenanceMs = 30_000;
 
-export interface RunningOptions {
+export interface ProxyRuntimeOptions {
   readonly config: Config;
   readonly mode: ChosenMode;
   readonly log: Logger;
@@ -50,33 +50,33 @@ export interface RunningOptions {
   readonly metrics: Metrics;
   /** Tells the cluster's users of something. */
   readonly record: (event: ClusterEvent) => void;
-  readonly troubled: TroubledObjects;
+  readonly invalidObjects: InvalidObjects;
   /** Something that everything here was built upon has changed: start over, in place. */
   readonly startOver: (why: string) => void;
 }
 
-export class Running {
+export class ProxyRuntime {
   readonly loop: SyncLoop;
   private readonly model: ServiceModel;
   private readonly backend: Backend;
   private readonly dataplanes: readonly Dataplane[];
   private readonly nodePortHealth = new Map<IPFamily, NodePortHealth>();
-  private readonly reconcilers = new Map<IPFamily, ConntrackReconciler>();
+  private readonly conntrackCleaners = new Map<IPFamily, ConntrackCleaner>();
   private readonly localAddresses: LocalAddresses;
   private readonly nodePorts: NodePortAddressSelection;
   private readonly nodeIPs: NodeIPs;
   private readonly maintenance: NodeJS.Timeout;
   private readonly fullCheck: NodeJS.Timeout | undefined;
   private readonly podCIDRs: string;
-  private readonly lostAddresses: LostAddresses;
-  private readonly feud: Feud;
+  private readonly addressConflicts: AddressConflicts;
+  private readonly contention: RulesContention;
   private readonly familyWarnings: FamilyWarnings;
   private readonly leftovers: LeftoverRemoval;
   /** Families whose rules are not in the kernel yet. */
   private readonly unserved: Set<IPFamily>;
   private stopping = false;
 
-  constructor(private readonly options: RunningOptions) {
+  constructor(private readonly options: ProxyRuntimeOptions) {
     const { config, log, state, health, metrics } = options;
     const { model, families, nodeIPs } = options.model;
     this.model = model;
@@ -115,7 +115,7 @@ export class Running {
       },
     });
     if (config.nodePortAddresses.length === 0) log.warn(unsetNodePortAddresses);
-    this.feud = new Feud({
+    this.contention = new RulesContention({
       nodeName: config.nodeName,
       nodeUid: node?.uid ?? '',
       metrics,
@@ -144,7 +144,7 @@ export class Running {
         this.loop.requestCheck(family);
       },
       onForeignChange: (family) => {
-        this.loop.requestAdoption(family);
+        this.loop.requestResync(family);
       },
       onRulesWritten: (family, statistics) => {
         this.countRules(family, statistics);
@@ -152,8 +152,8 @@ export class Running {
       onPartialFailure: (family) => {
         metrics.iptables.partialRestoreFailures.inc({ ip_family: family });
       },
-      onPutOff: (by, delayMs) => {
-        this.feud.putOff(by, delayMs);
+      onBackoff: (by, delayMs) => {
+        this.contention.backOff(by, delayMs);
       },
       onRepaired: (family, report, seconds) => {
         if (report.transactions === 0) return;
@@ -162,7 +162,7 @@ export class Running {
         metrics.repairDuration.observe(labels, seconds);
         metrics.transactions.inc(labels, report.transactions);
         metrics.elementsWritten.inc(labels, report.elementsAdded + report.elementsDeleted);
-        if (report.elementsAdded > 0) this.reconcilers.get(family)?.suspectAll();
+        if (report.elementsAdded > 0) this.conntrackCleaners.get(family)?.checkAll();
       },
       log,
     });
@@ -183,13 +183,13 @@ export class Running {
           },
         }),
       );
-      this.reconcilers.set(
+      this.conntrackCleaners.set(
         family,
-        new ConntrackReconciler({
+        new ConntrackCleaner({
           family,
           nodePortAddresses: () => this.nodePorts.answering(family),
           log: log.named('conntrack'),
-          onReconciled: ({ seconds, deleted }) => {
+          onCleaned: ({ seconds, deleted }) => {
             metrics.conntrackDuration.observe({ ip_family: family }, seconds);
             metrics.conntrackDeleted.inc({ ip_family: family }, deleted);
           },
@@ -200,9 +200,9 @@ export class Running {
       remove: () => removeLeftovers(this.backend.keeps()),
       log: log.named('leftovers'),
     });
-    this.lostAddresses = new LostAddresses(options.troubled);
-    const refusedServices = new RefusedServices(options.troubled, (key) => this.model.uidOf(key));
-    const order = new StartOrder({ first: config.firstServices });
+    this.addressConflicts = new AddressConflicts(options.invalidObjects);
+    const rejectedServices = new RejectedServices(options.invalidObjects, (key) => this.model.uidOf(key));
+    const order = new SyncOrder({ first: config.firstServices });
     this.loop = new SyncLoop({
       model: this.model,
       dataplanes: this.dataplanes,
@@ -216,16 +216,16 @@ export class Running {
       },
       arrange: (family, ports) => order.arrange(family, ports),
       onRejections: (family, refused) => {
-        refusedServices.update(family, refused);
+        rejectedServices.update(family, refused);
       },
       onReleased: (family, released) => {
-        this.reconcilers.get(family)?.released(released);
+        this.conntrackCleaners.get(family)?.released(released);
       },
       afterSync: (family, ports, removed, repaired) => {
-        const reconciler = this.reconcilers.get(family);
+        const reconciler = this.conntrackCleaners.get(family);
         reconciler?.removed(removed);
         reconciler?.changed(ports);
-        if (repaired) reconciler?.suspectAll();
+        if (repaired) reconciler?.checkAll();
         const statistics = this.backend.ruleStatistics(family);
         if (statistics !== undefined) this.countRules(family, statistics);
         if (!this.unserved.delete(family)) return;
@@ -272,9 +272,9 @@ export class Running {
     this.leftovers.stop();
     await Promise.all([this.loop.stop(), this.localAddresses.stop()]);
     await this.backend.stopWatching();
-    this.feud.close();
+    this.contention.close();
     for (const health of this.nodePortHealth.values()) health.close();
-    await Promise.all([...this.reconcilers.values()].map((reconciler) => reconciler.close()));
+    await Promise.all([...this.conntrackCleaners.values()].map((reconciler) => reconciler.close()));
     for (const dataplane of this.dataplanes) dataplane.close();
   }
 
@@ -299,7 +299,7 @@ export class Running {
   /** Compare all of the kernel's state, as after somebody changed it. */
   compareAll(): void {
     if (this.stopping) return;
-    for (const { family } of this.dataplanes) this.loop.requestAdoption(family);
+    for (const { family } of this.dataplanes) this.loop.requestResync(family);
   }
 
   serviceCIDRsChanged(): void {
@@ -341,7 +341,7 @@ export class Running {
       if (addresses === 'all') return undefined;
       const report = dataplane.setNodePortAddresses(addresses);
       // An address has served node ports only from now on: it may have flows that were not translated.
-      if (report.elementsAdded > 0) this.reconcilers.get(dataplane.family)?.suspectAll();
+      if (report.elementsAdded > 0) this.conntrackCleaners.get(dataplane.family)?.checkAll();
       return report;
     });
     // Of many node ports some follow later.
@@ -377,7 +377,7 @@ export class Running {
       } catch (error) {
         log.error(`Failed to program ${what}`, error, { family: dataplane.family });
         failures.inc({ ip_family: dataplane.family });
-        this.loop.requestAdoption(dataplane.family);
+        this.loop.requestResync(dataplane.family);
       }
     }
   }
@@ -397,8 +397,13 @@ export class Running {
     }
     for (const { aspect, problems, more, ...object } of changes.problems) {
       const details = problems.map(({ field, message }) => `${field}: ${message}`);
-      this.options.troubled.set(aspect === 'size' ? 'cut_short' : 'fields_left_out', object, details, more);
+      this.options.invalidObjects.set(
+        aspect === 'size' ? 'cut_short' : 'fields_left_out',
+        object,
+        details,
+        more,
+      );
     }
-    this.lostAddresses.update(changes.conflicts);
+    this.addressConflicts.update(changes.conflicts);
   }
 }

@@ -14,10 +14,10 @@ import { ClusterState } from './cluster-state.js';
 import { exitCodes, FatalError } from '../exit/exit-codes.js';
 import type { ChosenMode } from './choose-mode.js';
 import type { Observability } from './observability.js';
-import { Running } from './proxy-runtime.js';
-import { heldBackLists } from '../reporting/unconfirmed-lists.js';
+import { ProxyRuntime } from './proxy-runtime.js';
+import { unconfirmedLists } from '../reporting/unconfirmed-lists.js';
 import { openSource, type Source } from './source.js';
-import { TroubledObjects } from '../reporting/invalid-objects.js';
+import { InvalidObjects } from '../reporting/invalid-objects.js';
 
 /** How long a Node object without addresses is waited for (process.md section 2). */
 const nodeWaitMs = 30_000;
@@ -27,10 +27,10 @@ const podCIDRWaitMs = 5 * 60_000;
 /** One start of the program's inside, from the API server to the kernel. */
 export class Proxy {
   private readonly state: ClusterState;
-  private readonly troubled: TroubledObjects;
+  private readonly invalidObjects: InvalidObjects;
   private source: Source | undefined;
   private model: ClusterModel | undefined;
-  private running: Running | undefined;
+  private running: ProxyRuntime | undefined;
   /** What had arrived before there was a model is on its way into it. */
   private handedOver: Promise<void> | undefined;
   private starting = false;
@@ -57,7 +57,7 @@ export class Proxy {
         this.startWhenReady();
       },
     });
-    this.troubled = new TroubledObjects({
+    this.invalidObjects = new InvalidObjects({
       nodeName: config.nodeName,
       metrics: observability.metrics,
       log: log.named('objects'),
@@ -84,9 +84,9 @@ export class Proxy {
       this.source = await openSource(this.config, this.state, this.log, fail, {
         client: metrics.restClient,
         unreadable: (object, why) => {
-          this.troubled.set('unreadable', object, why === undefined ? [] : [why]);
+          this.invalidObjects.set('unreadable', object, why === undefined ? [] : [why]);
         },
-        heldBack: heldBackLists({
+        unconfirmed: unconfirmedLists({
           nodeName: this.config.nodeName,
           metrics,
           record: (event) => this.source?.record(event),
@@ -221,7 +221,7 @@ export class Proxy {
   /** @param model has all objects there are */
   private runWith(model: ClusterModel): void {
     const record = (event: ClusterEvent): void => this.source?.record(event);
-    this.running = new Running({
+    this.running = new ProxyRuntime({
       config: this.config,
       mode: this.mode,
       log: this.log,
@@ -230,7 +230,7 @@ export class Proxy {
       health: this.observability.health,
       metrics: this.observability.metrics,
       record,
-      troubled: this.troubled,
+      invalidObjects: this.invalidObjects,
       startOver: (why) => {
         this.startOver(why);
       },
@@ -238,10 +238,10 @@ export class Proxy {
     this.running.start();
     // Its addresses may be others than when the model was made.
     if (this.state.ownNode !== undefined) this.running.nodeChanged(this.state.ownNode);
-    this.tellStart(record);
+    this.recordStart(record);
   }
 
-  private tellStart(record: (event: ClusterEvent) => void): void {
+  private recordStart(record: (event: ClusterEvent) => void): void {
     const { nodeName } = this.config;
     const regarding = {
       apiVersion: 'v1',

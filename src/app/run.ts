@@ -13,12 +13,12 @@ import { configz } from '../config/file/versioned.js';
 import { ConfigFileWatcher } from '../config/file/watch.js';
 import { createLogger, errorText, type RootLogger } from '../log/logger.js';
 import { exitCodes } from '../exit/exit-codes.js';
-import { droppingChains, Machine } from './host-settings.js';
+import { droppingChains, HostSettings } from './host-settings.js';
 import { chooseMode, type ChosenMode } from './choose-mode.js';
 import { Observability, observabilitySettings, ServerStartError } from './observability.js';
 import { Proxy } from './proxy.js';
 import { checkSource } from './source-check.js';
-import { tellLastWords } from './source.js';
+import { reportFatalError } from './source.js';
 import { version } from '../version/version.js';
 
 /**
@@ -34,9 +34,9 @@ export async function runProxy(config: Config, reload: (read?: ReadFile) => Conf
   for (const line of flagLines(config.flags)) log.plain(1, line);
   for (const warning of config.warnings) log.warn(warning);
   if (config.initOnly) {
-    const machine = new Machine(log);
-    machine.prepareAll(config);
-    machine.stop();
+    const hostSettings = new HostSettings(log);
+    hostSettings.prepareAll(config);
+    hostSettings.stop();
     log.info('Initialised what needs privileges; ending because of --init-only');
     return exitCodes.ok;
   }
@@ -45,7 +45,7 @@ export async function runProxy(config: Config, reload: (read?: ReadFile) => Conf
 
 class Process {
   private mode: ChosenMode;
-  private readonly machine: Machine;
+  private readonly hostSettings: HostSettings;
   private proxy: Proxy | undefined;
   private observability: Observability | undefined;
   /** The settings that the servers were started with. */
@@ -57,7 +57,7 @@ class Process {
     private readonly reload: (read?: ReadFile) => Config,
     private readonly log: RootLogger,
   ) {
-    this.machine = new Machine(log);
+    this.hostSettings = new HostSettings(log);
     this.mode = chooseMode(config);
     log.info('Starting kube-proxy-ts', {
       version,
@@ -86,11 +86,11 @@ class Process {
     try {
       this.warnOfDroppingChains();
       for (;;) {
-        this.machine.protect(this.config);
+        this.hostSettings.protect(this.config);
         const observability = await this.observe();
         if (this.isEnding()) break;
         this.proxy = new Proxy(this.config, this.mode, this.log, observability, () => {
-          this.machine.prepare(this.config);
+          this.hostSettings.prepare(this.config);
         });
         await this.proxy.run();
         if (this.isEnding()) break;
@@ -99,7 +99,7 @@ class Process {
     } finally {
       watcher?.close();
       this.observability?.close();
-      this.machine.stop();
+      this.hostSettings.stop();
       process.off('SIGTERM', onEnd).off('SIGINT', onEnd).off('SIGHUP', onHangUp);
     }
   }
@@ -135,7 +135,7 @@ class Process {
     try {
       await observability.start();
     } catch (error) {
-      if (error instanceof ServerStartError) await tellLastWords(config, log, error.event);
+      if (error instanceof ServerStartError) await reportFatalError(config, log, error.event);
       throw error;
     }
     return observability;

@@ -36,7 +36,7 @@ export interface SourceObserver {
   /** An object can't be read, and why; undefined: it can again, or is gone. */
   readonly unreadable: (object: ObjectIdentity, why: string | undefined) => void;
   /** A list is not believed for now: it lacks so many of the objects that are held. */
-  readonly heldBack: (kind: ResourceKind, missing: number, held: number) => void;
+  readonly unconfirmed: (kind: ResourceKind, missing: number, held: number) => void;
 }
 
 /**
@@ -122,7 +122,7 @@ async function apiSource(
         nodeName,
         observer: observer.client,
         onUnreadable: observer.unreadable,
-        onHeldBack: observer.heldBack,
+        onUnconfirmedList: observer.unconfirmed,
       },
       stateFile?.sink(sink) ?? sink,
       log.named('api'),
@@ -218,7 +218,7 @@ function watchStart(
 const lastWordsMs = 3_000;
 
 /** Tells the cluster's users why the process ends, where there is an API server that can be reached. */
-export async function tellLastWords(config: Config, log: Logger, event: ClusterEvent): Promise<void> {
+export async function reportFatalError(config: Config, log: Logger, event: ClusterEvent): Promise<void> {
   if (config.manifests !== '') return;
   const { loadCredentials } = await import('../sources/kube/auth/credentials.js');
   const { ApiClient } = await import('../sources/kube/client/client.js');

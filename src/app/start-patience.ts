@@ -48,19 +48,19 @@ export function exitCodeFor(error: KubeError, otherwise: number): number {
 }
 
 export class StartPatience {
-  readonly #timeoutMs: number;
-  readonly #now: () => number;
-  readonly #startedAt: number;
-  #hopelessSince: number | undefined;
+  private readonly timeoutMs: number;
+  private readonly now: () => number;
+  private readonly startedAt: number;
+  private hopelessSince: number | undefined;
 
   /**
    * @param timeoutMs --startup-timeout; 0: none
    * @param now milliseconds that never go back
    */
   constructor(timeoutMs: number, now: () => number = () => performance.now()) {
-    this.#timeoutMs = timeoutMs;
-    this.#now = now;
-    this.#startedAt = now();
+    this.timeoutMs = timeoutMs;
+    this.now = now;
+    this.startedAt = now();
   }
 
   /**
@@ -69,23 +69,23 @@ export class StartPatience {
    */
   judge(error: Error | undefined): FatalError | undefined {
     if (error === undefined) {
-      this.#hopelessSince = undefined;
+      this.hopelessSince = undefined;
       return undefined;
     }
-    const now = this.#now();
+    const now = this.now();
     const code =
       error instanceof KubeError ? exitCodeFor(error, exitCodes.apiUnreachable) : exitCodes.failure;
     if (hopeless.has(code)) {
-      this.#hopelessSince ??= now;
+      this.hopelessSince ??= now;
       const passes = error instanceof KubeError && maybePasses.has(error.code);
-      if (!passes || now - this.#hopelessSince >= passesWithinMs) {
+      if (!passes || now - this.hopelessSince >= passesWithinMs) {
         return new FatalError(code, error.message, { cause: error });
       }
     } else {
-      this.#hopelessSince = undefined;
+      this.hopelessSince = undefined;
     }
-    const waited = now - this.#startedAt;
-    if (this.#timeoutMs <= 0 || waited < this.#timeoutMs) return undefined;
+    const waited = now - this.startedAt;
+    if (this.timeoutMs <= 0 || waited < this.timeoutMs) return undefined;
     const seconds = Math.round(waited / 1000);
     return new FatalError(code, `gave up after ${seconds} s (--startup-timeout): ${error.message}`, {
       cause: error,

@@ -44,7 +44,7 @@ export interface ProgrammingFailure {
   readonly error: Error;
 }
 
-/** The kernel no longer holds what this process left there: somebody deleted or changed it. The cure is adopt(). */
+/** The kernel no longer holds what this process left there: somebody deleted or changed it. The cure is resync(). */
 export class TableDamagedError extends Error {
   readonly code = 'TABLE_DAMAGED';
 }
@@ -61,7 +61,7 @@ export interface ApplyReport {
   /** Milliseconds that other programs need before the next call, since this one has kept them out. Absent: none. */
   readonly restMs?: number;
   /**
-   * Of adopt(): UDP and SCTP addresses that the kernel still led somewhere, and that no service port has. Their flows outlive
+   * Of resync(): UDP and SCTP addresses that the kernel still led somewhere, and that no service port has. Their flows outlive
    * the rules. Absent: none.
    */
   readonly released?: readonly ReleasedAddress[];
@@ -69,7 +69,7 @@ export interface ApplyReport {
 
 export interface CheckReport extends ApplyReport {
   /** The kernel told of the change, too, or would have a moment later. */
-  readonly told: boolean;
+  readonly reported: boolean;
 }
 
 export interface Dataplane {
@@ -79,12 +79,12 @@ export interface Dataplane {
    * state. Rejects when the kernel can't be programmed at all; the rules in force stay as they are then.
    * Also used to repair: it reads the kernel again.
    */
-  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport>;
+  resync(wanted: Iterable<ServicePort>): Promise<ApplyReport>;
   /** Makes the kernel follow a change. Service ports that failed are not retried by themselves. */
   apply(changes: FamilyChanges): Promise<ApplyReport>;
   /**
    * Looks whether the kernel holds what it should, and puts right what does not, in small pieces between which apply() does
-   * its work. Absent: only adopt() tells.
+   * its work. Absent: only resync() tells.
    * @returns undefined when everything has to be compared (adopt)
    */
   verify?(): Promise<CheckReport | undefined>;
@@ -106,7 +106,7 @@ export interface Dataplane {
   /**
    * Deletions that had to wait: packets in flight may still need what a change has made unreachable, so it goes in a
    * later transaction. performance.now() when the next of them is due; undefined: none waits. What still waits when the
-   * process ends is deleted by the next one's adopt().
+   * process ends is deleted by the next one's resync().
    */
   readonly deferredDueAt: number | undefined;
   /** Deletes a bounded part of what is due. Called again for as long as deferredDueAt says so. @param now performance.now() */

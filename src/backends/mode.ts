@@ -30,7 +30,7 @@ export interface OpenOptions {
   /** Elements that another program had changed were repaired, so many seconds after it was noticed. */
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
   /** What another program, named `by`, changed will be repaired after so many milliseconds. */
-  readonly onPutOff: (by: string, delayMs: number) => void;
+  readonly onBackoff: (by: string, delayMs: number) => void;
   readonly onRulesWritten: (family: IPFamily, statistics: RuleStatistics) => void;
   /** The kernel or its tools rejected a sync of what changed; everything is compared next. */
   readonly onPartialFailure: (family: IPFamily) => void;

@@ -35,9 +35,9 @@ export async function main(args: readonly string[]): Promise<number> {
       return exitCodes.ok;
     }
     if (version === 'true' || version === 'raw') {
-      const { KUBERNETES_VERSION } = await import('../version/kubernetes-version.js');
+      const { kubernetesRelease } = await import('../version/kubernetes-version.js');
       const { rawVersionText, versionText } = await import('../version/version.js');
-      process.stdout.write((version === 'raw' ? rawVersionText : versionText)(KUBERNETES_VERSION));
+      process.stdout.write((version === 'raw' ? rawVersionText : versionText)(kubernetesRelease));
       return exitCodes.ok;
     }
     const { loadConfig } = await import('../config/config.js');

@@ -6,7 +6,15 @@ import { compareConfigs } from './file/compare.js';
 import type { Config } from './config.js';
 import { featureGates } from './values/feature-gates.js';
 import { fieldPaths, type FieldPath } from './fields.js';
-import { documentOf, fromFields, fromFlags, fromText, fromYaml, FILE, problemsOf } from './testing/load.js';
+import {
+  documentOf,
+  fromFields,
+  fromFlags,
+  fromText,
+  fromYaml,
+  fileName,
+  problemsOf,
+} from './testing/load.js';
 import { kubeadmConfig } from './testing/kubeadm.js';
 import { upstreamDefault } from './testing/upstream-default.js';
 import type { Json } from './values/values.js';
@@ -222,9 +230,9 @@ describe('what follows from the mode', () => {
       'ipvs: { excludeCIDRs: [x] }\nnftables: { masqueradeBit: 99 }\ndetectLocalMode: NodeCIDR\nclusterCIDR: y',
     );
     assert.deepEqual(config.warnings, [
-      `${FILE}:3: ipvs.excludeCIDRs[0]: "x": must be a CIDR such as 192.0.2.0/24; not used while mode is empty, which follows the settings of iptables`,
-      `${FILE}:4: nftables.masqueradeBit: 99: must be from 0 to 31; not used while mode is empty, which follows the settings of iptables`,
-      `${FILE}:6: clusterCIDR: "y": must be a CIDR such as 10.244.0.0/16, but "y" is not; not used in local mode NodeCIDR`,
+      `${fileName}:3: ipvs.excludeCIDRs[0]: "x": must be a CIDR such as 192.0.2.0/24; not used while mode is empty, which follows the settings of iptables`,
+      `${fileName}:4: nftables.masqueradeBit: 99: must be from 0 to 31; not used while mode is empty, which follows the settings of iptables`,
+      `${fileName}:6: clusterCIDR: "y": must be a CIDR such as 10.244.0.0/16, but "y" is not; not used in local mode NodeCIDR`,
     ]);
   });
 });
@@ -336,11 +344,11 @@ describe('settings that do not go together', () => {
     ],
     [
       () => fromYaml('logging:\n  options:\n    json:\n      infoBufferSize: 1Ki'),
-      `${FILE}:6: logging.options.json.infoBufferSize: 1024: must not be set while the feature gate LoggingAlphaOptions is off`,
+      `${fileName}:6: logging.options.json.infoBufferSize: 1024: must not be set while the feature gate LoggingAlphaOptions is off`,
     ],
     [
       () => fromYaml('mode: nftables\nnftables:\n  minSyncPeriod: 2s\n  syncPeriod: 1s'),
-      `${FILE}:5: nftables.minSyncPeriod: "2s": must not be greater than ${FILE}:6: nftables.syncPeriod (1s)`,
+      `${fileName}:5: nftables.minSyncPeriod: "2s": must not be greater than ${fileName}:6: nftables.syncPeriod (1s)`,
     ],
   ];
   for (const [load, problem] of rows) {
@@ -362,11 +370,11 @@ describe('settings that do not go together', () => {
       [
         'invalid argument "many" for "--v" flag',
         'unknown flag: --nope',
-        `${FILE}:4: oomScoreAdj: "many"`,
-        `${FILE}:3: bindAddress: "x"`,
-        `${FILE}:6: conntrack.min: -1`,
-        `${FILE}:7: mode: "magic"`,
-        `${FILE}:8: featureGates: "Magic=true": Magic is not a feature gate of Kubernetes v1.37`,
+        `${fileName}:4: oomScoreAdj: "many"`,
+        `${fileName}:3: bindAddress: "x"`,
+        `${fileName}:6: conntrack.min: -1`,
+        `${fileName}:7: mode: "magic"`,
+        `${fileName}:8: featureGates: "Magic=true": Magic is not a feature gate of Kubernetes v1.37`,
       ],
     );
   });

@@ -3,7 +3,7 @@
  * Field names and defaults follow upstream's v1alpha1 configuration (docs/configuration.md).
  */
 import { hostname } from 'node:os';
-import { DETECT_LOCAL_MODES, type DetectLocalMode } from '../model/addresses/detector.js';
+import { detectLocalModes, type DetectLocalMode } from '../model/addresses/detector.js';
 import { checkSettings } from './values/checks.js';
 import { flagValues, type CommandLine } from './flags/command-line.js';
 import { normalForm, withDefaults } from './effective.js';
@@ -11,7 +11,7 @@ import { settingsMode } from './modes.js';
 import { ConfigError } from './errors.js';
 import type { FeatureGates } from './values/feature-gates.js';
 import { contentTypes, parseHostPort, splitClusterCIDR, type FieldValues, type HostPort } from './fields.js';
-import { KUBERNETES_VERSION } from '../version/kubernetes-version.js';
+import { kubernetesRelease } from '../version/kubernetes-version.js';
 import {
   readTextFile,
   settingsFromFile,
@@ -201,7 +201,7 @@ export function loadConfig(commandLine: CommandLine, read: ReadFile = readTextFi
     gates: findings.gates,
     ...modeConfig(fields),
     logging: loggingConfig(fields),
-    detectLocalMode: DETECT_LOCAL_MODES.find((mode) => mode === fields.detectLocalMode) ?? 'ClusterCIDR',
+    detectLocalMode: detectLocalModes.find((mode) => mode === fields.detectLocalMode) ?? 'ClusterCIDR',
     clusterCIDRs: splitClusterCIDR(fields.clusterCIDR),
     podBridgeInterface: fields['detectLocal.bridgeInterface'],
     podInterfaceNamePrefix: fields['detectLocal.interfaceNamePrefix'],
@@ -234,7 +234,7 @@ export function loadConfig(commandLine: CommandLine, read: ReadFile = readTextFi
     bindAddressHardFail: fields.bindAddressHardFail,
     enableProfiling: fields.enableProfiling,
     showHiddenMetricsForVersion: fields.showHiddenMetricsForVersion,
-    kubernetesVersion: control.version.startsWith('v') ? control.version : KUBERNETES_VERSION,
+    kubernetesVersion: control.version.startsWith('v') ? control.version : kubernetesRelease,
     fields,
     flags: flagValues(commandLine),
     warnings,

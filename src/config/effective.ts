@@ -3,8 +3,8 @@
  * another (section 7). The result is the configuration that `/configz` and `--write-config-to` show; read back, it is the same.
  */
 import type { CommandLine } from './flags/command-line.js';
-import { fieldOf, fieldPaths, NO_SERVER, withPort, type FieldValues } from './fields.js';
-import { PROXY_MODES, settingsMode } from './modes.js';
+import { fieldOf, fieldPaths, noServer, withPort, type FieldValues } from './fields.js';
+import { proxyModes, settingsMode } from './modes.js';
 import { controlFlags } from './flags/flags.js';
 import { parseAddress } from '../model/addresses/addresses.js';
 import type { Settings } from './sources.js';
@@ -32,7 +32,7 @@ export function withDefaults(settings: Settings, commandLine: CommandLine): Fiel
   }
   const { given, control } = commandLine;
   const port = (flag: 'healthz-port' | 'metrics-port', address: string): string => {
-    if (fromFlags && given.has(flag) && control[flag] === 0) return NO_SERVER;
+    if (fromFlags && given.has(flag) && control[flag] === 0) return noServer;
     return withPort(address, fromFlags ? control[flag] : controlFlags[flag].default);
   };
   values.healthzBindAddress = port('healthz-port', values.healthzBindAddress);
@@ -52,7 +52,7 @@ export function normalForm(all: FieldValues): FieldValues {
     hostnameOverride: all.hostnameOverride.trim().toLowerCase(),
   };
   const active = settingsMode(values.mode);
-  for (const mode of PROXY_MODES) {
+  for (const mode of proxyModes) {
     if (mode === active) continue;
     values[`${mode}.syncPeriod`] = 0;
     values[`${mode}.minSyncPeriod`] = 0;

@@ -3,7 +3,7 @@
  * table drives reading, checking, writing, `--help` and docs/configuration.md; a flag that sets a field stands in its row.
  */
 import { isIP } from 'node:net';
-import { DETECT_LOCAL_MODES } from '../model/addresses/detector.js';
+import { detectLocalModes } from '../model/addresses/detector.js';
 import { parseAddress, parseCidr } from '../model/addresses/addresses.js';
 import { findWrongNodePortAddresses } from '../model/addresses/nodeport-addresses.js';
 import {
@@ -25,11 +25,11 @@ import {
 } from './values/values.js';
 import { proxyModeNames, type ProxyMode } from './modes.js';
 
-export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
-export const KIND = 'KubeProxyConfiguration';
+export const configApiVersion = 'kubeproxy.config.k8s.io/v1alpha1';
+export const configKind = 'KubeProxyConfiguration';
 
 /** What a check finds. */
-export interface Wrong {
+export interface Violation {
   /** The end of a sentence: what is allowed (`must be …`). */
   readonly allowed: string;
   /** Upstream's name of the mistake, where its message is kept; a duplicate says no more than that. */
@@ -42,7 +42,7 @@ export interface Wrong {
 export interface Limit<T> {
   /** For the documentation. */
   readonly allowed: string;
-  find(value: T): readonly Wrong[];
+  find(value: T): readonly Violation[];
 }
 
 interface Row<T, Flag extends string> {
@@ -72,8 +72,8 @@ const field = <T, const Flag extends string = never>(kind: Kind<T>, row: Row<T, 
   ...row,
 });
 
-const wrong = (allowed: string): readonly Wrong[] => [{ allowed }];
-const fine: readonly Wrong[] = [];
+const wrong = (allowed: string): readonly Violation[] => [{ allowed }];
+const fine: readonly Violation[] = [];
 
 /** @param find what is wrong with a value: the end of a sentence; undefined: nothing */
 const limit = <T>(allowed: string, find: (value: T) => string | undefined): Limit<T> => ({
@@ -145,7 +145,7 @@ const vmodulePatterns: Limit<readonly VmoduleItem[]> = {
 export const splitClusterCIDR = (value: string): readonly string[] => (value === '' ? [] : value.split(','));
 
 /** An address as it is written where there is to be no server. Upstream can't do without the metrics server. */
-export const NO_SERVER = '0';
+export const noServer = '0';
 
 export interface HostPort {
   readonly host: string;
@@ -173,7 +173,7 @@ export function withPort(value: string, defaultPort: number): string {
 }
 
 const hostPort: Limit<string> = limit('IP:port, IP, or 0', (value) => {
-  const parsed = value === NO_SERVER ? undefined : parseHostPort(value);
+  const parsed = value === noServer ? undefined : parseHostPort(value);
   return typeof parsed === 'string' ? parsed : undefined;
 });
 
@@ -191,7 +191,7 @@ const anIP: Limit<string> = limit('an IP address', (value) =>
 );
 
 /** The release before this one, and the one that a configuration for that release could name. */
-const HIDDEN_METRICS_VERSIONS = ['1.36', '1.35'] as const;
+const hiddenMetricsVersions = ['1.36', '1.35'] as const;
 
 const hours = 3_600_000;
 const minutes = 60_000;
@@ -314,7 +314,7 @@ export const fields = {
   showHiddenMetricsForVersion: field(text, {
     flag: 'show-hidden-metrics-for-version',
     default: '',
-    limit: oneOf(HIDDEN_METRICS_VERSIONS, 'to show none'),
+    limit: oneOf(hiddenMetricsVersions, 'to show none'),
     help: 'Show the metrics again that were hidden since this version. Only 1.36, the version before this one, can be named (and 1.35, which a configuration for v1.36 may have); kube-proxy has hidden none in them.',
   }),
   mode: field(word('ProxyMode'), {
@@ -444,7 +444,7 @@ export const fields = {
   detectLocalMode: field(word('LocalMode'), {
     flag: 'detect-local-mode',
     default: 'ClusterCIDR',
-    limit: oneOf(DETECT_LOCAL_MODES, 'for ClusterCIDR'),
+    limit: oneOf(detectLocalModes, 'for ClusterCIDR'),
     help: 'How traffic of pods is told from that of others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix.',
   }),
   'detectLocal.bridgeInterface': field(text, {

@@ -1,10 +1,10 @@
 /** The names that `--proxy-mode` takes, and whose settings are in force with each. */
 
 /** Modes with settings of their own. */
-export const PROXY_MODES = ['nftables', 'iptables', 'ipvs'] as const;
-export type ProxyMode = (typeof PROXY_MODES)[number];
+export const proxyModes = ['nftables', 'iptables', 'ipvs'] as const;
+export type ProxyMode = (typeof proxyModes)[number];
 
-const names: string[] = [...PROXY_MODES];
+const names: string[] = [...proxyModes];
 
 /** Every mode that there is (backends/modes.ts). */
 export const proxyModeNames: readonly string[] = names;
@@ -20,5 +20,5 @@ export function addProxyMode(name: string): void {
  */
 export function settingsMode(mode: string): ProxyMode {
   if (mode === '') return 'iptables';
-  return PROXY_MODES.find((known) => known === mode) ?? 'nftables';
+  return proxyModes.find((known) => known === mode) ?? 'nftables';
 }

@@ -1,5 +1,5 @@
 /** The tables of docs/configuration.md, from the tables that are in force: a reference that can't rot. */
-import { COMMAND_GROUP, groupOf, groupTitles } from './flags/help.js';
+import { commandGroup, groupOf, groupTitles } from './flags/help.js';
 import { actingGates, featureGates } from './values/feature-gates.js';
 import { fieldOf, fieldPaths, type FieldPath } from './fields.js';
 import { flags, type Flag } from './flags/flags.js';
@@ -45,7 +45,7 @@ function fieldRow(path: FieldPath): readonly string[] {
 /** Every field with its flag, a table for each group. */
 function settings(): string {
   return groupTitles
-    .filter((title) => title !== COMMAND_GROUP)
+    .filter((title) => title !== commandGroup)
     .map((title) => {
       const rows = fieldPaths.filter((path) => groupOf(path) === title).map(fieldRow);
       return `### ${title}\n\n${table(['field', 'flag', 'type', 'default', 'meaning'], rows)}`;

@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import type { Config } from './config.js';
 import { fieldOf, fieldPaths, type FieldFlag, type FieldPath } from './fields.js';
 import { controlFlags, flags, type ControlFlag } from './flags/flags.js';
-import { documentOf, FILE, fromFields, fromFlags, fromText, problemsOf } from './testing/load.js';
+import { documentOf, fileName, fromFields, fromFlags, fromText, problemsOf } from './testing/load.js';
 import type { Json } from './values/values.js';
 
 interface Row {
@@ -1053,7 +1053,7 @@ describe('fields', () => {
         const problems = problemsOf(() => fromFields({ ...beside, [path]: value }));
         const found = problems.find((problem) => message.test(problem));
         assert.ok(found, `${String(message)} in ${JSON.stringify(problems)}`);
-        assert.ok(found.startsWith(`${FILE}:`), 'names the file');
+        assert.ok(found.startsWith(`${fileName}:`), 'names the file');
       });
     }
     test(`${path} is explained`, () => {

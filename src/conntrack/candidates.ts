@@ -7,7 +7,7 @@ import { performance } from 'node:perf_hooks';
 import { formatIpPort } from '../model/addresses/addresses.js';
 import type { Protocol, ServicePort } from '../model/types.js';
 
-export interface LaneOptions {
+export interface CandidatesOptions {
   readonly protocol: Protocol;
   /** IANA number. */
   readonly number: number;
@@ -21,7 +21,7 @@ export interface LaneOptions {
 }
 
 /** A service port whose entries have to be looked at. */
-export interface Suspect {
+export interface Candidate {
   /** What it was before, oldest first. */
   readonly versions: ServicePort[];
   /** Nothing is known of earlier times, or datagrams may have passed the rules by. */
@@ -36,8 +36,8 @@ export interface Retired {
   readonly due: number;
 }
 
-export interface Work {
-  readonly suspects: ReadonlyMap<string, Suspect>;
+export interface PendingQueries {
+  readonly pending: ReadonlyMap<string, Candidate>;
   /** By destination. */
   readonly retired: ReadonlyMap<string, Retired>;
 }
@@ -71,14 +71,14 @@ function sameFlows(a: ServicePort, b: ServicePort): boolean {
   );
 }
 
-export class Lane {
+export class Candidates {
   /** Service ports that are in the kernel, by key. */
   readonly known = new Map<string, ServicePort>();
   /** How many entries of the protocol there were when last all of them were read. */
   matching: number | undefined;
-  private suspects = new Map<string, Suspect>();
+  private pending = new Map<string, Candidate>();
   /** What is being looked at now. */
-  private taken: ReadonlyMap<string, Suspect> = new Map();
+  private taken: ReadonlyMap<string, Candidate> = new Map();
   private takenRetired = 0;
   /** By destination: the key of the service port that has it now. Only where addresses retire. */
   private readonly owners = new Map<string, string>();
@@ -88,16 +88,16 @@ export class Lane {
   private retryMs = firstRetryMs;
   private failing = false;
 
-  constructor(readonly options: LaneOptions) {}
+  constructor(readonly options: CandidatesOptions) {}
 
   changed(port: ServicePort): void {
     const before = this.known.get(port.key);
     this.known.set(port.key, port);
     if (before === port || (before !== undefined && sameFlows(before, port))) return;
-    const suspect = this.suspect(port.key);
-    if (before === undefined) suspect.everything = true;
-    else suspect.versions.push(before);
-    forgetOldest(suspect);
+    const candidate = this.candidate(port.key);
+    if (before === undefined) candidate.everything = true;
+    else candidate.versions.push(before);
+    forgetOldest(candidate);
     if (before?.addresses !== port.addresses) this.claim(port, before);
   }
 
@@ -106,12 +106,12 @@ export class Lane {
     if (last === undefined) return;
     const versions = this.versionsOf(key, last);
     this.known.delete(key);
-    this.suspects.delete(key);
+    this.pending.delete(key);
     this.retire(this.released(last), versions.map(endpointsOf));
   }
 
-  suspectAll(): void {
-    for (const key of this.known.keys()) this.suspect(key).everything = true;
+  checkAll(): void {
+    for (const key of this.known.keys()) this.candidate(key).everything = true;
   }
 
   /**
@@ -145,12 +145,12 @@ export class Lane {
 
   /** When there is something to look at: performance.now(), Infinity: nothing. */
   get dueAt(): number {
-    return Math.max(this.notBefore, this.suspects.size > 0 ? -Infinity : this.retirementDueAt);
+    return Math.max(this.notBefore, this.pending.size > 0 ? -Infinity : this.retirementDueAt);
   }
 
   /** Something waits, and not because of a failure or a grace period. */
   get busy(): boolean {
-    return !this.failing && (this.suspects.size > 0 || this.retirementDueAt <= performance.now());
+    return !this.failing && (this.pending.size > 0 || this.retirementDueAt <= performance.now());
   }
 
   /** Addresses that are no service port's any more wait, or are being looked at, and nothing has failed. */
@@ -160,17 +160,17 @@ export class Lane {
 
   /** What waits is due now: there will be no later. Service ports are looked at by the next process anyway. */
   hurry(): void {
-    this.suspects.clear();
+    this.pending.clear();
     this.notBefore = -Infinity;
     for (const [address, { endpoints }] of this.retired)
       this.retired.set(address, { endpoints, due: -Infinity });
   }
 
   /** What is to be looked at now. Follow with done() or failed(). */
-  take(): Work {
-    const suspects = this.suspects;
-    this.suspects = new Map();
-    this.taken = suspects;
+  take(): PendingQueries {
+    const pending = this.pending;
+    this.pending = new Map();
+    this.taken = pending;
     const now = performance.now();
     const retired = new Map<string, Retired>();
     for (const [address, entry] of this.retired) {
@@ -179,7 +179,7 @@ export class Lane {
       retired.set(address, entry);
     }
     this.takenRetired = retired.size;
-    return { suspects, retired };
+    return { pending, retired };
   }
 
   /** @returns whether it had failed before */
@@ -195,18 +195,18 @@ export class Lane {
   }
 
   /** Everything is under suspicion as before. @returns whether this is news, and when it is tried again */
-  failed(work: Work): { readonly first: boolean; readonly retryMs: number } {
+  failed(work: PendingQueries): { readonly first: boolean; readonly retryMs: number } {
     const { retryMs } = this;
     const first = !this.failing;
     this.failing = true;
     this.taken = new Map();
     this.takenRetired = 0;
-    for (const [key, { versions, everything }] of work.suspects) {
+    for (const [key, { versions, everything }] of work.pending) {
       if (!this.known.has(key)) continue;
-      const suspect = this.suspect(key);
-      suspect.versions.unshift(...versions);
-      suspect.everything ||= everything;
-      forgetOldest(suspect);
+      const candidate = this.candidate(key);
+      candidate.versions.unshift(...versions);
+      candidate.everything ||= everything;
+      forgetOldest(candidate);
     }
     const later = [...this.retired];
     this.retired.clear();
@@ -224,7 +224,7 @@ export class Lane {
 
   /** All that may have led flows somewhere since the table was last looked at. */
   private versionsOf(key: string, last: ServicePort): readonly ServicePort[] {
-    return [...(this.taken.get(key)?.versions ?? []), ...(this.suspects.get(key)?.versions ?? []), last];
+    return [...(this.taken.get(key)?.versions ?? []), ...(this.pending.get(key)?.versions ?? []), last];
   }
 
   /** The addresses of a service port are its own from now on, and those that it had before are not. */
@@ -262,22 +262,22 @@ export class Lane {
     }
   }
 
-  private suspect(key: string): Suspect {
-    let suspect = this.suspects.get(key);
-    if (suspect === undefined) {
-      if (this.suspects.size === 0)
+  private candidate(key: string): Candidate {
+    let candidate = this.pending.get(key);
+    if (candidate === undefined) {
+      if (this.pending.size === 0)
         this.notBefore = Math.max(this.notBefore, performance.now() + this.options.delayMs);
-      suspect = { versions: [], everything: false };
-      this.suspects.set(key, suspect);
+      candidate = { versions: [], everything: false };
+      this.pending.set(key, candidate);
     }
-    return suspect;
+    return candidate;
   }
 }
 
 /** With too many versions everything about the service port is looked at, so that those are not needed. */
-function forgetOldest(suspect: Suspect): void {
-  const { versions } = suspect;
+function forgetOldest(candidate: Candidate): void {
+  const { versions } = candidate;
   if (versions.length <= maxVersions) return;
-  suspect.everything = true;
+  candidate.everything = true;
   versions.splice(0, versions.length - 1);
 }

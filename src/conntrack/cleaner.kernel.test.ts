@@ -13,7 +13,7 @@ import { formatAddress } from '@kube-proxy-ts/netlink';
 import { ConntrackConnection, type FlowIdentity } from '@kube-proxy-ts/netlink/conntrack';
 import { type ConntrackEntry, createConntrackEntries } from '@kube-proxy-ts/netlink/testing';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
-import { ConntrackReconciler, type Reconciliation } from './cleaner.js';
+import { ConntrackCleaner, type CleanupPass } from './cleaner.js';
 
 const skip = enterNetworkNamespace();
 
@@ -54,7 +54,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
     const nft = family === 'IPv4' ? 'ip' : 'ip6';
     const [A, B, C] = a.pods;
     const conntrack = skip === false ? ConntrackConnection.open() : undefined;
-    const made: ConntrackReconciler[] = [];
+    const made: ConntrackCleaner[] = [];
     let clientPort = 0;
 
     beforeEach(() => {
@@ -141,25 +141,25 @@ for (const family of ['IPv4', 'IPv6'] as const) {
 
     function reconciler(
       retireAfterMs = 60_000,
-      fullLook?: { readonly periodMs: number; readonly share: number },
+      fullPass?: { readonly periodMs: number; readonly share: number },
     ): {
-      reconciler: ConntrackReconciler;
+      reconciler: ConntrackCleaner;
       lines: string[];
-      looks: Reconciliation[];
+      looks: CleanupPass[];
       failures: unknown[];
     } {
       const lines: string[] = [];
-      const looks: Reconciliation[] = [];
+      const looks: CleanupPass[] = [];
       const failures: unknown[] = [];
       const log = createLogger({ format: 'text', verbosity: 4, write: (line) => lines.push(line) });
-      const reconciler = new ConntrackReconciler({
+      const reconciler = new ConntrackCleaner({
         family,
         nodePortAddresses: () => [a.node],
         log,
-        onReconciled: (look) => looks.push(look),
+        onCleaned: (look) => looks.push(look),
         onFailure: (error) => failures.push(error),
         retireAfterMs,
-        ...(fullLook === undefined ? {} : { fullLook }),
+        ...(fullPass === undefined ? {} : { fullPass }),
       });
       made.push(reconciler);
       return { reconciler, lines, looks, failures };
@@ -194,7 +194,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       const { reconciler: r } = await knowing(service([A]));
       entry(a.cluster, A, { endpointPort: 9999 });
       const stays = entry(a.cluster, A);
-      r.suspectAll();
+      r.checkAll();
       await r.idle();
       assert.deepEqual(entries(), [stays]);
     });
@@ -255,7 +255,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       const stays = [entry(a.cluster, A), entry(a.cluster, B)];
       r.changed([service([B], { servingEndpoints: serving([A, B]) })]);
       r.changed([service([], { localEndpoints: endpoints([B]), servingEndpoints: serving([A, B]) })]);
-      r.suspectAll();
+      r.checkAll();
       await r.idle();
       assert.deepEqual(entries(), stays.sort());
     });
@@ -277,7 +277,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       assert.deepEqual(ids(), before);
       entry(a.cluster, C);
       entry(a.node, C);
-      r.suspectAll();
+      r.checkAll();
       await r.idle();
       assert.deepEqual(ids(), before, 'and it does look at all addresses');
     });
@@ -419,7 +419,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
           },
         );
         r.changed([service([A], { addresses: [clusterIP, externalIP] })]);
-        r.suspectAll();
+        r.checkAll();
         await r.idle();
         assert.deepEqual(entries(), [stays]);
       });

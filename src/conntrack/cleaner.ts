@@ -12,12 +12,12 @@ import { guarded } from '../callbacks/guarded.js';
 import { errorText, type Logger } from '../log/logger.js';
 import type { IPFamily, Protocol, ReleasedAddress, ServicePort } from '../model/types.js';
 import { ConntrackConnection, type Flow, type FlowIdentity } from '@kube-proxy-ts/netlink/conntrack';
-import { Judge } from './stale-entries.js';
-import { destination, Lane, type Work } from './candidates.js';
-import { askAbout, type TableSize } from './queries.js';
+import { StaleEntries } from './stale-entries.js';
+import { destination, Candidates, type PendingQueries } from './candidates.js';
+import { queriesFor, type TableSize } from './queries.js';
 
 /** One look at the table. */
-export interface Reconciliation {
+export interface CleanupPass {
   readonly family: IPFamily;
   readonly protocol: Protocol;
   /** From its start to the last deletion. */
@@ -30,13 +30,13 @@ export interface Reconciliation {
   readonly deleted: number;
 }
 
-export interface ConntrackReconcilerOptions {
+export interface ConntrackCleanerOptions {
   readonly family: IPFamily;
   /** Addresses on which this node serves node ports, canonical text. */
   readonly nodePortAddresses: () => readonly string[];
   readonly log: Logger;
   /** Called after every look at the table, also one in which not every deletion succeeded. */
-  readonly onReconciled?: (reconciliation: Reconciliation) => void;
+  readonly onCleaned?: (reconciliation: CleanupPass) => void;
   /** Called for every look that failed; it is tried again. */
   readonly onFailure?: (error: unknown) => void;
   /**
@@ -45,7 +45,7 @@ export interface ConntrackReconcilerOptions {
    */
   readonly retireAfterMs?: number;
   /** How often all entries of UDP and SCTP are looked at without a reason. */
-  readonly fullLook?: {
+  readonly fullPass?: {
     /** Milliseconds between two, at least. Default 1 min. */
     readonly periodMs: number;
     /** They take no more than this part of the time. Default 1/2000: one that takes 0.5 s comes every quarter of an hour. */
@@ -54,63 +54,63 @@ export interface ConntrackReconcilerOptions {
 }
 
 const defaultRetireAfterMs = 3_000;
-const defaultFullLook = { periodMs: 60_000, share: 1 / 2000 };
+const defaultFullPass = { periodMs: 60_000, share: 1 / 2000 };
 /** At the end, addresses that are no service's any more are still looked at, for so many milliseconds at most. */
 const finishMs = 1_000;
 /** Entries deleted with one datagram: a fraction of a millisecond. */
 const deleteTogether = 128;
 const assumedBuckets = 65_536;
 
-export class ConntrackReconciler {
-  private readonly lanes: Readonly<Record<Protocol, Lane>>;
+export class ConntrackCleaner {
+  private readonly candidatesByProtocol: Readonly<Record<Protocol, Candidates>>;
   /** Dumps on one, deletes on the other. */
   private connections: readonly [reader: ConntrackConnection, writer: ConntrackConnection] | undefined;
   private buckets: number | undefined;
   private timer: NodeJS.Timeout | undefined;
   /** When the timer will go off (performance.now()); Infinity: it is not set. */
   private timerDue = Infinity;
-  private fullLookTimer: NodeJS.Timeout | undefined;
-  private fullLookAsked = false;
+  private fullPassTimer: NodeJS.Timeout | undefined;
+  private fullPassRequested = false;
   private closing = false;
   private running: Promise<void> | undefined;
   private readonly abort = new AbortController();
   private waiting: (() => void)[] = [];
 
-  constructor(private readonly options: ConntrackReconcilerOptions) {
+  constructor(private readonly options: ConntrackCleanerOptions) {
     const retireAfterMs = options.retireAfterMs ?? defaultRetireAfterMs;
     // Some fifth of the time for UDP and SCTP, where clients wait; a hundredth for TCP, where few do.
     const flows = { delayMs: 0, rest: 4, maxRestMs: 1_000 };
     const connections = { delayMs: 250, rest: 100, maxRestMs: 10_000, retireAfterMs: undefined };
-    this.lanes = {
-      UDP: new Lane({ protocol: 'UDP', number: 17, ...flows, retireAfterMs: 0 }),
-      SCTP: new Lane({ protocol: 'SCTP', number: 132, ...flows, retireAfterMs }),
-      TCP: new Lane({ protocol: 'TCP', number: 6, ...connections }),
+    this.candidatesByProtocol = {
+      UDP: new Candidates({ protocol: 'UDP', number: 17, ...flows, retireAfterMs: 0 }),
+      SCTP: new Candidates({ protocol: 'SCTP', number: 132, ...flows, retireAfterMs }),
+      TCP: new Candidates({ protocol: 'TCP', number: 6, ...connections }),
     };
     this.planFullLook(0);
   }
 
   /** @param ports service ports that are new or changed, and are in the kernel now */
   changed(ports: Iterable<ServicePort>): void {
-    for (const port of ports) this.lanes[port.protocol].changed(port);
+    for (const port of ports) this.candidatesByProtocol[port.protocol].changed(port);
     this.schedule();
   }
 
   /** @param keys of service ports that the kernel has no more */
   removed(keys: Iterable<string>): void {
-    for (const key of keys) for (const lane of this.all()) lane.removed(key);
+    for (const key of keys) for (const candidates of this.all()) candidates.removed(key);
     this.schedule();
   }
 
   /** What the kernel's rules led somewhere until now. Call it after changed() has named all service ports. */
   released(addresses: Iterable<ReleasedAddress>): void {
     for (const { protocol, ip, port, endpoints } of addresses)
-      this.lanes[protocol].retire([destination(ip, port)], [endpoints]);
+      this.candidatesByProtocol[protocol].retire([destination(ip, port)], [endpoints]);
     this.schedule();
   }
 
   /** Packets may have passed the rules by, for instance while the table was gone: every service port is looked at. */
-  suspectAll(): void {
-    for (const lane of this.all()) lane.suspectAll();
+  checkAll(): void {
+    for (const candidates of this.all()) candidates.checkAll();
     this.schedule();
   }
 
@@ -127,16 +127,16 @@ export class ConntrackReconciler {
   async close(): Promise<void> {
     this.closing = true;
     clearTimeout(this.timer);
-    clearTimeout(this.fullLookTimer);
+    clearTimeout(this.fullPassTimer);
     const late = setTimeout(
       guarded('end the deletion of stale entries', () => {
         this.abort.abort();
       }),
       finishMs,
     );
-    if (!this.all().some((lane) => lane.hasRetired)) this.abort.abort();
+    if (!this.all().some((candidates) => candidates.hasRetired)) this.abort.abort();
     await this.running;
-    for (const lane of this.all()) lane.hurry();
+    for (const candidates of this.all()) candidates.hurry();
     await this.run();
     clearTimeout(late);
     this.abort.abort();
@@ -146,23 +146,23 @@ export class ConntrackReconciler {
 
   /** What no change has told of is found now and then. */
   private planFullLook(tookMs: number): void {
-    this.fullLookAsked = false;
-    clearTimeout(this.fullLookTimer);
+    this.fullPassRequested = false;
+    clearTimeout(this.fullPassTimer);
     if (this.closing) return;
-    const { periodMs, share } = this.options.fullLook ?? defaultFullLook;
-    this.fullLookTimer = setTimeout(
+    const { periodMs, share } = this.options.fullPass ?? defaultFullPass;
+    this.fullPassTimer = setTimeout(
       guarded('look at all entries', () => {
-        this.fullLookAsked = true;
-        const { UDP, SCTP } = this.lanes;
-        for (const lane of [UDP, SCTP]) lane.suspectAll();
+        this.fullPassRequested = true;
+        const { UDP, SCTP } = this.candidatesByProtocol;
+        for (const candidates of [UDP, SCTP]) candidates.checkAll();
         this.schedule();
       }),
       Math.max(periodMs, tookMs / share),
     ).unref();
   }
 
-  private all(): Lane[] {
-    return Object.values(this.lanes);
+  private all(): Candidates[] {
+    return Object.values(this.candidatesByProtocol);
   }
 
   private isClosed(): boolean {
@@ -182,7 +182,7 @@ export class ConntrackReconciler {
   private schedule(): void {
     if (this.running !== undefined || this.isClosed()) return;
     if (this.waiting.length > 0 && this.isIdle()) this.wake();
-    const { UDP, SCTP, TCP } = this.lanes;
+    const { UDP, SCTP, TCP } = this.candidatesByProtocol;
     const due = this.closing ? Infinity : Math.min(UDP.dueAt, SCTP.dueAt, TCP.dueAt);
     if (due === this.timerDue) return;
     clearTimeout(this.timer);
@@ -202,26 +202,26 @@ export class ConntrackReconciler {
     const start = performance.now();
     this.running = this.run().finally(() => {
       this.running = undefined;
-      if (this.fullLookAsked) this.planFullLook(performance.now() - start);
+      if (this.fullPassRequested) this.planFullLook(performance.now() - start);
       this.schedule();
     });
   }
 
   private async run(): Promise<void> {
-    for (const lane of this.all()) {
-      if (lane.dueAt > performance.now() || this.isClosed()) continue;
-      const work = lane.take();
+    for (const candidates of this.all()) {
+      if (candidates.dueAt > performance.now() || this.isClosed()) continue;
+      const work = candidates.take();
       const start = performance.now();
       const { family } = this.options;
-      const { protocol } = lane.options;
+      const { protocol } = candidates.options;
       try {
-        const looked = await this.look(lane, work, start);
-        if (lane.done(looked ? performance.now() - start : 0))
+        const looked = await this.look(candidates, work, start);
+        if (candidates.done(looked ? performance.now() - start : 0))
           this.options.log.info('Connection tracking can be reconciled again', { family, protocol });
       } catch (error) {
         // Answers to what failed may still come.
         this.disconnect();
-        const { first, retryMs } = lane.failed(work);
+        const { first, retryMs } = candidates.failed(work);
         if (this.isClosed()) return;
         this.options.onFailure?.(error);
         const fields = { family, protocol, why: errorText(error), retryMs };
@@ -233,13 +233,23 @@ export class ConntrackReconciler {
   }
 
   /** @returns whether there was a reason to look at the table */
-  private async look(lane: Lane, work: Work, start: number): Promise<boolean> {
+  private async look(candidates: Candidates, work: PendingQueries, start: number): Promise<boolean> {
     this.connections ??= [ConntrackConnection.open(), ConntrackConnection.open()];
     const [reader, writer] = this.connections;
     const { family, log } = this.options;
-    const { filters, whole, destinations } = await askAbout(family, lane, work, this.tableSize(writer));
+    const { filters, whole, destinations } = await queriesFor(
+      family,
+      candidates,
+      work,
+      this.tableSize(writer),
+    );
     if (filters.length === 0) return false;
-    const judge = new Judge(lane, destinations, work.retired, new Set(this.options.nodePortAddresses()));
+    const staleEntries = new StaleEntries(
+      candidates,
+      destinations,
+      work.retired,
+      new Set(this.options.nodePortAddresses()),
+    );
     let [read, deleted] = [0, 0];
     let failure: unknown;
     const stale: FlowIdentity[] = [];
@@ -253,7 +263,7 @@ export class ConntrackReconciler {
     };
     const onFlow = (flow: Flow): void => {
       read++;
-      if (judge.isStale(flow) && stale.push(flow.identity()) === deleteTogether) flush();
+      if (staleEntries.isStale(flow) && stale.push(flow.identity()) === deleteTogether) flush();
     };
     for (const filter of filters) {
       const options = {
@@ -264,10 +274,10 @@ export class ConntrackReconciler {
       await reader.listFlowsAsync(family === 'IPv4' ? 'ip' : 'ip6', filter, onFlow, options);
     }
     flush();
-    const { protocol } = lane.options;
-    if (whole) lane.matching = read;
+    const { protocol } = candidates.options;
+    if (whole) candidates.matching = read;
     const ms = performance.now() - start;
-    this.options.onReconciled?.({
+    this.options.onCleaned?.({
       family,
       protocol,
       seconds: ms / 1000,

@@ -34,7 +34,7 @@ export class ConntrackPressure {
   private fullWarnedAt: number | undefined;
   private dropsWarnedAt: number | undefined;
   /** Drops that no warning has told of yet. */
-  private untold = 0;
+  private unreported = 0;
 
   constructor(private readonly options: ConntrackPressureOptions) {}
 
@@ -72,18 +72,18 @@ export class ConntrackPressure {
   private checkDrops({ drop, earlyDrop, entries, max }: TableState): void {
     const { before } = this;
     if (before === undefined) return;
-    this.untold += rise(before.drop, drop) + rise(before.earlyDrop, earlyDrop);
-    if (this.untold === 0 || !this.isDue(this.dropsWarnedAt)) return;
+    this.unreported += rise(before.drop, drop) + rise(before.earlyDrop, earlyDrop);
+    if (this.unreported === 0 || !this.isDue(this.dropsWarnedAt)) return;
     this.options.log.warn(
       'Connection tracking dropped packets, or connections that were being made, for want of room',
       {
-        dropped: this.untold,
+        dropped: this.unreported,
         entries,
         max,
         cure,
       },
     );
-    this.untold = 0;
+    this.unreported = 0;
     this.dropsWarnedAt = this.now();
   }
 

@@ -4,12 +4,19 @@ import { test } from 'node:test';
 import { compareEndpoints } from '../model/endpoints/slice.js';
 import type { AddressKind, Protocol, ServicePort } from '../model/types.js';
 import { formatAddress } from '@kube-proxy-ts/netlink';
-import { Lane } from './candidates.js';
-import { affordableFilters, askAbout, doubt, type TableSize } from './queries.js';
+import { Candidates } from './candidates.js';
+import { affordableFilters, queriesFor, possiblyStale, type TableSize } from './queries.js';
 
 const numbers = { TCP: 6, UDP: 17, SCTP: 132 } as const;
-const lane = (protocol: Protocol): Lane =>
-  new Lane({ protocol, number: numbers[protocol], delayMs: 0, rest: 0, maxRestMs: 0, retireAfterMs: 0 });
+const candidates = (protocol: Protocol): Candidates =>
+  new Candidates({
+    protocol,
+    number: numbers[protocol],
+    delayMs: 0,
+    rest: 0,
+    maxRestMs: 0,
+    retireAfterMs: 0,
+  });
 
 /** Addresses as 'ip:port', ':port' for a node port; endpoints by the last number of their address. */
 function port(protocol: Protocol, addresses: readonly string[], endpoints: readonly number[]): ServicePort {
@@ -43,8 +50,8 @@ function port(protocol: Protocol, addresses: readonly string[], endpoints: reado
   };
 }
 
-const X = '10.96.0.1:53';
-const Y = '203.0.113.1:53';
+const portX = '10.96.0.1:53';
+const portY = '203.0.113.1:53';
 
 test('what may be stale about a service port', () => {
   const udp = (addresses: readonly string[], ...endpoints: readonly number[]): ServicePort =>
@@ -56,21 +63,27 @@ test('what may be stale about a service port', () => {
     came: readonly string[],
     left: readonly number[],
   ])[] = [
-    ['more endpoints', [udp([X], 1)], udp([X], 1, 2), [], []],
-    ['one less', [udp([X], 1, 2)], udp([X], 2), [], [1]],
-    ['one that came and went', [udp([X], 1), udp([X], 1, 2)], udp([X], 1), [], [2]],
-    ['one that went and came', [udp([X], 1, 2), udp([X], 1)], udp([X], 1, 2), [], []],
-    ['the last one', [udp([X], 1)], udp([X]), [], [1]],
-    ['the first one', [udp([X])], udp([X], 1), [X], []],
-    ['none in between', [udp([X], 1), udp([X])], udp([X], 1), [X], []],
-    ['a new address', [udp([X], 1)], udp([X, Y], 1), [Y], []],
-    ['a new address, no endpoint', [udp([X])], udp([X, Y]), [Y], []],
-    ['an address less', [udp([X, Y], 1)], udp([X], 1), [], []],
-    ['an address that was away', [udp([X, Y], 1), udp([X], 1)], udp([X, Y], 1), [Y], []],
-    ['a node port moves', [udp([X, ':31000'], 1)], udp([X, ':31001'], 1), [':31001'], []],
+    ['more endpoints', [udp([portX], 1)], udp([portX], 1, 2), [], []],
+    ['one less', [udp([portX], 1, 2)], udp([portX], 2), [], [1]],
+    ['one that came and went', [udp([portX], 1), udp([portX], 1, 2)], udp([portX], 1), [], [2]],
+    ['one that went and came', [udp([portX], 1, 2), udp([portX], 1)], udp([portX], 1, 2), [], []],
+    ['the last one', [udp([portX], 1)], udp([portX]), [], [1]],
+    ['the first one', [udp([portX])], udp([portX], 1), [portX], []],
+    ['none in between', [udp([portX], 1), udp([portX])], udp([portX], 1), [portX], []],
+    ['a new address', [udp([portX], 1)], udp([portX, portY], 1), [portY], []],
+    ['a new address, no endpoint', [udp([portX])], udp([portX, portY]), [portY], []],
+    ['an address less', [udp([portX, portY], 1)], udp([portX], 1), [], []],
+    [
+      'an address that was away',
+      [udp([portX, portY], 1), udp([portX], 1)],
+      udp([portX, portY], 1),
+      [portY],
+      [],
+    ],
+    ['a node port moves', [udp([portX, ':31000'], 1)], udp([portX, ':31001'], 1), [':31001'], []],
   ];
   for (const [name, versions, now, came, left] of cases) {
-    const found = doubt(now, { versions: [...versions], everything: false });
+    const found = possiblyStale(now, { versions: [...versions], everything: false });
     assert.deepEqual(
       {
         came: found.came.map((address) => `${address.ip}:${address.port}`),
@@ -83,7 +96,7 @@ test('what may be stale about a service port', () => {
       name,
     );
   }
-  const { came } = doubt(udp([X, Y]), { versions: [], everything: true });
+  const { came } = possiblyStale(udp([portX, portY]), { versions: [], everything: true });
   assert.equal(came.length, 2, 'nothing is known');
 });
 
@@ -95,14 +108,14 @@ async function ask(
   size: TableSize,
   family: 'IPv4' | 'IPv6' = 'IPv4',
 ): Promise<string[]> {
-  const of = lane(protocol);
+  const of = candidates(protocol);
   if (before !== undefined) {
     of.changed(before);
     of.take();
     of.done(0);
   }
   of.changed(now);
-  const { filters, whole } = await askAbout(family, of, of.take(), size);
+  const { filters, whole } = await queriesFor(family, of, of.take(), size);
   return [
     ...filters.map(({ originalDestination: to, replySource: from, unanswered }) => {
       const end = (e: { readonly address?: Buffer; readonly port: number } | undefined): string =>
@@ -138,14 +151,14 @@ test('few questions are asked one by one, many as one', async () => {
   for (const [before, now, expected] of cases)
     assert.deepEqual(await ask('UDP', before, now, crowded), expected);
   assert.deepEqual(
-    await ask('UDP', udp([X], many), udp([X], [1]), crowded, 'IPv6'),
+    await ask('UDP', udp([portX], many), udp([portX], [1]), crowded, 'IPv6'),
     ['*:53 *'],
     'the kernel does not compare IPv6 addresses',
   );
 });
 
 test('TCP: unanswered ones of the node, reset ones only of few endpoints', async () => {
-  const tcp = (...endpoints: readonly number[]): ServicePort => port('TCP', [X], endpoints);
+  const tcp = (...endpoints: readonly number[]): ServicePort => port('TCP', [portX], endpoints);
   const never = '* * unanswered';
   assert.deepEqual(await ask('TCP', undefined, tcp(1), crowded), [never]);
   assert.deepEqual(await ask('TCP', tcp(1, 2), tcp(2), crowded), ['* 10.61.0.1:90', '* 10.96.0.1:53']);
@@ -166,19 +179,19 @@ test('the price of reading decides how many questions are too many', () => {
 });
 
 test('a lane that failed has everything under suspicion as before', () => {
-  const of = lane('UDP');
-  const versions = [[1], [1, 2], [2], [3]].map((endpoints) => port('UDP', [X], endpoints));
+  const of = candidates('UDP');
+  const versions = [[1], [1, 2], [2], [3]].map((endpoints) => port('UDP', [portX], endpoints));
   for (const version of versions.slice(0, 3)) of.changed(version);
   const work = of.take();
   for (const version of versions.slice(3)) of.changed(version);
   assert.deepEqual(of.failed(work), { first: true, retryMs: 1000 });
   assert.ok(!of.busy, 'waits for its next try');
   const again = of.take();
-  assert.deepEqual(again.suspects.get('a/b:c'), { versions: versions.slice(0, 3), everything: true });
+  assert.deepEqual(again.pending.get('a/b:c'), { versions: versions.slice(0, 3), everything: true });
   assert.deepEqual(of.failed(again), { first: false, retryMs: 2000 });
   of.removed('a/b:c');
-  const { suspects, retired } = of.take();
-  assert.deepEqual([suspects.size, [...retired.keys()]], [0, ['10.96.0.1 53']]);
+  const { pending, retired } = of.take();
+  assert.deepEqual([pending.size, [...retired.keys()]], [0, ['10.96.0.1 53']]);
   const endpoints = new Set(retired.get('10.96.0.1 53')?.endpoints.flat());
   assert.deepEqual([...endpoints].sort(), ['10.61.0.1:90', '10.61.0.2:90', '10.61.0.3:90']);
   assert.equal(of.done(0), true, 'recovered');
@@ -186,22 +199,22 @@ test('a lane that failed has everything under suspicion as before', () => {
 });
 
 test('very many versions: everything is looked at instead', () => {
-  const of = lane('UDP');
-  of.changed(port('UDP', [X], [1]));
+  const of = candidates('UDP');
+  of.changed(port('UDP', [portX], [1]));
   of.take();
   of.done(0);
-  for (let n = 2; n < 50; n++) of.changed(port('UDP', [X], [n]));
-  const suspect = of.take().suspects.get('a/b:c');
-  assert.equal(suspect?.everything, true);
-  assert.ok(suspect.versions.length <= 32);
+  for (let n = 2; n < 50; n++) of.changed(port('UDP', [portX], [n]));
+  const candidate = of.take().pending.get('a/b:c');
+  assert.equal(candidate?.everything, true);
+  assert.ok(candidate.versions.length <= 32);
 });
 
 test('addresses that go are found without a look at those that stay', () => {
-  const of = lane('UDP');
+  const of = candidates('UDP');
   const others = 50_000;
   for (let n = 0; n < others; n++)
     of.changed({ ...port('UDP', [`10.${n >> 8}.${n & 255}.1:53`], [1]), key: `a/other${n}:c` });
-  of.changed(port('UDP', [X, Y], [1]));
+  of.changed(port('UDP', [portX, portY], [1]));
   of.take();
   of.done(0);
   let read = 0;
@@ -215,7 +228,7 @@ test('addresses that go are found without a look at those that stay', () => {
         },
       });
   }
-  of.changed(port('UDP', [X], [1]));
+  of.changed(port('UDP', [portX], [1]));
   assert.deepEqual([...of.take().retired.keys()], ['203.0.113.1 53']);
   of.done(0);
   of.removed('a/b:c');
@@ -224,14 +237,14 @@ test('addresses that go are found without a look at those that stay', () => {
 });
 
 test('an address that another service port has now is not retired, whoever is told of first', () => {
-  const heir = { ...port('UDP', [X], [2]), key: 'a/heir:c' };
+  const heir = { ...port('UDP', [portX], [2]), key: 'a/heir:c' };
   for (const order of ['heir first', 'heir last']) {
-    const of = lane('UDP');
-    of.changed(port('UDP', [X, Y], [1]));
+    const of = candidates('UDP');
+    of.changed(port('UDP', [portX, portY], [1]));
     of.take();
     of.done(0);
     if (order === 'heir first') of.changed(heir);
-    of.changed(port('UDP', [Y], [1]));
+    of.changed(port('UDP', [portY], [1]));
     if (order === 'heir last') of.changed(heir);
     assert.equal(of.ownerOf('10.96.0.1 53', 'a/b:c'), heir, order);
     assert.deepEqual([...of.take().retired.keys()], [], order);
@@ -241,16 +254,16 @@ test('an address that another service port has now is not retired, whoever is to
 });
 
 test('while looking fails, what waits for it is bounded', () => {
-  const of = lane('UDP');
+  const of = candidates('UDP');
   for (let n = 0; n < 30_000; n++) {
     const one = { ...port('UDP', [`10.${n >> 8}.${n & 255}.1:53`], [1]), key: `a/gone${n}:c` };
     of.changed(one);
     of.removed(one.key);
-    if (n % 50 === 0) of.changed(port('UDP', [X], [n]));
+    if (n % 50 === 0) of.changed(port('UDP', [portX], [n]));
     if (n % 500 !== 0) continue;
     const work = of.take();
     of.failed(work);
-    const versions = work.suspects.get('a/b:c')?.versions.length ?? 0;
+    const versions = work.pending.get('a/b:c')?.versions.length ?? 0;
     assert.ok(work.retired.size <= 10_000, `${work.retired.size} addresses`);
     assert.ok(versions <= 33, `${versions} versions`);
   }
@@ -264,11 +277,11 @@ test('which of many endpoints left is found without looking at the others one by
     local: false,
     nodeUnknown: false,
   })).sort(compareEndpoints);
-  const before = { ...port('TCP', [X], []), clusterEndpoints: endpoints };
+  const before = { ...port('TCP', [portX], []), clusterEndpoints: endpoints };
   const now = { ...before, clusterEndpoints: endpoints.filter((_, i) => i !== 7 && i !== 49_000) };
   const versions = Array.from({ length: 8 }, () => before);
   const begin = process.cpuUsage().user;
-  const { left } = doubt(now, { versions, everything: false });
+  const { left } = possiblyStale(now, { versions, everything: false });
   const ms = (process.cpuUsage().user - begin) / 1000;
   assert.deepEqual(
     left,

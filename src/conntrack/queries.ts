@@ -9,9 +9,9 @@ import { compareEndpoints } from '../model/endpoints/slice.js';
 import type { IPFamily, ServicePort, VirtualAddress } from '../model/types.js';
 import { parseAddress } from '@kube-proxy-ts/netlink';
 import { kernelFiltersAddresses, type FlowFilter } from '@kube-proxy-ts/netlink/conntrack';
-import { destination, type Lane, type Suspect, type Work } from './candidates.js';
+import { destination, type Candidates, type Candidate, type PendingQueries } from './candidates.js';
 
-export interface Questions {
+export interface Queries {
   /** What to read; empty: nothing can be stale. */
   readonly filters: readonly FlowFilter[];
   /** The one filter lets all entries of the protocol pass. */
@@ -45,14 +45,14 @@ export function affordableFilters(size: TableSize, matching: number): number {
 }
 
 /** What may be stale about one service port. */
-interface Doubt {
+interface PossiblyStale {
   /** Addresses whose entries may be from before they were the service port's, or before it had an endpoint. */
   readonly came: readonly VirtualAddress[];
   /** Endpoints that are no more among those that keep their flows. */
   readonly left: readonly string[];
 }
 
-export function doubt(now: ServicePort, { versions, everything }: Suspect): Doubt {
+export function possiblyStale(now: ServicePort, { versions, everything }: Candidate): PossiblyStale {
   // At the start there are very many of them.
   if (everything && versions.length === 0) return { came: now.addresses, left: [] };
   const left = new Set<string>();
@@ -184,24 +184,24 @@ class FilterList {
 }
 
 /** The event loop gets its turn on the way. */
-export async function askAbout(
+export async function queriesFor(
   family: IPFamily,
-  lane: Lane,
-  work: Work,
+  candidates: Candidates,
+  work: PendingQueries,
   size: TableSize,
-): Promise<Questions> {
-  const { number: protocol } = lane.options;
+): Promise<Queries> {
+  const { number: protocol } = candidates.options;
   const tcp = protocol === 6;
-  const limit = tcp ? maxTcpWalks : affordableFilters(size, lane.matching ?? size.entries / 4);
+  const limit = tcp ? maxTcpWalks : affordableFilters(size, candidates.matching ?? size.entries / 4);
   const destinations = new Map<string, string>();
   const filters = new FilterList(family, protocol, limit);
   let unanswered = false;
   let turn = 0;
-  for (const [key, suspect] of work.suspects) {
+  for (const [key, candidate] of work.pending) {
     if (++turn % portsPerTurn === 0) await nextTurn();
-    const now = lane.known.get(key);
+    const now = candidates.known.get(key);
     if (now === undefined) continue;
-    const { came, left } = doubt(now, suspect);
+    const { came, left } = possiblyStale(now, candidate);
     if (came.length === 0 && left.length === 0) continue;
     for (const { ip, port } of now.addresses) destinations.set(destination(ip, port), key);
     const others = came.length === 0 ? now.addresses : now.addresses.filter((one) => !came.includes(one));

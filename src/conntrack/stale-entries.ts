@@ -14,9 +14,9 @@ import { formatIpPort } from '../model/addresses/addresses.js';
 import type { ServicePort } from '../model/types.js';
 import { formatAddress } from '@kube-proxy-ts/netlink';
 import { type Flow, flowStatus, tcpState } from '@kube-proxy-ts/netlink/conntrack';
-import { destination, endpointsOf, type Lane, type Retired } from './candidates.js';
+import { destination, endpointsOf, type Candidates, type Retired } from './candidates.js';
 
-export class Judge {
+export class StaleEntries {
   /** By service port, or list of endpoints. */
   private readonly endpoints = new Map<ServicePort | readonly string[], ReadonlySet<string>>();
   private readonly addresses = new Map<ServicePort, ReadonlySet<string>>();
@@ -24,12 +24,12 @@ export class Judge {
 
   /** @param nodePortAddresses on which node ports are served, canonical text */
   constructor(
-    private readonly lane: Lane,
+    private readonly candidates: Candidates,
     private readonly destinations: ReadonlyMap<string, string>,
     private readonly retired: ReadonlyMap<string, Retired>,
     private readonly nodePortAddresses: ReadonlySet<string>,
   ) {
-    this.tcp = lane.options.protocol === 'TCP';
+    this.tcp = candidates.options.protocol === 'TCP';
   }
 
   isStale(flow: Flow): boolean {
@@ -46,7 +46,7 @@ export class Judge {
     const key = this.destinations.get(to);
     const retired = this.retired.get(to);
     if (key === undefined && retired === undefined) return undefined;
-    const owner = this.lane.ownerOf(to, key);
+    const owner = this.candidates.ownerOf(to, key);
     if (owner !== undefined && this.addressesOf(owner).has(to)) {
       const endpoints = once(this.endpoints, owner, () => new Set(endpointsOf(owner)));
       // An address that was nobody's when the question was asked is its new owner's to ask about.

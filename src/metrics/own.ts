@@ -22,22 +22,22 @@ export interface ApiServerState {
 }
 
 /** What is wrong with an object. */
-export const troubleReasons = [
+export const invalidReasons = [
   'unreadable',
   'fields_left_out',
   'cut_short',
   'address_taken',
   'kernel_refused',
 ] as const;
-export type TroubleReason = (typeof troubleReasons)[number];
+export type InvalidReason = (typeof invalidReasons)[number];
 
 export interface OwnMetrics {
   /** Objects with which something is wrong. */
-  readonly troubledObjects: Gauge<'reason'>;
+  readonly invalidObjects: Gauge<'reason'>;
   /** 1 for each of them, for as many as are shown by name. */
-  readonly troubledObject: Gauge<'kind' | 'namespace' | 'name' | 'reason'>;
+  readonly invalidObject: Gauge<'kind' | 'namespace' | 'name' | 'reason'>;
   /** Service ports that the kernel refused and that wait to be tried again. */
-  readonly servicePortsRefused: Gauge<'ip_family'>;
+  readonly servicePortsRejected: Gauge<'ip_family'>;
   readonly elementsWritten: Counter<'ip_family'>;
   readonly transactions: Counter<'ip_family'>;
   /** Times that the kernel no longer held what we had written, and got it back. */
@@ -51,7 +51,7 @@ export interface OwnMetrics {
   /** Times that such a look found what no notification had told of. */
   readonly silentDifferences: Counter<'ip_family'>;
   /** After the API server's history changed, lists that took most of what was held away and were not believed for a while. */
-  readonly listsHeldBack: Counter<'resource'>;
+  readonly unconfirmedListGauge: Counter<'resource'>;
 }
 
 const resources = ['Service', 'EndpointSlice', 'Node', 'ServiceCIDR'].map((resource) => ({ resource }));
@@ -81,20 +81,20 @@ export function defineOwnMetrics(
     },
   });
   return {
-    troubledObjects: catalogue.gauge({
+    invalidObjects: catalogue.gauge({
       name: 'kubeproxyts_troubled_objects',
       help: 'Objects with which something is wrong; everything else is served',
       labels: ['reason'],
       stability,
-      zero: troubleReasons.map((reason) => ({ reason })),
+      zero: invalidReasons.map((reason) => ({ reason })),
     }),
-    troubledObject: catalogue.gauge({
+    invalidObject: catalogue.gauge({
       name: 'kubeproxyts_troubled_object_info',
       help: 'Always 1; the labels name an object with which something is wrong, of the first hundred',
       labels: ['kind', 'namespace', 'name', 'reason'],
       stability,
     }),
-    servicePortsRefused: catalogue.gauge({
+    servicePortsRejected: catalogue.gauge({
       name: 'kubeproxyts_service_ports_refused',
       help: 'Service ports that the kernel refused and that wait to be tried again',
       labels,
@@ -150,7 +150,7 @@ export function defineOwnMetrics(
       stability,
       zero,
     }),
-    listsHeldBack: catalogue.counter({
+    unconfirmedListGauge: catalogue.counter({
       name: 'kubeproxyts_lists_held_back_total',
       help: 'Times that a list with another history than before was held back, because it lacked most of the objects known',
       labels: ['resource'],

@@ -6,7 +6,7 @@ import type { EndpointSlice, Service, ServicePortSpec, SliceEndpoint } from '../
 import { ServiceModel, type ModelConfig } from './model.js';
 import type { Endpoint, FamilyChanges, ModelChanges, ServicePort } from './types.js';
 
-export const ALDER: ModelConfig = {
+export const alder: ModelConfig = {
   nodeName: 'alder',
   nodeIPs: { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' },
   families: ['IPv4', 'IPv6'],
@@ -14,14 +14,14 @@ export const ALDER: ModelConfig = {
 };
 
 /** Pod name → addresses and node. */
-export const PODS = {
+export const pods = {
   L1: { IPv4: '10.61.1.31', IPv6: 'fd61:0:0:1::31', node: 'alder' },
   L2: { IPv4: '10.61.1.32', IPv6: 'fd61:0:0:1::32', node: 'alder' },
   R1: { IPv4: '10.61.2.41', IPv6: 'fd61:0:0:2::41', node: 'birch' },
   R2: { IPv4: '10.61.3.42', IPv6: 'fd61:0:0:3::42', node: 'cedar' },
 } as const;
 
-const CONDITIONS = {
+const conditionCases = {
   '': { ready: true, serving: true, terminating: false },
   '~': { ready: false, serving: true, terminating: true },
   x: { ready: false, serving: false, terminating: true },
@@ -74,10 +74,10 @@ export function endpoints(text: string, family: 'IPv4' | 'IPv6' = 'IPv4'): Slice
       const match = /^(L1|L2|R1|R2)([~x!]?)((?:\[[^\]]*\]|<[^>]*>)*)$/.exec(word);
       if (match === null) throw new Error(`not an endpoint: '${word}'`);
       const [, name = '', suffix = '', hints = ''] = match;
-      const pod = PODS[name as keyof typeof PODS];
+      const pod = pods[name as keyof typeof pods];
       return {
         address: pod[family],
-        ...CONDITIONS[suffix as keyof typeof CONDITIONS],
+        ...conditionCases[suffix as keyof typeof conditionCases],
         nodeName: pod.node,
         zoneHints: /\[([^\]]*)\]/.exec(hints)?.[1]?.split(',') ?? [],
         nodeHints: /<([^>]*)>/.exec(hints)?.[1]?.split(',') ?? [],
@@ -88,7 +88,7 @@ export function endpoints(text: string, family: 'IPv4' | 'IPv6' = 'IPv4'): Slice
 export function endpoint(address: string, fields: Partial<SliceEndpoint> = {}): SliceEndpoint {
   return {
     address,
-    ...CONDITIONS[''],
+    ...conditionCases[''],
     nodeName: 'birch',
     zoneHints: [],
     nodeHints: [],
@@ -116,7 +116,7 @@ export function slice(
 }
 
 export function newModel(config: Partial<ModelConfig> = {}): ServiceModel {
-  const model = new ServiceModel({ ...ALDER, ...config });
+  const model = new ServiceModel({ ...alder, ...config });
   model.setZone('mtl-1');
   return model;
 }
@@ -153,7 +153,7 @@ export function changesOf(changes: ModelChanges, family: 'IPv4' | 'IPv6' = 'IPv4
 export function printEndpoints(list: readonly Endpoint[]): string {
   return list
     .map(({ ip, port: number }) => {
-      const pod = Object.entries(PODS).find(([, { IPv4, IPv6 }]) => ip === IPv4 || ip === IPv6);
+      const pod = Object.entries(pods).find(([, { IPv4, IPv6 }]) => ip === IPv4 || ip === IPv6);
       return `${pod?.[0] ?? ip}${number === 9000 ? '' : `:${number}`}`;
     })
     .join(' ');

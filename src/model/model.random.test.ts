@@ -9,14 +9,14 @@ import type { EndpointSlice, IPFamily, Protocol, Service, SliceEndpoint } from '
 import { ServiceModel } from './model.js';
 import type { Cidr, Endpoint, Fallback, HealthCheckPort, ServicePort, VirtualAddress } from './types.js';
 
-const SEEDS = 60;
-const STEPS = 80;
-const NODE = 'alder';
-const NODE_IPS = { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' };
-const FAMILIES: readonly IPFamily[] = ['IPv4', 'IPv6'];
+const seeds = 60;
+const steps = 80;
+const node = 'alder';
+const nodeIps = { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' };
+const familyNames: readonly IPFamily[] = ['IPv4', 'IPv6'];
 
 /** Text in objects → canonical address. What is missing here is not an address. */
-const ADDRESSES: Readonly<Record<string, string>> = {
+const addressCases: Readonly<Record<string, string>> = {
   '10.1.0.1': '10.1.0.1',
   '010.001.0.01': '10.1.0.1',
   '10.1.0.10': '10.1.0.10',
@@ -31,9 +31,9 @@ const ADDRESSES: Readonly<Record<string, string>> = {
   '203.0.113.2': '203.0.113.2',
   '2001:db8::1': '2001:db8::1',
 };
-const NO_ADDRESSES = ['10.1.0', '10.1.0.256', 'fd00:::1', 'pear', ''];
+const noAddresses = ['10.1.0', '10.1.0.256', 'fd00:::1', 'pear', ''];
 
-const RANGES: Readonly<Record<string, Cidr>> = {
+const rangeCases: Readonly<Record<string, Cidr>> = {
   '198.51.100.9/26': { ip: '198.51.100.0', prefixLength: 26 },
   ' 198.051.100.0/026 ': { ip: '198.51.100.0', prefixLength: 26 },
   '100.64.0.0/16': { ip: '100.64.0.0', prefixLength: 16 },
@@ -42,7 +42,7 @@ const RANGES: Readonly<Record<string, Cidr>> = {
   '::/0': { ip: '::', prefixLength: 0 },
 };
 /** Ranges that hold the node's own IP. */
-const OWN_RANGES = ['100.64.0.0', '2001:db8:a::'];
+const ownRanges = ['100.64.0.0', '2001:db8:a::'];
 
 // ---- naive evaluation
 
@@ -69,9 +69,9 @@ function candidates(world: World, of: Service, name: string, protocol: Protocol,
     for (const port of slice.ports) {
       if (port.name !== name || port.protocol !== protocol || port.port === 0) continue;
       for (const e of slice.endpoints) {
-        const ip = ADDRESSES[e.address];
+        const ip = addressCases[e.address];
         if (ip === undefined || family(ip) !== f) continue;
-        const local = e.nodeName === NODE;
+        const local = e.nodeName === node;
         const endpoint = { ip, port: port.port, local, nodeUnknown: e.nodeName === undefined };
         const known = byAddress.get(printed(endpoint));
         const better =
@@ -104,17 +104,17 @@ function naive(world: World): Evaluation {
   for (const service of world.services.values()) {
     if (service.serviceProxyName !== undefined || service.type === 'ExternalName') continue;
     if (service.clusterIP === '' || service.clusterIP === 'None') continue;
-    for (const f of FAMILIES) {
+    for (const f of familyNames) {
       const text =
         service.ipFamilies.length === 0
           ? service.clusterIP
           : service.clusterIPs.find((_, i) => service.ipFamilies[i] === f);
-      const clusterIP = text === undefined ? undefined : ADDRESSES[text];
+      const clusterIP = text === undefined ? undefined : addressCases[text];
       if (clusterIP === undefined || family(clusterIP) !== f) continue;
 
       const own = (texts: readonly string[]): string[] =>
         [
-          ...new Set(texts.map((t) => ADDRESSES[t]).filter((ip) => ip !== undefined && family(ip) === f)),
+          ...new Set(texts.map((t) => addressCases[t]).filter((ip) => ip !== undefined && family(ip) === f)),
         ].sort() as string[];
       const vips = own(
         service.loadBalancerIngress.filter((i) => i.ipMode === '' || i.ipMode === 'VIP').map((i) => i.ip),
@@ -129,10 +129,10 @@ function naive(world: World): Evaluation {
       const given = service.loadBalancerSourceRanges.filter((t) => t.trim() !== '');
       if (given.length > 0) {
         sourceRanges = given
-          .map((t) => RANGES[t])
+          .map((t) => rangeCases[t])
           .filter((r) => r !== undefined && family(r.ip) === f) as Cidr[];
         if (sourceRanges.some((r) => r.prefixLength === 0)) sourceRanges = undefined;
-        else if (sourceRanges.some((r) => OWN_RANGES.includes(r.ip))) {
+        else if (sourceRanges.some((r) => ownRanges.includes(r.ip))) {
           sourceRanges.push(...vips.map((ip) => ({ ip, prefixLength: f === 'IPv4' ? 32 : 128 })));
         }
       }
@@ -151,9 +151,9 @@ function naive(world: World): Evaluation {
         if (
           ready.length > 0 &&
           ready.every((c) => c.nodeHints.length > 0) &&
-          ready.some((c) => c.nodeHints.includes(NODE))
+          ready.some((c) => c.nodeHints.includes(node))
         ) {
-          hinted = ready.filter((c) => c.nodeHints.includes(NODE));
+          hinted = ready.filter((c) => c.nodeHints.includes(node));
         } else if (
           zone !== undefined &&
           ready.every((c) => c.zoneHints.length > 0) &&
@@ -162,7 +162,7 @@ function naive(world: World): Evaluation {
           hinted = ready.filter((c) => c.zoneHints.includes(zone));
         }
         const C = usesCluster ? (hinted.length > 0 ? hinted : dying) : [];
-        const isLocal = (c: Candidate): boolean => c.nodeName === NODE;
+        const isLocal = (c: Candidate): boolean => c.nodeName === node;
         const L = usesLocal ? (ready.some(isLocal) ? ready : dying).filter(isLocal) : [];
 
         const fallback = (local: boolean): Fallback =>
@@ -218,7 +218,7 @@ function naive(world: World): Evaluation {
           for (const { name, protocol } of slice.ports) {
             if (name === undefined) continue;
             for (const c of candidates(world, service, name, protocol, f))
-              if (c.ready && c.nodeName === NODE) localReady.add(c.endpoint.ip);
+              if (c.ready && c.nodeName === node) localReady.add(c.endpoint.ip);
           }
         }
         health.set(`${f} ${service.namespace}/${service.name}`, {
@@ -279,18 +279,18 @@ function generator(seed: number): () => number {
 }
 
 class Dice {
-  readonly #next: () => number;
+  private readonly next: () => number;
 
   constructor(seed: number) {
-    this.#next = generator(seed);
+    this.next = generator(seed);
   }
 
   below(n: number): number {
-    return Math.floor(this.#next() * n);
+    return Math.floor(this.next() * n);
   }
 
   chance(p: number): boolean {
-    return this.#next() < p;
+    return this.next() < p;
   }
 
   pick<T>(list: readonly T[]): T {
@@ -302,10 +302,10 @@ class Dice {
   }
 }
 
-const ANY_ADDRESS = [...Object.keys(ADDRESSES), ...NO_ADDRESSES];
+const anyAddress = [...Object.keys(addressCases), ...noAddresses];
 /** Blanks are trimmed from external IPs only. */
-const ANY_ENDPOINT = ANY_ADDRESS.filter((text) => !text.startsWith(' '));
-const SERVICE_NAMES = ['pear', 'quince', 'fig'];
+const anyEndpoint = anyAddress.filter((text) => !text.startsWith(' '));
+const serviceNames = ['pear', 'quince', 'fig'];
 
 function randomService(dice: Dice, name: string): Service {
   const dual = dice.chance(0.5);
@@ -323,7 +323,7 @@ function randomService(dice: Dice, name: string): Service {
   const clusterIPs = dual
     ? [dice.pick(['10.1.0.1', '10.1.0.2']), dice.pick(['fd00::1', 'fd00::2', 'pear'])]
     : ['10.1.0.2'];
-  const externalIPs = dice.some([...ANY_ADDRESS, '203.0.113.1', '203.0.113.2', '2001:db8::1'], 2);
+  const externalIPs = dice.some([...anyAddress, '203.0.113.1', '203.0.113.2', '2001:db8::1'], 2);
   return {
     namespace: 'default',
     name,
@@ -344,7 +344,7 @@ function randomService(dice: Dice, name: string): Service {
     loadBalancerIngress: dice
       .some(['203.0.113.1', '203.0.113.2', '2001:db8::1', 'garbage'], 2)
       .map((ip) => ({ ip, ipMode: dice.pick(['', 'VIP', 'Proxy']) })),
-    loadBalancerSourceRanges: dice.some([...Object.keys(RANGES), 'garbage', ' '], dice.pick([0, 0, 3])),
+    loadBalancerSourceRanges: dice.some([...Object.keys(rangeCases), 'garbage', ' '], dice.pick([0, 0, 3])),
     sessionAffinity: dice.pick(['None', 'ClientIP']),
     affinityTimeoutSeconds: dice.pick([undefined, 600]),
     internalTrafficPolicy: dice.pick(['', 'Cluster', 'Local']),
@@ -359,7 +359,7 @@ function randomSlice(dice: Dice, name: string): EndpointSlice {
   return {
     namespace: 'default',
     name,
-    serviceName: dice.chance(0.05) ? '' : dice.pick(SERVICE_NAMES),
+    serviceName: dice.chance(0.05) ? '' : dice.pick(serviceNames),
     headless: dice.chance(0.05),
     addressType,
     ports: dice.some(
@@ -374,14 +374,14 @@ function randomSlice(dice: Dice, name: string): EndpointSlice {
       ] as const,
       4,
     ),
-    endpoints: dice.some(ANY_ENDPOINT, 6).map((address) => ({
+    endpoints: dice.some(anyEndpoint, 6).map((address) => ({
       address,
       ready: dice.chance(0.6),
       serving: dice.chance(0.7),
       terminating: dice.chance(0.4),
-      nodeName: dice.pick([NODE, 'birch', undefined]),
+      nodeName: dice.pick([node, 'birch', undefined]),
       zoneHints: hintKind === 1 || dice.chance(0.1) ? dice.pick([['a'], ['b'], ['a', 'b']]) : [],
-      nodeHints: hintKind === 2 || dice.chance(0.1) ? dice.pick([[NODE], ['birch']]) : [],
+      nodeHints: hintKind === 2 || dice.chance(0.1) ? dice.pick([[node], ['birch']]) : [],
     })),
     triggerTime: '',
   };
@@ -398,7 +398,7 @@ function nudge(dice: Dice, slice: EndpointSlice): EndpointSlice {
 function randomEvent(dice: Dice, world: World, model: ServiceModel): void {
   const kind = dice.below(10);
   if (kind < 4) {
-    const name = dice.pick(SERVICE_NAMES);
+    const name = dice.pick(serviceNames);
     const key = `default/${name}`;
     if (dice.chance(0.25)) world.services.delete(key);
     else world.services.set(key, randomService(dice, name));
@@ -435,20 +435,20 @@ function comparable(ports: ReadonlyMap<string, ServicePort>): object {
   return Object.fromEntries(entries) as object;
 }
 
-for (let seed = 1; seed <= SEEDS; seed++) {
+for (let seed = 1; seed <= seeds; seed++) {
   test(`random events, seed ${seed}`, () => {
     const dice = new Dice(seed);
     const world: World = { services: new Map(), slices: new Map(), zone: undefined };
     const model = new ServiceModel({
-      nodeName: NODE,
-      nodeIPs: NODE_IPS,
-      families: FAMILIES,
+      nodeName: node,
+      nodeIPs: nodeIps,
+      families: familyNames,
       externalIPs: true,
     });
     const ports = new Map<string, ServicePort>();
     const health = new Map<string, HealthCheckPort>();
     const contests = new Map<string, readonly string[]>();
-    for (let step = 0; step < STEPS; step++) {
+    for (let step = 0; step < steps; step++) {
       for (let events = 1 + dice.below(4); events > 0; events--) randomEvent(dice, world, model);
       const changes = model.takeChanges();
       assert.equal(model.hasChanges, false);
@@ -493,7 +493,7 @@ for (let seed = 1; seed <= SEEDS; seed++) {
         assert.deepEqual(contests.get(address), names, `${address} at ${at}`);
       for (const address of contests.keys()) if (!expected.contests.has(address)) contests.delete(address);
       const resync = new Map(
-        FAMILIES.flatMap((f) => [...model.servicePorts(f)].map((port) => [`${f} ${port.key}`, port])),
+        familyNames.flatMap((f) => [...model.servicePorts(f)].map((port) => [`${f} ${port.key}`, port])),
       );
       assert.deepEqual(comparable(resync), comparable(ports), `resync at ${at}`);
     }

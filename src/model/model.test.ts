@@ -64,10 +64,10 @@ function print(changes: ModelChanges): string[] {
   });
 }
 
-const WEB = [port({ name: 'web' }), port({ name: 'admin', port: 81 })];
-const PEAR = '-default/pear:/TCP';
+const web = [port({ name: 'web' }), port({ name: 'admin', port: 81 })];
+const pear = '-default/pear:/TCP';
 
-const STORIES: readonly (readonly [title: string, ...steps: Step[]])[] = [
+const stories: readonly (readonly [title: string, ...steps: Step[]])[] = [
   [
     'row 322: endpoints none, then one',
     [give(service()), ['+default/pear:']],
@@ -106,19 +106,19 @@ const STORIES: readonly (readonly [title: string, ...steps: Step[]])[] = [
   [
     'row 316: service deleted',
     [give(service(), slice('L1')), ['+default/pear: L1']],
-    [dropService('default/pear'), [PEAR]],
+    [dropService('default/pear'), [pear]],
   ],
   [
     'row 317: deleted and created again with other endpoints',
     [give(service(), slice('L1')), ['+default/pear: L1']],
-    [dropService('default/pear'), [PEAR]],
+    [dropService('default/pear'), [pear]],
     [both(dropSlice('default/pear-1'), give(slice('R2', { name: 'pear-2' }))), []],
     [give(service()), ['+default/pear: R2']],
   ],
   [
     'rows 49 and 50: the proxy-name label comes and goes',
     [give(service(), slice('L1')), ['+default/pear: L1']],
-    [give(service({ serviceProxyName: 'other' })), [PEAR]],
+    [give(service({ serviceProxyName: 'other' })), [pear]],
     [give(service()), ['+default/pear: L1']],
   ],
   [
@@ -145,13 +145,13 @@ const STORIES: readonly (readonly [title: string, ...steps: Step[]])[] = [
   ],
   [
     'only the service port that a slice concerns is handed out',
-    [give(service({ ports: WEB })), ['+default/pear:web:', '+default/pear:admin:']],
+    [give(service({ ports: web })), ['+default/pear:web:', '+default/pear:admin:']],
     [give(slice('L1', { ports: [{ name: 'web', protocol: 'TCP', port: 9000 }] })), ['+default/pear:web: L1']],
   ],
   [
     'a port is renamed',
     [give(service()), ['+default/pear:']],
-    [give(service({ ports: [port({ name: 'web' })] })), [PEAR, '+default/pear:web:']],
+    [give(service({ ports: [port({ name: 'web' })] })), [pear, '+default/pear:web:']],
   ],
   [
     'row 313: a port number changes',
@@ -213,7 +213,7 @@ const STORIES: readonly (readonly [title: string, ...steps: Step[]])[] = [
   ['deleting what was never there', [both(dropService('default/pear'), dropSlice('default/pear-1')), []]],
 ];
 
-for (const [title, ...steps] of STORIES) {
+for (const [title, ...steps] of stories) {
   test(`4 ${title}`, () => {
     const model = newModel();
     for (const [index, [act, expected]] of steps.entries()) {
@@ -312,36 +312,36 @@ function reported(model: ServiceModel): string[] {
 
 // ---- trigger times
 
-const EARLY = '2026-03-01T10:00:00Z';
-const LATE = '2026-03-01T10:00:05.5Z';
+const early = '2026-03-01T10:00:00Z';
+const late = '2026-03-01T10:00:05.5Z';
 
-const TRIGGERS: readonly (readonly [
+const triggers: readonly (readonly [
   title: string,
   act: (model: ServiceModel) => void,
   expected: readonly string[],
 ])[] = [
   [
     'one per slice event',
-    give(slice('L1 R1', { triggerTime: LATE }), slice('R2', { name: 'pear-2', triggerTime: EARLY })),
-    [LATE, EARLY],
+    give(slice('L1 R1', { triggerTime: late }), slice('R2', { name: 'pear-2', triggerTime: early })),
+    [late, early],
   ],
   ['none given', give(slice('L1 R1')), []],
   ['not a time', give(slice('L1 R1', { triggerTime: 'noon' })), []],
-  ['nothing changed', give(slice('L1', { triggerTime: EARLY })), []],
+  ['nothing changed', give(slice('L1', { triggerTime: early })), []],
   [
     'a deletion forgets the times before it',
-    both(give(slice('R1', { name: 'pear-2', triggerTime: EARLY })), dropSlice('default/pear-1')),
+    both(give(slice('R1', { name: 'pear-2', triggerTime: early })), dropSlice('default/pear-1')),
     [],
   ],
   [
     'but not those after it',
-    both(dropSlice('default/pear-1'), give(slice('R1', { name: 'pear-2', triggerTime: LATE }))),
-    [LATE],
+    both(dropSlice('default/pear-1'), give(slice('R1', { name: 'pear-2', triggerTime: late }))),
+    [late],
   ],
-  ['no service', give(slice('L1', { name: 'plum-1', serviceName: 'plum', triggerTime: EARLY })), []],
+  ['no service', give(slice('L1', { name: 'plum-1', serviceName: 'plum', triggerTime: early })), []],
 ];
 
-for (const [title, act, expected] of TRIGGERS) {
+for (const [title, act, expected] of triggers) {
   test(`4.2 trigger times: ${title}`, () => {
     const model = newModel();
     deliver(model, service(), slice('L1'));
@@ -356,11 +356,11 @@ for (const [title, act, expected] of TRIGGERS) {
 }
 
 test('trigger times before the start of the process are left out', () => {
-  const model = newModel({ triggersSince: Date.parse(EARLY) });
-  deliver(model, service(), slice('L1', { triggerTime: EARLY }));
+  const model = newModel({ triggersSince: Date.parse(early) });
+  deliver(model, service(), slice('L1', { triggerTime: early }));
   assert.deepEqual(model.takeChanges().triggerTimes.IPv4, []);
-  deliver(model, slice('L1 R1', { triggerTime: LATE }));
-  assert.deepEqual(model.takeChanges().triggerTimes.IPv4, [Date.parse(LATE)]);
+  deliver(model, slice('L1 R1', { triggerTime: late }));
+  assert.deepEqual(model.takeChanges().triggerTimes.IPv4, [Date.parse(late)]);
 });
 
 test('what is pending: Services that changed, slice events that changed something', () => {
@@ -379,32 +379,32 @@ test('what is pending: Services that changed, slice events that changed somethin
 
 // ---- health checks
 
-const PEACH: Partial<Service> = {
+const peach: Partial<Service> = {
   type: 'LoadBalancer',
   externalTrafficPolicy: 'Local',
   healthCheckNodePort: 32190,
   loadBalancerIngress: [vip('192.0.2.190')],
 };
-const TWO_PORTS = { ports: [port({ name: 'a' }), port({ name: 'b', port: 81 })] };
+const twoPorts = { ports: [port({ name: 'a' }), port({ name: 'b', port: 81 })] };
 const forPort = (name: string, eps: string): EndpointSlice =>
   slice(eps, { name: `pear-${name}`, ports: [{ name, protocol: 'TCP', port: name === 'a' ? 9000 : 9001 }] });
 
-const HEALTH: readonly (readonly [
+const healthCases: readonly (readonly [
   row: string,
   objects: readonly (Service | EndpointSlice)[],
   count: number | undefined,
 ])[] = [
-  ['336', [service(PEACH), slice('L1 L2 R1')], 2],
-  ['337', [service(PEACH), slice('R1')], 0],
-  ['338', [service(PEACH), slice('L1~ R1')], 0],
-  ['339', [service({ ...PEACH, ...TWO_PORTS }), forPort('a', 'L1'), forPort('b', 'L1')], 1],
-  ['340', [service({ ...PEACH, ...TWO_PORTS }), forPort('a', 'L1!'), forPort('b', 'L1')], 1],
-  ['363: a slice port that no Service port names', [service(PEACH), forPort('b', 'L1 L2'), slice('R1')], 2],
-  ['341', [service({ ...PEACH, externalTrafficPolicy: 'Cluster' }), slice('L1')], undefined],
-  ['342', [service({ ...PEACH, type: 'NodePort' }), slice('L1')], undefined],
+  ['336', [service(peach), slice('L1 L2 R1')], 2],
+  ['337', [service(peach), slice('R1')], 0],
+  ['338', [service(peach), slice('L1~ R1')], 0],
+  ['339', [service({ ...peach, ...twoPorts }), forPort('a', 'L1'), forPort('b', 'L1')], 1],
+  ['340', [service({ ...peach, ...twoPorts }), forPort('a', 'L1!'), forPort('b', 'L1')], 1],
+  ['363: a slice port that no Service port names', [service(peach), forPort('b', 'L1 L2'), slice('R1')], 2],
+  ['341', [service({ ...peach, externalTrafficPolicy: 'Cluster' }), slice('L1')], undefined],
+  ['342', [service({ ...peach, type: 'NodePort' }), slice('L1')], undefined],
 ];
 
-for (const [row, objects, count] of HEALTH) {
+for (const [row, objects, count] of healthCases) {
   test(`8.1 row ${row}`, () => {
     const model = newModel();
     deliver(model, ...objects);
@@ -431,34 +431,34 @@ test('8.1 health checks follow the service and its endpoints', () => {
       ...healthChecks.map(({ family, check }) => `+${family} ${check.port} ${check.localReadyEndpoints}`),
     ];
   };
-  assert.deepEqual(step(service(PEACH), slice('L1')), ['+IPv4 32190 1']);
+  assert.deepEqual(step(service(peach), slice('L1')), ['+IPv4 32190 1']);
   assert.deepEqual(step(slice('L1 R1')), []);
   assert.deepEqual(step(slice('L1 L2')), ['+IPv4 32190 2']);
-  assert.deepEqual(step(service({ ...PEACH, healthCheckNodePort: 32191 })), ['+IPv4 32191 2']);
-  assert.deepEqual(step(service({ ...PEACH, externalTrafficPolicy: 'Cluster' })), ['-IPv4 default/pear']);
-  assert.deepEqual(step(service(PEACH)), ['+IPv4 32190 2']);
+  assert.deepEqual(step(service({ ...peach, healthCheckNodePort: 32191 })), ['+IPv4 32191 2']);
+  assert.deepEqual(step(service({ ...peach, externalTrafficPolicy: 'Cluster' })), ['-IPv4 default/pear']);
+  assert.deepEqual(step(service(peach)), ['+IPv4 32190 2']);
   model.setService('default/pear', undefined);
   assert.deepEqual(step(), ['-IPv4 default/pear']);
 });
 
 // ---- contested addresses
 
-const SHARED = '203.0.113.200';
+const shared = '203.0.113.200';
 
 /** Services a, b, c share an external IP; b is the oldest. */
-const RIVALS: Readonly<Record<string, Service>> = Object.fromEntries(
+const rivals: Readonly<Record<string, Service>> = Object.fromEntries(
   [
     ['a', '2026-01-03T00:00:00Z'],
     ['b', '2026-01-01T00:00:00Z'],
     ['c', '2026-01-02T00:00:00Z'],
   ].map(([name = '', creationTimestamp = ''], index) => [
     name,
-    clusterIP(`10.177.0.${index + 1}`, { name, creationTimestamp, externalIPs: [SHARED] }),
+    clusterIP(`10.177.0.${index + 1}`, { name, creationTimestamp, externalIPs: [shared] }),
   ]),
 );
-const A = RIVALS['a']!;
-const B = RIVALS['b']!;
-const C = RIVALS['c']!;
+const A = rivals['a']!;
+const B = rivals['b']!;
+const C = rivals['c']!;
 const of = (name: string, eps: string): EndpointSlice => slice(eps, { name: `${name}-1`, serviceName: name });
 
 interface Contest {
@@ -474,7 +474,7 @@ interface Contest {
   }[];
 }
 
-const CONTESTS: readonly Contest[] = [
+const contests: readonly Contest[] = [
   {
     title: 'the older service wins, whatever the order of arrival',
     steps: [
@@ -549,13 +549,13 @@ const CONTESTS: readonly Contest[] = [
   {
     title: 'the cluster IP of one as the external IP of another',
     steps: [
-      { act: give(clusterIP(SHARED, { name: 'd', creationTimestamp: '2026-02-01T00:00:00Z' })), owner: 'd' },
+      { act: give(clusterIP(shared, { name: 'd', creationTimestamp: '2026-02-01T00:00:00Z' })), owner: 'd' },
       { act: give(C), owner: 'c', reported: 'c: d', upserted: 'c d' },
     ],
   },
 ];
 
-for (const { title, steps } of CONTESTS) {
+for (const { title, steps } of contests) {
   test(`10 ${title}`, () => {
     const model = newModel();
     for (const [index, { act, owner, reported, upserted }] of steps.entries()) {
@@ -563,7 +563,7 @@ for (const { title, steps } of CONTESTS) {
       const changes = model.takeChanges();
       const at = `step ${index + 1}`;
       const owners = [...model.servicePorts('IPv4')]
-        .filter((p) => p.addresses.some((address) => address.ip === SHARED))
+        .filter((p) => p.addresses.some((address) => address.ip === shared))
         .map((p) => p.serviceName)
         .sort();
       assert.equal(owners.join(' '), owner ?? '', at);
@@ -574,7 +574,7 @@ for (const { title, steps } of CONTESTS) {
         reported === undefined ? [] : [reported.replaceAll(/\b([abcd])\b/g, 'default/$1')],
         at,
       );
-      if (reported !== undefined) assert.equal(open[0]?.address, `${SHARED}:80/TCP`);
+      if (reported !== undefined) assert.equal(open[0]?.address, `${shared}:80/TCP`);
       if (upserted !== undefined) {
         const names = changesOf(changes).upserted.map((p) => p.serviceName);
         assert.equal(names.sort().join(' '), upserted, at);

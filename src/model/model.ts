@@ -38,17 +38,17 @@ export interface ModelConfig {
 }
 
 type HealthByFamily = Readonly<Record<IPFamily, HealthCheckPort | undefined>>;
-const NO_HEALTH: HealthByFamily = { IPv4: undefined, IPv6: undefined };
+const noHealth: HealthByFamily = { IPv4: undefined, IPv6: undefined };
 
 /** Stays empty. */
-const NO_PROBLEMS = new Problems();
+const noProblems = new Problems();
 const noPorts = new Map<string, PortState>();
 
-const FAMILIES: readonly IPFamily[] = ['IPv4', 'IPv6'];
+const familyNames: readonly IPFamily[] = ['IPv4', 'IPv6'];
 
 /** Bits of ServiceEntry.dirty. */
-const SERVICE_DIRTY = 1;
-const ENDPOINTS_DIRTY: Readonly<Record<IPFamily, number>> = { IPv4: 2, IPv6: 4 };
+const serviceDirty = 1;
+const endpointsDirty: Readonly<Record<IPFamily, number>> = { IPv4: 2, IPv6: 4 };
 
 /** One Service by name: what it asks for, what its slices offer, and the service ports that come of it. */
 class ServiceEntry {
@@ -63,7 +63,7 @@ class ServiceEntry {
   /** Both families. */
   ports: readonly PortState[] = [];
   /** What was handed out last. */
-  health: HealthByFamily = NO_HEALTH;
+  health: HealthByFamily = noHealth;
   dirty = 0;
 
   /** @param key 'namespace/name' */
@@ -83,94 +83,94 @@ interface Collector {
 }
 
 export class ServiceModel {
-  readonly #config: ModelConfig;
+  private readonly config: ModelConfig;
   /** By 'namespace/name': every Service with a plan, and every Service that some slice names. */
-  readonly #services = new Map<string, ServiceEntry>();
+  private readonly services = new Map<string, ServiceEntry>();
   /** By 'namespace/name' of the slice. */
-  readonly #slices = new Map<string, Slice>();
+  private readonly sliceIndex = new Map<string, Slice>();
   /** Services whose endpoints have zone hints: all that a change of the zone can touch. */
-  readonly #zoneHinted = new Set<ServiceEntry>();
+  private readonly zoneHinted = new Set<ServiceEntry>();
   /** Those whose `dirty` is not 0; what changed last is programmed last. */
-  readonly #dirty = new Set<ServiceEntry>();
-  readonly #claims = new Claims<PortState>();
-  readonly #interner = new HintInterner();
+  private readonly dirtyServices = new Set<ServiceEntry>();
+  private readonly claims = new Claims<PortState>();
+  private readonly interner = new HintInterner();
   /** What was reported about objects that have problems, so that it is not repeated at each of their events. */
-  readonly #reported = new Map<string, string>();
+  private readonly reported = new Map<string, string>();
   /** By family and Service: what was reported of those that ask for too much. */
-  readonly #cutShort = new Map<string, string>();
+  private readonly cutShort = new Map<string, string>();
   /** To be reported, by object. */
-  readonly #problems = new Map<string, ObjectProblems>();
+  private readonly problems = new Map<string, ObjectProblems>();
   /** Trigger times of the slice events since the last takeChanges(). */
-  readonly #triggers: Readonly<Record<IPFamily, Map<ServiceEntry, number[]>>> = {
+  private readonly triggers: Readonly<Record<IPFamily, Map<ServiceEntry, number[]>>> = {
     IPv4: new Map(),
     IPv6: new Map(),
   };
-  #pendingSlices = 0;
-  #zone: string | undefined;
+  private pendingSlices = 0;
+  private zone: string | undefined;
 
   constructor(config: ModelConfig) {
-    this.#config = config;
+    this.config = config;
   }
 
   /** @param key 'namespace/name' */
   setService(key: string, service: Service | undefined): void {
     const { plan, problems } =
-      service === undefined ? { plan: undefined, problems: NO_PROBLEMS } : planService(service, this.#config);
-    this.#report('Service', key, service, problems);
-    const entry = plan === undefined ? this.#services.get(key) : this.#entry(key);
+      service === undefined ? { plan: undefined, problems: noProblems } : planService(service, this.config);
+    this.report('Service', key, service, problems);
+    const entry = plan === undefined ? this.services.get(key) : this.entryOf(key);
     if (entry !== undefined && service !== undefined) entry.uid = service.uid;
     if (entry === undefined || samePlan(entry.plan, plan)) return;
     entry.plan = plan;
-    this.#mark(entry, SERVICE_DIRTY);
+    this.mark(entry, serviceDirty);
   }
 
   /** @param key 'namespace/name' of the slice */
   setEndpointSlice(key: string, object: EndpointSlice | undefined): void {
-    const before = this.#slices.get(key);
+    const before = this.sliceIndex.get(key);
     const { slice, problems } =
       object === undefined
-        ? { slice: undefined, problems: NO_PROBLEMS }
-        : readSlice(object, this.#config, this.#interner, before);
-    this.#report('EndpointSlice', key, object, problems);
+        ? { slice: undefined, problems: noProblems }
+        : readSlice(object, this.config, this.interner, before);
+    this.report('EndpointSlice', key, object, problems);
     if (slice === before) return;
-    this.#pendingSlices++;
+    this.pendingSlices++;
 
     if (before !== undefined) {
-      const entry = this.#entry(before.service);
+      const entry = this.entryOf(before.service);
       entry.slices = compact(entry.slices.filter((other) => other !== before));
       // What a deletion was triggered by is unknown, so the times known for the Service mean nothing any more.
-      if (slice === undefined) this.#triggers[before.family].delete(entry);
-      this.#slicesChanged(entry, before.family);
+      if (slice === undefined) this.triggers[before.family].delete(entry);
+      this.slicesChanged(entry, before.family);
     }
     if (slice === undefined) {
-      this.#slices.delete(key);
+      this.sliceIndex.delete(key);
       return;
     }
-    this.#slices.set(key, slice);
-    const entry = this.#entry(slice.service);
+    this.sliceIndex.set(key, slice);
+    const entry = this.entryOf(slice.service);
     // By name, so that the choice between duplicates does not depend on the order of events.
     entry.slices =
       entry.slices.length === 0
         ? [slice]
         : entry.slices.concat(slice).sort((a, b) => (a.name < b.name ? -1 : 1));
-    this.#noteTrigger(entry, slice.family, Date.parse(object?.triggerTime ?? ''));
-    this.#slicesChanged(entry, slice.family);
+    this.noteTrigger(entry, slice.family, Date.parse(object?.triggerTime ?? ''));
+    this.slicesChanged(entry, slice.family);
   }
 
   /** @param time NaN: the slice does not say */
-  #noteTrigger(entry: ServiceEntry, family: IPFamily, time: number): void {
-    if (!(time > (this.#config.triggersSince ?? -Infinity))) return;
-    const times = this.#triggers[family].get(entry);
-    if (times === undefined) this.#triggers[family].set(entry, [time]);
+  private noteTrigger(entry: ServiceEntry, family: IPFamily, time: number): void {
+    if (!(time > (this.config.triggersSince ?? -Infinity))) return;
+    const times = this.triggers[family].get(entry);
+    if (times === undefined) this.triggers[family].set(entry, [time]);
     else times.push(time);
   }
 
   /** @param zone label topology.kubernetes.io/zone of this node; undefined when it has none */
   setZone(zone: string | undefined): void {
-    if (zone === this.#zone) return;
-    this.#zone = zone;
-    for (const entry of this.#zoneHinted) {
-      this.#mark(entry, ENDPOINTS_DIRTY.IPv4 | ENDPOINTS_DIRTY.IPv6);
+    if (zone === this.zone) return;
+    this.zone = zone;
+    for (const entry of this.zoneHinted) {
+      this.mark(entry, endpointsDirty.IPv4 | endpointsDirty.IPv6);
     }
   }
 
@@ -179,13 +179,13 @@ export class ServiceModel {
    * cancel each other out do, and takeChanges() is then empty.
    */
   get hasChanges(): boolean {
-    return this.#dirty.size > 0 || this.#problems.size > 0;
+    return this.dirtyServices.size > 0 || this.problems.size > 0;
   }
 
   get pending(): PendingChanges {
     let services = 0;
-    for (const entry of this.#dirty) if ((entry.dirty & SERVICE_DIRTY) !== 0) services++;
-    return { services, endpointSlices: this.#pendingSlices };
+    for (const entry of this.dirtyServices) if ((entry.dirty & serviceDirty) !== 0) services++;
+    return { services, endpointSlices: this.pendingSlices };
   }
 
   /**
@@ -206,34 +206,34 @@ export class ServiceModel {
     // May name a service port twice: what is built again is the same.
     const rebuild: PortState[] = [];
     const changed = { IPv4: new Set<Owner>(), IPv6: new Set<Owner>() };
-    const taken = firstOf(this.#dirty, most);
-    for (const entry of taken) this.#evaluate(entry, rebuild, collector);
-    const { affected, conflicts } = this.#claims.settle();
+    const taken = firstOf(this.dirtyServices, most);
+    for (const entry of taken) this.evaluate(entry, rebuild, collector);
+    const { affected, conflicts } = this.claims.settle();
     for (const port of affected) if (port.live) rebuild.push(port);
     for (const port of rebuild) {
-      const output = port.build(this.#claims.owned(port, port.plan.addresses));
+      const output = port.build(this.claims.owned(port, port.plan.addresses));
       if (output === port.output) continue;
       port.output = output;
       upserted[port.family].push(output);
-      if (this.#triggers[port.family].size > 0) changed[port.family].add(port.owner);
+      if (this.triggers[port.family].size > 0) changed[port.family].add(port.owner);
     }
 
     const triggerTimes: Record<IPFamily, number[]> = { IPv4: [], IPv6: [] };
     for (const entry of taken) {
-      this.#dirty.delete(entry);
+      this.dirtyServices.delete(entry);
       entry.dirty = 0;
       for (const family of ['IPv4', 'IPv6'] as const) {
-        const times = this.#triggers[family].get(entry);
+        const times = this.triggers[family].get(entry);
         if (times === undefined) continue;
-        this.#triggers[family].delete(entry);
+        this.triggers[family].delete(entry);
         if (changed[family].has(entry)) triggerTimes[family].push(...times);
       }
-      if (entry.plan === undefined && entry.slices.length === 0) this.#services.delete(entry.key);
+      if (entry.plan === undefined && entry.slices.length === 0) this.services.delete(entry.key);
     }
-    this.#pendingSlices = 0;
-    const problems = [...this.#problems.values()];
-    this.#problems.clear();
-    const families = this.#config.families.map((family) => ({
+    this.pendingSlices = 0;
+    const problems = [...this.problems.values()];
+    this.problems.clear();
+    const families = this.config.families.map((family) => ({
       family,
       upserted: upserted[family],
       removed: removed[family],
@@ -246,72 +246,72 @@ export class ServiceModel {
    * @param key 'namespace/name'
    */
   uidOf(key: string): string {
-    return this.#services.get(key)?.uid ?? '';
+    return this.services.get(key)?.uid ?? '';
   }
 
   /** Everything as of the last takeChanges(), for a dataplane that starts over. */
   *servicePorts(family: IPFamily): Generator<ServicePort, void, undefined> {
-    for (const entry of this.#services.values()) {
+    for (const entry of this.services.values()) {
       for (const port of entry.ports) {
         if (port.family === family && port.output !== undefined) yield port.output;
       }
     }
   }
 
-  #entry(key: string): ServiceEntry {
-    let entry = this.#services.get(key);
+  private entryOf(key: string): ServiceEntry {
+    let entry = this.services.get(key);
     if (entry === undefined) {
       entry = new ServiceEntry(key);
-      this.#services.set(key, entry);
+      this.services.set(key, entry);
     }
     return entry;
   }
 
-  #mark(entry: ServiceEntry, what: number): void {
-    if (entry.dirty !== 0) this.#dirty.delete(entry);
-    this.#dirty.add(entry);
+  private mark(entry: ServiceEntry, what: number): void {
+    if (entry.dirty !== 0) this.dirtyServices.delete(entry);
+    this.dirtyServices.add(entry);
     entry.dirty |= what;
   }
 
-  #slicesChanged(entry: ServiceEntry, family: IPFamily): void {
+  private slicesChanged(entry: ServiceEntry, family: IPFamily): void {
     let hinted = false;
     for (const slice of entry.slices) {
       for (const port of slice.ports) hinted ||= port.list.zoneHints !== undefined;
     }
-    if (hinted) this.#zoneHinted.add(entry);
-    else this.#zoneHinted.delete(entry);
-    this.#mark(entry, ENDPOINTS_DIRTY[family]);
+    if (hinted) this.zoneHinted.add(entry);
+    else this.zoneHinted.delete(entry);
+    this.mark(entry, endpointsDirty[family]);
   }
 
   /** @param object undefined: it is gone, and its problems with it */
-  #report(
+  private report(
     kind: 'Service' | 'EndpointSlice',
     key: string,
     object: { readonly namespace: string; readonly name: string; readonly uid?: string } | undefined,
     { list, more }: Problems,
   ): void {
-    if (list.length === 0 && this.#reported.size === 0) return;
+    if (list.length === 0 && this.reported.size === 0) return;
     const id = `${kind} ${key}`;
     const now = list.map(({ field, message }) => `${field}: ${message}`).join('\n') + String(more);
-    const before = this.#reported.get(id);
+    const before = this.reported.get(id);
     if (list.length === 0) {
       if (before === undefined) return;
-      this.#reported.delete(id);
+      this.reported.delete(id);
     } else {
       if (before === now) return;
-      this.#reported.set(id, now);
+      this.reported.set(id, now);
     }
     const slash = key.indexOf('/');
     const { namespace = key.slice(0, slash), name = key.slice(slash + 1), uid = '' } = object ?? {};
-    this.#problems.set(id, { aspect: 'fields', kind, namespace, name, uid, problems: list, more });
+    this.problems.set(id, { aspect: 'fields', kind, namespace, name, uid, problems: list, more });
   }
 
   /** Brings the service ports of one Service up to date, except for what depends on other Services. */
-  #evaluate(entry: ServiceEntry, rebuild: PortState[], collector: Collector): void {
-    const serviceChanged = (entry.dirty & SERVICE_DIRTY) !== 0;
-    if (serviceChanged) this.#alignPorts(entry, collector);
-    for (const family of this.#config.families) {
-      if (!serviceChanged && (entry.dirty & ENDPOINTS_DIRTY[family]) === 0) continue;
+  private evaluate(entry: ServiceEntry, rebuild: PortState[], collector: Collector): void {
+    const serviceChanged = (entry.dirty & serviceDirty) !== 0;
+    if (serviceChanged) this.alignPorts(entry, collector);
+    for (const family of this.config.families) {
+      if (!serviceChanged && (entry.dirty & endpointsDirty[family]) === 0) continue;
       const healthPort = entry.plan?.[family]?.healthCheckNodePort ?? 0;
       const endpoints = new EndpointsByPort(entry, family);
       const most = endpointLimit(entry.plan?.[family]?.ports ?? []);
@@ -321,31 +321,31 @@ export class ServiceModel {
         const all = port.merge(endpoints.of(port.plan));
         const list = limitedTo(all, most);
         left += all.endpoints.length - list.endpoints.length;
-        if (port.select(list, this.#zone)) this.#claims.rankChanged(port);
+        if (port.select(list, this.zone)) this.claims.rankChanged(port);
         rebuild.push(port);
       }
       // Counted only for a Service that has somewhere to report it.
       updateHealth(entry, family, healthPort, healthPort === 0 ? 0 : endpoints.localReady(), collector);
-      this.#reportSize(entry, family, left, most);
+      this.reportSize(entry, family, left, most);
     }
   }
 
   /** @param left pairs of port and endpoint that are beyond what one Service may have */
-  #reportSize(entry: ServiceEntry, family: IPFamily, left: number, most: number): void {
+  private reportSize(entry: ServiceEntry, family: IPFamily, left: number, most: number): void {
     const id = `${family} ${entry.key}`;
     const message =
       left === 0
         ? ''
         : `too many addresses, ports and endpoints for one Service; of each port ${most} are used`;
-    if ((this.#cutShort.get(id) ?? '') === message) return;
-    if (message === '') this.#cutShort.delete(id);
-    else this.#cutShort.set(id, message);
-    const problems = FAMILIES.flatMap((each) => {
-      const text = this.#cutShort.get(`${each} ${entry.key}`);
+    if ((this.cutShort.get(id) ?? '') === message) return;
+    if (message === '') this.cutShort.delete(id);
+    else this.cutShort.set(id, message);
+    const problems = familyNames.flatMap((each) => {
+      const text = this.cutShort.get(`${each} ${entry.key}`);
       return text === undefined ? [] : [{ field: `${each} endpoints`, message: text }];
     });
     const { key, namespace, name, uid } = entry;
-    this.#problems.set(`size ${key}`, {
+    this.problems.set(`size ${key}`, {
       aspect: 'size',
       kind: 'Service',
       namespace,
@@ -357,7 +357,7 @@ export class ServiceModel {
   }
 
   /** Makes the service ports and their claims those of the plan. */
-  #alignPorts(entry: ServiceEntry, collector: Collector): void {
+  private alignPorts(entry: ServiceEntry, collector: Collector): void {
     const { plan } = entry;
     const created = plan?.created ?? Infinity;
     const aged = created !== entry.created;
@@ -368,38 +368,38 @@ export class ServiceModel {
         ? noPorts
         : new Map(entry.ports.map((port) => [portId(port.family, port.plan), port]));
     const ports: PortState[] = [];
-    for (const family of this.#config.families) {
+    for (const family of this.config.families) {
       for (const portPlan of plan?.[family]?.ports ?? []) {
         const known = gone.size === 0 ? undefined : gone.get(portId(family, portPlan));
         if (known !== undefined) gone.delete(portId(family, portPlan));
         const port = known ?? new PortState(entry, family, portPlan);
         port.plan = portPlan;
         ports.push(port);
-        if (aged) this.#claims.rankChanged(port);
+        if (aged) this.claims.rankChanged(port);
       }
     }
     entry.ports = compact(ports);
     for (const port of gone.values()) {
       port.live = false;
-      this.#claim(port, []);
+      this.claim(port, []);
       if (port.output !== undefined) collector.removed[port.family].push(port.output.key);
     }
-    for (const port of ports) this.#claim(port, port.plan.addresses);
+    for (const port of ports) this.claim(port, port.plan.addresses);
   }
 
-  #claim(port: PortState, addresses: readonly VirtualAddress[]): void {
+  private claim(port: PortState, addresses: readonly VirtualAddress[]): void {
     const before = port.claimed;
     port.claimed = addresses;
     if (before === addresses) return;
     if (before.length === 0) {
-      for (const address of addresses) this.#claims.claim(port, address);
+      for (const address of addresses) this.claims.claim(port, address);
       return;
     }
     const idOf = ({ ip, port }: VirtualAddress): string => `${ip} ${port}`;
     const had = new Set(before.map(idOf));
     const has = new Set(addresses.map(idOf));
-    for (const address of before) if (!has.has(idOf(address))) this.#claims.release(port, address);
-    for (const address of addresses) if (!had.has(idOf(address))) this.#claims.claim(port, address);
+    for (const address of before) if (!has.has(idOf(address))) this.claims.release(port, address);
+    for (const address of addresses) if (!had.has(idOf(address))) this.claims.claim(port, address);
   }
 }
 
@@ -416,27 +416,27 @@ function firstOf<T>(items: ReadonlySet<T>, most: number): readonly T[] {
 }
 
 /** Services with more ports than this have their slices' ports looked up by name. */
-const INDEXED_FROM = 8;
+const indexedFrom = 8;
 
 /** The endpoints of each port of one Service in one family, from its slices. */
 class EndpointsByPort {
-  readonly #byId: ReadonlyMap<string, readonly EndpointList[]> | undefined;
+  private readonly byId: ReadonlyMap<string, readonly EndpointList[]> | undefined;
 
   constructor(
     readonly entry: ServiceEntry,
     readonly family: IPFamily,
   ) {
-    if (entry.ports.length >= INDEXED_FROM) this.#byId = this.#index();
+    if (entry.ports.length >= indexedFrom) this.byId = this.index();
   }
 
   /** How many IPs of this node are ready, for whichever port of the slices: also for one that the Service does not name (8.1). */
   localReady(): number {
     const ips = new Set<string>();
-    for (const lists of (this.#byId ?? this.#index()).values()) collectLocalReady(mergeLists(lists), ips);
+    for (const lists of (this.byId ?? this.index()).values()) collectLocalReady(mergeLists(lists), ips);
     return ips.size;
   }
 
-  #index(): ReadonlyMap<string, readonly EndpointList[]> {
+  private index(): ReadonlyMap<string, readonly EndpointList[]> {
     const byId = new Map<string, EndpointList[]>();
     for (const slice of this.entry.slices) {
       if (slice.family !== this.family) continue;
@@ -452,7 +452,7 @@ class EndpointsByPort {
 
   /** The lists of one port, by the slices' names. Port numbers are not compared: the number in the slice is the backend's (3.1). */
   of({ portName, protocol }: PortPlan): readonly EndpointList[] {
-    if (this.#byId !== undefined) return this.#byId.get(slicePortId(portName, protocol)) ?? [];
+    if (this.byId !== undefined) return this.byId.get(slicePortId(portName, protocol)) ?? [];
     const all: EndpointList[] = [];
     for (const slice of this.entry.slices) {
       if (slice.family !== this.family) continue;

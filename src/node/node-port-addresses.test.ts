@@ -6,8 +6,8 @@ import { createLogger } from '../log/logger.js';
 import type { IPFamily } from '../model/types.js';
 import { NodePortAddressSelection } from './node-port-addresses.js';
 
-const GATE = '--feature-gates=KubeProxyNFTablesLocalhostNodePorts=true';
-const FAMILIES: readonly IPFamily[] = ['IPv4', 'IPv6'];
+const gate = '--feature-gates=KubeProxyNFTablesLocalhostNodePorts=true';
+const familyNames: readonly IPFamily[] = ['IPv4', 'IPv6'];
 
 function localhostFamilies(...flags: readonly string[]): readonly IPFamily[] {
   const selection = new NodePortAddressSelection({
@@ -17,21 +17,21 @@ function localhostFamilies(...flags: readonly string[]): readonly IPFamily[] {
     allowRouteLocalnet: () => undefined,
     log: createLogger({ format: 'text', verbosity: 0, write: () => undefined }),
   });
-  return FAMILIES.filter((family) => selection.localhost(family) !== undefined);
+  return familyNames.filter((family) => selection.localhost(family) !== undefined);
 }
 
 // prettier-ignore
-const CASES: readonly (readonly [flags: readonly string[], expected: readonly IPFamily[]])[] = [
+const cases: readonly (readonly [flags: readonly string[], expected: readonly IPFamily[]])[] = [
   [['--proxy-mode=nftables', '--nodeport-addresses=primary,localhost'], []],
-  [['--proxy-mode=nftables', '--nodeport-addresses=primary,localhost', GATE], FAMILIES],
-  [['--proxy-mode=nftables', '--nodeport-addresses=primary,127.0.0.0/8', GATE], ['IPv4']],
-  [['--proxy-mode=nftables', '--nodeport-addresses=all', GATE], []],
-  [['--proxy-mode=nftables', '--nodeport-addresses=all,localhost', GATE], FAMILIES],
-  [['--proxy-mode=nftables', GATE], []],
-  [['--proxy-mode=iptables', '--nodeport-addresses=all'], FAMILIES],
+  [['--proxy-mode=nftables', '--nodeport-addresses=primary,localhost', gate], familyNames],
+  [['--proxy-mode=nftables', '--nodeport-addresses=primary,127.0.0.0/8', gate], ['IPv4']],
+  [['--proxy-mode=nftables', '--nodeport-addresses=all', gate], []],
+  [['--proxy-mode=nftables', '--nodeport-addresses=all,localhost', gate], familyNames],
+  [['--proxy-mode=nftables', gate], []],
+  [['--proxy-mode=iptables', '--nodeport-addresses=all'], familyNames],
 ];
 
-for (const [flags, expected] of CASES) {
+for (const [flags, expected] of cases) {
   test(`node ports on loopback addresses with ${flags.join(' ')}: ${expected.join(', ') || 'none'}`, () => {
     assert.deepEqual(localhostFamilies(...flags), expected);
   });

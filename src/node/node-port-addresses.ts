@@ -1,7 +1,7 @@
 /** Where node ports answer, from the configuration, the Node object and the addresses that the node really has. */
 import type { Config } from '../config/config.js';
 import type { Logger } from '../log/logger.js';
-import { BOTH_FAMILIES, hostCidr, isLoopback } from '../model/addresses/addresses.js';
+import { allFamilies, hostCidr, isLoopback } from '../model/addresses/addresses.js';
 import type { NodeIPs } from '../model/addresses/node.js';
 import {
   loopbackCidr,
@@ -85,5 +85,5 @@ export class NodePortAddressSelection {
 
 /** Families whose node IP is not the one it was. */
 export function changedNodeIPs(before: NodeIPs, now: NodeIPs): readonly IPFamily[] {
-  return BOTH_FAMILIES.filter((family) => before[family] !== now[family]);
+  return allFamilies.filter((family) => before[family] !== now[family]);
 }

@@ -1,6 +1,6 @@
 /** Which Services do not have addresses that they claim, from the contests that the model reports one by one. */
 import type { AddressConflict, ServiceName } from '../model/types.js';
-import type { TroubledObjects } from './invalid-objects.js';
+import type { InvalidObjects } from './invalid-objects.js';
 
 /** Addresses that are named; more of one Service are counted. */
 const maxNamed = 8;
@@ -11,12 +11,12 @@ interface Loser {
   readonly lost: Map<string, string>;
 }
 
-export class LostAddresses {
+export class AddressConflicts {
   private readonly losers = new Map<string, Loser>();
   /** By address: keys of the Services that do not have it. */
   private readonly byAddress = new Map<string, ReadonlySet<string>>();
 
-  constructor(private readonly objects: TroubledObjects) {}
+  constructor(private readonly objects: InvalidObjects) {}
 
   update(conflicts: readonly AddressConflict[]): void {
     const changed = new Set<Loser>();

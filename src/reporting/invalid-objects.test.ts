@@ -5,9 +5,9 @@ import type { ClusterEvent } from '../sources/kube/events.js';
 import { createLogger } from '../log/logger.js';
 import { createMetrics } from '../metrics/metrics.js';
 import type { AddressConflict } from '../model/types.js';
-import { LostAddresses } from './address-conflicts.js';
-import { RefusedServices } from './rejected-services.js';
-import { TroubledObjects } from './invalid-objects.js';
+import { AddressConflicts } from './address-conflicts.js';
+import { RejectedServices } from './rejected-services.js';
+import { InvalidObjects } from './invalid-objects.js';
 
 const pear = { kind: 'Service', namespace: 'orchard', name: 'pear', uid: 'u-1' };
 
@@ -15,7 +15,7 @@ function begin() {
   const lines: string[] = [];
   const events: ClusterEvent[] = [];
   const metrics = createMetrics();
-  const objects = new TroubledObjects({
+  const objects = new InvalidObjects({
     nodeName: 'alder',
     metrics,
     log: createLogger({ format: 'text', verbosity: 2, write: (line) => lines.push(line) }),
@@ -82,7 +82,7 @@ test('a hundred objects are shown by name, all are counted, whatever their names
 
 test('lost addresses: per Service, as long as another one has them', () => {
   const { objects, events } = begin();
-  const lost = new LostAddresses(objects);
+  const lost = new AddressConflicts(objects);
   const loser = { namespace: 'orchard', name: 'plum', uid: 'u-2' };
   const contest = (port: number, owner: string, ...losers: AddressConflict['losers']): AddressConflict => ({
     family: 'IPv4',
@@ -104,7 +104,7 @@ test('lost addresses: per Service, as long as another one has them', () => {
 
 test('refusals: one report for a Service, whatever the number of its ports, in both families', () => {
   const { objects, events } = begin();
-  const refused = new RefusedServices(objects, () => 'u-1');
+  const refused = new RejectedServices(objects, () => 'u-1');
   const refusals = new Map(
     Array.from({ length: 5000 }, (_, i) => [
       `orchard/pear:p${i}/TCP`,

@@ -5,7 +5,7 @@
 import type { ClusterEvent } from '../sources/kube/events.js';
 import { longestName, printable } from '../sources/printable.js';
 import type { Logger } from '../log/logger.js';
-import type { TroubleReason } from '../metrics/own.js';
+import type { InvalidReason } from '../metrics/own.js';
 import type { Metrics } from '../metrics/metrics.js';
 
 /** Objects that the metric shows by name: whoever makes more of them must not make the scrape grow without end. */
@@ -13,7 +13,7 @@ const maxNamed = 100;
 const maxDetail = 300;
 
 /** The object that something is wrong with. */
-export interface TroubledObject {
+export interface InvalidObject {
   readonly kind: string;
   /** '' for objects without a namespace. */
   readonly namespace: string;
@@ -22,9 +22,9 @@ export interface TroubledObject {
   readonly uid: string;
 }
 
-export interface TroubledObjectsOptions {
+export interface InvalidObjectsOptions {
   readonly nodeName: string;
-  readonly metrics: Pick<Metrics, 'troubledObjects' | 'troubledObject'>;
+  readonly metrics: Pick<Metrics, 'invalidObjects' | 'invalidObject'>;
   readonly log: Logger;
   readonly record: (event: ClusterEvent) => void;
 }
@@ -38,7 +38,7 @@ interface Wording {
   readonly log: string | undefined;
 }
 
-const wordings: Readonly<Record<TroubleReason, Wording>> = {
+const wordings: Readonly<Record<InvalidReason, Wording>> = {
   unreadable: {
     reason: 'ObjectUnreadable',
     note: 'can not be read, its last good state stays in force',
@@ -68,13 +68,13 @@ const wordings: Readonly<Record<TroubleReason, Wording>> = {
 
 interface Known {
   /** What was told. */
-  readonly told: string;
+  readonly reported: string;
   /** The metric shows its name. */
   readonly named: boolean;
 }
 
-export class TroubledObjects {
-  private readonly known: Readonly<Record<TroubleReason, Map<string, Known>>> = {
+export class InvalidObjects {
+  private readonly known: Readonly<Record<InvalidReason, Map<string, Known>>> = {
     unreadable: new Map(),
     fields_left_out: new Map(),
     cut_short: new Map(),
@@ -83,10 +83,10 @@ export class TroubledObjects {
   };
   private named = 0;
 
-  constructor(private readonly options: TroubledObjectsOptions) {
-    const { troubledObjects, troubledObject } = options.metrics;
-    troubledObject.reset();
-    for (const reason of Object.keys(wordings)) troubledObjects.set({ reason }, 0);
+  constructor(private readonly options: InvalidObjectsOptions) {
+    const { invalidObjects, invalidObject } = options.metrics;
+    invalidObject.reset();
+    for (const reason of Object.keys(wordings)) invalidObjects.set({ reason }, 0);
   }
 
   /**
@@ -94,7 +94,7 @@ export class TroubledObjects {
    * @param details the first things; none: it is in order
    * @param more how many there are beside those
    */
-  set(reason: TroubleReason, object: TroubledObject, details: readonly string[], more = 0): void {
+  set(reason: InvalidReason, object: InvalidObject, details: readonly string[], more = 0): void {
     const known = this.known[reason];
     const id = `${object.kind} ${object.namespace}/${object.name}`;
     const before = known.get(id);
@@ -104,34 +104,39 @@ export class TroubledObjects {
     }
     const texts = details.map((text) => printable(text, maxDetail));
     if (more > 0) texts.push(`and ${more} more`);
-    const told = texts.join('; ');
-    if (before?.told === told) return;
+    const reported = texts.join('; ');
+    if (before?.reported === reported) return;
     const named = before?.named ?? this.named < maxNamed;
-    known.set(id, { told, named });
+    known.set(id, { reported, named });
     if (before === undefined) {
-      const { troubledObjects, troubledObject } = this.options.metrics;
-      troubledObjects.set({ reason }, known.size);
+      const { invalidObjects, invalidObject } = this.options.metrics;
+      invalidObjects.set({ reason }, known.size);
       if (named) {
         this.named++;
-        troubledObject.set(labelsOf(reason, object), 1);
+        invalidObject.set(labelsOf(reason, object), 1);
       }
     }
-    this.tell(reason, object, texts, told);
+    this.report(reason, object, texts, reported);
   }
 
-  private forget(reason: TroubleReason, object: TroubledObject, id: string, before: Known): void {
+  private forget(reason: InvalidReason, object: InvalidObject, id: string, before: Known): void {
     const { metrics, log } = this.options;
     const known = this.known[reason];
     known.delete(id);
-    metrics.troubledObjects.set({ reason }, known.size);
+    metrics.invalidObjects.set({ reason }, known.size);
     if (before.named) {
       this.named--;
-      metrics.troubledObject.remove(labelsOf(reason, object));
+      metrics.invalidObject.remove(labelsOf(reason, object));
     }
     log.debug(2, 'Nothing is wrong with the object any more', { object: printed(object), was: reason });
   }
 
-  private tell(reason: TroubleReason, object: TroubledObject, texts: readonly string[], told: string): void {
+  private report(
+    reason: InvalidReason,
+    object: InvalidObject,
+    texts: readonly string[],
+    reported: string,
+  ): void {
     const { nodeName, log, record } = this.options;
     const wording = wordings[reason];
     if (wording.log !== undefined) log.warn(wording.log, { object: printed(object), problems: texts });
@@ -141,19 +146,19 @@ export class TroubledObjects {
       reason: wording.reason,
       action: 'ProgramRules',
       regarding: { apiVersion: apiVersionOf(kind), kind, namespace, name, uid },
-      note: `${kind} ${wording.note} (node ${nodeName}): ${told}`,
+      note: `${kind} ${wording.note} (node ${nodeName}): ${reported}`,
     });
   }
 }
 
-function printed({ kind, namespace, name }: TroubledObject): string {
+function printed({ kind, namespace, name }: InvalidObject): string {
   const path = namespace === '' ? name : `${namespace}/${name}`;
   return `${kind} ${printable(path, 2 * longestName)}`;
 }
 
 function labelsOf(
-  reason: TroubleReason,
-  { kind, namespace, name }: TroubledObject,
+  reason: InvalidReason,
+  { kind, namespace, name }: InvalidObject,
 ): Record<'kind' | 'namespace' | 'name' | 'reason', string> {
   return {
     kind,

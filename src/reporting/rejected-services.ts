@@ -1,19 +1,19 @@
 /** Which Services have ports that the kernel refuses, from what each family's syncs say. */
 import type { IPFamily } from '../model/types.js';
 import type { Rejection } from '../sync/rejections.js';
-import type { TroubledObjects } from './invalid-objects.js';
+import type { InvalidObjects } from './invalid-objects.js';
 
 /** Ports of one Service that are named; more are counted. */
 const maxNamed = 4;
 
-export class RefusedServices {
+export class RejectedServices {
   private readonly byFamily = new Map<IPFamily, ReadonlyMap<string, Rejection>>();
   /** Keys of the Services last told of. */
-  private told = new Set<string>();
+  private reported = new Set<string>();
 
   /** @param uidOf of a Service, by 'namespace/name' */
   constructor(
-    private readonly objects: TroubledObjects,
+    private readonly objects: InvalidObjects,
     private readonly uidOf: (service: string) => string,
   ) {}
 
@@ -29,12 +29,12 @@ export class RefusedServices {
         services.set(service, details);
       }
     }
-    for (const key of this.told) if (!services.has(key)) this.tell(key, []);
-    for (const [key, details] of services) this.tell(key, details);
-    this.told = new Set(services.keys());
+    for (const key of this.reported) if (!services.has(key)) this.report(key, []);
+    for (const [key, details] of services) this.report(key, details);
+    this.reported = new Set(services.keys());
   }
 
-  private tell(key: string, details: readonly string[]): void {
+  private report(key: string, details: readonly string[]): void {
     const slash = key.indexOf('/');
     const object = { kind: 'Service', namespace: key.slice(0, slash), name: key.slice(slash + 1) };
     const first = details.slice(0, maxNamed);

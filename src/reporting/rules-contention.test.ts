@@ -5,13 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClusterEvent } from '../sources/kube/events.js';
 import { createLogger } from '../log/logger.js';
 import { createMetrics } from '../metrics/metrics.js';
-import { Feud } from './rules-contention.js';
+import { RulesContention } from './rules-contention.js';
 
 function begin(quietMs: number) {
   const lines: string[] = [];
   const events: ClusterEvent[] = [];
   const metrics = createMetrics();
-  const feud = new Feud({
+  const contention = new RulesContention({
     nodeName: 'alder',
     nodeUid: 'u-9',
     metrics,
@@ -21,18 +21,18 @@ function begin(quietMs: number) {
   });
   const contested = async (): Promise<string> =>
     /^kubeproxyts_rules_contested (\d)$/m.exec(await metrics.registry.metrics())?.[1] ?? '';
-  return { feud, lines, events, contested };
+  return { contention, lines, events, contested };
 }
 
 test('single changes are none', async () => {
-  const { feud, lines, events, contested } = begin(20);
-  for (const pause of [5, 10, 20, 40, 5, 10]) feud.putOff('nft', pause);
+  const { contention, lines, events, contested } = begin(20);
+  for (const pause of [5, 10, 20, 40, 5, 10]) contention.backOff('nft', pause);
   assert.deepEqual([lines, events, await contested()], [[], [], '0']);
 });
 
 test('one that lasts is told once, while it lasts; its end, too; and the next one', async () => {
-  const { feud, lines, events, contested } = begin(20);
-  for (const pause of [320, 640, 1280, 60_000, 60_000]) feud.putOff('firewalld', pause);
+  const { contention, lines, events, contested } = begin(20);
+  for (const pause of [320, 640, 1280, 60_000, 60_000]) contention.backOff('firewalld', pause);
   assert.equal(lines.length, 1);
   assert.match(lines[0] ?? '', /^E.*keeps changing our rules.* by="firewalld"/);
   assert.equal(events.length, 1);
@@ -46,11 +46,11 @@ test('one that lasts is told once, while it lasts; its end, too; and the next on
   assert.match(events[0].note, /^firewalld keeps changing the rules of kube-proxy on node alder/);
   assert.equal(await contested(), '1');
   // The last pause was short: then it is soon over.
-  feud.putOff('firewalld', 5);
+  contention.backOff('firewalld', 5);
   for (let i = 0; i < 200 && (await contested()) === '1'; i++) await sleep(5);
   assert.equal(await contested(), '0');
   assert.match(lines[1] ?? '', /^I.*any more/);
-  feud.putOff('firewalld', 640);
+  contention.backOff('firewalld', 640);
   assert.equal(events.length, 2);
-  feud.close();
+  contention.close();
 });

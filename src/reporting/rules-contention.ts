@@ -8,11 +8,11 @@ import type { Logger } from '../log/logger.js';
 import type { Metrics } from '../metrics/metrics.js';
 
 /** A repair that is put off for so long has been undone half a dozen times in a row. */
-const feudPauseMs = 500;
+const contentionPauseMs = 500;
 /** Nothing for so long, and for twice the last pause: it is over. */
 const quietMs = 60_000;
 
-export interface FeudOptions {
+export interface RulesContentionOptions {
   readonly nodeName: string;
   /** Of the Node object; '' when unknown. */
   readonly nodeUid: string;
@@ -23,10 +23,10 @@ export interface FeudOptions {
   readonly quietMs?: number;
 }
 
-export class Feud {
+export class RulesContention {
   private timer: NodeJS.Timeout | undefined;
 
-  constructor(private readonly options: FeudOptions) {
+  constructor(private readonly options: RulesContentionOptions) {
     options.metrics.rulesContested.set(0);
   }
 
@@ -35,9 +35,9 @@ export class Feud {
    * @param by its name
    * @param pauseMs for so long
    */
-  putOff(by: string, pauseMs: number): void {
-    const isFeud = this.timer !== undefined;
-    if (!isFeud && pauseMs < feudPauseMs) return;
+  backOff(by: string, pauseMs: number): void {
+    const isContention = this.timer !== undefined;
+    if (!isContention && pauseMs < contentionPauseMs) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(
       guarded('end a contention', () => {
@@ -45,7 +45,7 @@ export class Feud {
       }),
       (this.options.quietMs ?? quietMs) + 2 * pauseMs,
     ).unref();
-    if (!isFeud) this.begin(by);
+    if (!isContention) this.begin(by);
   }
 
   close(): void {

@@ -3,20 +3,20 @@ import type { ClusterEvent } from '../sources/kube/events.js';
 import type { ResourceKind } from '../sources/objects.js';
 import type { OwnMetrics } from '../metrics/own.js';
 
-export interface HeldBackListsOptions {
+export interface UnconfirmedListsOptions {
   readonly nodeName: string;
-  readonly metrics: Pick<OwnMetrics, 'listsHeldBack'>;
+  readonly metrics: Pick<OwnMetrics, 'unconfirmedListGauge'>;
   readonly record: (event: ClusterEvent) => void;
 }
 
 /** @returns what is to be called for each kind of which a list is held back */
-export function heldBackLists({
+export function unconfirmedLists({
   nodeName,
   metrics,
   record,
-}: HeldBackListsOptions): (kind: ResourceKind, missing: number, held: number) => void {
+}: UnconfirmedListsOptions): (kind: ResourceKind, missing: number, held: number) => void {
   return (kind, missing, held) => {
-    metrics.listsHeldBack.inc({ resource: kind });
+    metrics.unconfirmedListGauge.inc({ resource: kind });
     record({
       type: 'Warning',
       reason: 'ListHeldBack',

@@ -11,13 +11,13 @@ const maxSharedLength = 63;
  * never needs cleaning, and forgets what is no longer seen; the price is a duplicate now and then.
  */
 export class StringTable {
-  readonly #slots: string[];
-  readonly #mask: number;
+  private readonly slots: string[];
+  private readonly mask: number;
 
   /** @param size number of slots, a power of two */
   constructor(size = 16384) {
-    this.#slots = new Array<string>(size).fill('');
-    this.#mask = size - 1;
+    this.slots = new Array<string>(size).fill('');
+    this.mask = size - 1;
   }
 
   /** The string in bytes[start, end), taken from the table when it was seen lately. */
@@ -33,15 +33,15 @@ export class StringTable {
       hash = Math.imul(hash ^ byte, 0x01000193);
     }
     if (all >= 0x80) return bytes.toString('utf8', start, end);
-    const slot = (hash ^ (hash >>> 15)) & this.#mask;
-    const held = this.#slots[slot] ?? '';
+    const slot = (hash ^ (hash >>> 15)) & this.mask;
+    const held = this.slots[slot] ?? '';
     if (held.length === length) {
       let i = 0;
       while (i < length && held.charCodeAt(i) === bytes[start + i]) i++;
       if (i === length) return held;
     }
     const text = bytes.toString('latin1', start, end);
-    this.#slots[slot] = text;
+    this.slots[slot] = text;
     return text;
   }
 
@@ -58,9 +58,9 @@ export class StringTable {
       hash = Math.imul(hash ^ unit, 0x01000193);
     }
     if (all >= 0x80) return text;
-    const slot = (hash ^ (hash >>> 15)) & this.#mask;
-    if (this.#slots[slot] === text) return this.#slots[slot];
-    this.#slots[slot] = text;
+    const slot = (hash ^ (hash >>> 15)) & this.mask;
+    if (this.slots[slot] === text) return this.slots[slot];
+    this.slots[slot] = text;
     return text;
   }
 }

@@ -74,11 +74,11 @@ export class FamilySync {
   private requested = false;
   private stopped = false;
   /** The kernel has to be read and compared: at the start, and after a failure. */
-  private needsAdoption = true;
+  private needsResync = true;
   /** Since when it is known that somebody else changed the kernel (performance.now()): the next adoption is a repair. */
   private damagedSince: number | undefined;
   /** The next adoption should have nothing to write. */
-  private adoptionChecks = false;
+  private resyncChecks = false;
   /** When the changes happened that the kernel does not have yet (ModelChanges.triggerTimes). */
   private triggers: number[] = [];
   /** What failed is left alone until then (performance.now()); undefined: nothing has failed. */
@@ -109,8 +109,8 @@ export class FamilySync {
   }
 
   /** The kernel no longer holds what it should: compare everything. */
-  requestAdoption(): void {
-    this.needsAdoption = true;
+  requestResync(): void {
+    this.needsResync = true;
     this.damagedSince ??= performance.now();
     this.retryAt = undefined;
     this.request();
@@ -118,7 +118,7 @@ export class FamilySync {
 
   /** Changes may be lost: the next sync compares everything. */
   compareNext(): void {
-    this.needsAdoption = true;
+    this.needsResync = true;
   }
 
   /** Look whether the kernel holds what it should, although nothing speaks for damage. */
@@ -173,7 +173,7 @@ export class FamilySync {
     }
     if (this.isStopped()) return;
     if (report === undefined) {
-      this.needsAdoption = this.adoptionChecks = true;
+      this.needsResync = this.resyncChecks = true;
       this.requested = true;
       this.schedule();
       return;
@@ -230,7 +230,7 @@ export class FamilySync {
 
   /** When the first deletion that had to wait is due. A comparison of everything finds them itself. */
   private deferredDueAt(): number {
-    return this.needsAdoption ? Infinity : (this.dataplane.deferredDueAt ?? Infinity);
+    return this.needsResync ? Infinity : (this.dataplane.deferredDueAt ?? Infinity);
   }
 
   private async deleteDeferred(): Promise<void> {
@@ -240,7 +240,7 @@ export class FamilySync {
       const report = await this.dataplane.deleteDeferred(now);
       this.reports.deferredDeleted(report);
     } catch (error) {
-      this.needsAdoption = true;
+      this.needsResync = true;
       if (error instanceof TableDamagedError) this.damagedSince ??= performance.now();
       this.retryAt = performance.now() + this.retryMs;
       this.reports.deferredFailed(error);
@@ -250,7 +250,7 @@ export class FamilySync {
   /** Something failed that is nobody's in particular: what was taken from the model may not have reached the kernel. */
   private failed(error: unknown): void {
     this.options.log.error('A sync failed; everything is compared', error, { family: this.family });
-    this.needsAdoption = true;
+    this.needsResync = true;
     this.retryLater();
   }
 
@@ -265,12 +265,12 @@ export class FamilySync {
     if (this.isStopped()) return;
     const waits = this.retryAt !== undefined && performance.now() < this.retryAt;
     // What came in between will be seen when everything is compared.
-    if (!(this.needsAdoption && waits)) {
+    if (!(this.needsResync && waits)) {
       let done = false;
       try {
         done = await this.syncDataplane(!waits);
       } catch (error) {
-        this.needsAdoption = true;
+        this.needsResync = true;
         if (error instanceof TableDamagedError) this.damagedSince ??= performance.now();
         this.reports.failed(error, this.retryMs);
       }
@@ -288,38 +288,38 @@ export class FamilySync {
    */
   private async syncDataplane(withRejected: boolean): Promise<boolean> {
     const { dataplane, family, damagedSince, rejections, gone, reports } = this;
-    const { adoptionChecks: checks, needsAdoption: adopted } = this;
+    const { resyncChecks: checks, needsResync: resynced } = this;
     const start = performance.now();
     const { upserted, removed: fresh } = this.pending.take();
     const triggers = this.triggers.splice(0);
     // Before anything is awaited: it may be requested again meanwhile.
-    this.needsAdoption = this.adoptionChecks = false;
+    this.needsResync = this.resyncChecks = false;
     this.damagedSince = undefined;
-    const ports = adopted ? this.arranged() : withRejected ? this.withRejected(upserted) : upserted;
+    const ports = resynced ? this.arranged() : withRejected ? this.withRejected(upserted) : upserted;
     const quiet = upserted.length === 0 && gone.size === 0 && rejections.size === 0;
     const removed = [...gone].filter((key) => withRejected || fresh.has(key) || !rejections.has(key));
-    if (!adopted && ports.length === 0 && removed.length === 0) {
+    if (!resynced && ports.length === 0 && removed.length === 0) {
       this.updated(triggers);
       return rejections.size === 0;
     }
     // Each time all service ports are gone through is a turn of its own.
-    const inTurns = adopted && ports.length > servicePortsPerTurn;
+    const inTurns = resynced && ports.length > servicePortsPerTurn;
     if (inTurns) await nextTurn();
     let report: ApplyReport;
     try {
-      report = adopted
-        ? await dataplane.adopt(ports)
+      report = resynced
+        ? await dataplane.resync(ports)
         : await dataplane.apply({ family, upserted: ports, removed });
     } catch (error) {
-      if (!adopted) reports.partialSyncFailed();
+      if (!resynced) reports.partialSyncFailed();
       this.damagedSince ??= damagedSince;
       this.triggers.unshift(...triggers);
       throw error;
     } finally {
-      reports.took(start, adopted);
+      reports.took(start, resynced);
     }
     if (inTurns) await nextTurn();
-    const tried = adopted ? undefined : [...ports.map(({ key }) => key), ...removed];
+    const tried = resynced ? undefined : [...ports.map(({ key }) => key), ...removed];
     if (rejections.update(tried, report.failures, (key) => gone.has(key)))
       this.options.onRejections?.(family, rejections.all);
     for (const key of removed) if (!rejections.has(key)) gone.delete(key);
@@ -332,14 +332,14 @@ export class FamilySync {
       rejected: rejections.size,
     });
     this.updated(triggers);
-    reports.complete(adopted, ports, removed, report, start);
+    reports.complete(resynced, ports, removed, report, start);
     if (inTurns) await nextTurn();
     const accepted = rejections.size === 0 ? ports : ports.filter(({ key }) => !rejections.has(key));
     this.options.afterSync(
       family,
       accepted,
       removed.filter((key) => !gone.has(key)),
-      adopted && report.elementsAdded > 0,
+      resynced && report.elementsAdded > 0,
     );
     if (report.released !== undefined && report.released.length > 0)
       this.options.onReleased?.(family, report.released);

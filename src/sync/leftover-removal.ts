@@ -27,7 +27,7 @@ export class LeftoverRemoval {
   private attempts = 0;
   private stopped = false;
   /** What was said already: another attempt meets most of it again. */
-  private readonly told = new Set<string>();
+  private readonly reported = new Set<string>();
 
   private readonly tryNow = guarded('remove leftovers', () => this.attempt());
 
@@ -45,7 +45,7 @@ export class LeftoverRemoval {
       const left = await drain.step(report);
       // Another attempt may have begun new ones meanwhile.
       if (left === undefined) this.drains = this.drains.filter((other) => other !== drain);
-      this.tell(report.outcomes);
+      this.logOutcomes(report.outcomes);
     }
   }
 
@@ -59,7 +59,7 @@ export class LeftoverRemoval {
     const { log } = this.options;
     const report = await this.options.remove();
     this.drains = report.drains;
-    this.tell(report.outcomes);
+    this.logOutcomes(report.outcomes);
     for (const { kind, what } of report.outcomes) {
       if (kind === 'draining')
         log.info('Connections through rules of another mode go on, these are removed when they are over', {
@@ -79,9 +79,9 @@ export class LeftoverRemoval {
     this.timer = setTimeout(this.tryNow, pause).unref();
   }
 
-  private tell(outcomes: readonly Outcome[]): void {
+  private logOutcomes(outcomes: readonly Outcome[]): void {
     const { log } = this.options;
-    this.tellDenied(outcomes);
+    this.reportDenied(outcomes);
     for (const outcome of outcomes) {
       const { kind, what } = outcome;
       if (kind === 'removed') log.info('Removed what another mode had left', { what });
@@ -93,7 +93,7 @@ export class LeftoverRemoval {
   }
 
   /** One line for each capability that is missing, whatever it is needed for. */
-  private tellDenied(outcomes: readonly Outcome[]): void {
+  private reportDenied(outcomes: readonly Outcome[]): void {
     const denied = new Map<string, { what: string[]; why: string }>();
     for (const outcome of outcomes) {
       if (outcome.kind !== 'denied') continue;
@@ -115,8 +115,8 @@ export class LeftoverRemoval {
 
   private isNews(what: string, why: string): boolean {
     const text = `${what}: ${why}`;
-    if (this.told.has(text)) return false;
-    this.told.add(text);
+    if (this.reported.has(text)) return false;
+    this.reported.add(text);
     return true;
   }
 }

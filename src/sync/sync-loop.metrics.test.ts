@@ -32,7 +32,7 @@ function begin() {
   };
   const dataplane: Dataplane = {
     family: 'IPv4',
-    adopt: next,
+    resync: next,
     apply: next,
     setServiceCIDRs: () => nothing,
     setNodePortAddresses: () => nothing,
@@ -147,11 +147,11 @@ test('repairs are those of what somebody else did, once each, and only when some
   change(0);
   await synced(1);
   assert.equal(await value(repairs), 0, 'the first comparison is none');
-  loop.requestAdoption('IPv4');
+  loop.requestResync('IPv4');
   await synced(2);
   assert.equal(await value(repairs), 1);
   outcomes.push(nothing);
-  loop.requestAdoption('IPv4');
+  loop.requestResync('IPv4');
   await synced(3);
   assert.equal(await value(repairs), 1, 'nothing was missing');
   outcomes.push(new TableDamagedError('gone'), new Error('not yet'));

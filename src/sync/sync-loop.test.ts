@@ -15,9 +15,9 @@ import { createLogger } from '../log/logger.js';
 import { createMetrics } from '../metrics/metrics.js';
 import { clusterIP, deliver, endpoints, newModel, slice } from '../model/fixtures.js';
 import type { FamilyChanges, IPFamily, ServicePort } from '../model/types.js';
-import { RefusedServices } from '../reporting/rejected-services.js';
+import { RejectedServices } from '../reporting/rejected-services.js';
 import { SyncLoop, type SyncLoopOptions } from './sync-loop.js';
-import { TroubledObjects } from '../reporting/invalid-objects.js';
+import { InvalidObjects } from '../reporting/invalid-objects.js';
 
 const nothing: ApplyReport = {
   transactions: 0,
@@ -62,7 +62,7 @@ class FakeDataplane implements Dataplane {
 
   constructor(readonly family: IPFamily) {}
 
-  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+  resync(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     return this.take('adopt', [...wanted], []);
   }
 
@@ -194,7 +194,7 @@ test('when everything is compared, it is in the order that the loop is told', as
   const { v4, model, loop } = begin({
     arrange: (_, ports) => [...ports].sort((a, b) => (a.key < b.key ? 1 : -1)),
   });
-  v4.adopt = (wanted) => {
+  v4.resync = (wanted) => {
     orders.push(Array.from(wanted, ({ serviceName }) => serviceName).join(' '));
     return Promise.resolve(nothing);
   };
@@ -378,13 +378,13 @@ test('a refused service port is reported once, left alone for a while, and tried
 test('a refused service port is told of once in each place, however often it is tried', async () => {
   const events: ClusterEvent[] = [];
   const metrics = createMetrics();
-  const troubled = new TroubledObjects({
+  const troubled = new InvalidObjects({
     nodeName: 'alder',
     metrics,
     log: createLogger({ format: 'text', verbosity: 0, write: () => undefined }),
     record: (event) => events.push(event),
   });
-  const services = new RefusedServices(troubled, () => 'u-1');
+  const services = new RejectedServices(troubled, () => 'u-1');
   const { v4, put, lines } = begin({
     metrics,
     onRejections: (family, refused) => {
@@ -401,7 +401,7 @@ test('a refused service port is told of once in each place, however often it is 
   put('a');
   put('b');
   await until(() => v4.calls.length >= 3);
-  loops[0]?.requestAdoption('IPv4');
+  loops[0]?.requestResync('IPv4');
   await until(() => v4.story.filter((call) => call.startsWith('adopt')).length === 2);
   await until(() => v4.calls.length >= 5);
   assert.deepEqual(
@@ -482,7 +482,7 @@ test('adoption that is asked for during a sync is not lost', async () => {
   v4.takesMs = 10;
   v4.whileBusy = () => {
     v4.whileBusy = () => undefined;
-    loop.requestAdoption('IPv4');
+    loop.requestResync('IPv4');
   };
   put('b');
   await until(() => v4.calls.length === 3);
@@ -495,7 +495,7 @@ test('adoption that is asked for does not wait for the pause after a failure', a
   loop.request();
   await until(() => v4.calls.length === 2);
   const before = v4.calls.length;
-  loop.requestAdoption('IPv4');
+  loop.requestResync('IPv4');
   await sleep(20);
   assert.equal(v4.calls.length, before + 1);
 });
@@ -522,7 +522,7 @@ function withVerify(
   v4: FakeDataplane,
   outcomes: (ApplyReport | Error | undefined)[],
   takesMs = 0,
-  told = false,
+  reported = false,
 ): { looks: number } {
   const seen = { looks: 0 };
   v4.verify = async () => {
@@ -530,7 +530,7 @@ function withVerify(
     if (takesMs > 0) await sleep(takesMs);
     const outcome = outcomes.shift();
     if (outcome instanceof Error) throw outcome;
-    return outcome === undefined ? undefined : { ...outcome, told };
+    return outcome === undefined ? undefined : { ...outcome, reported };
   };
   return seen;
 }

@@ -46,8 +46,8 @@ export class SyncLoop {
   }
 
   /** The kernel no longer holds what it should: compare everything. */
-  requestAdoption(family: IPFamily): void {
-    this.of(family)?.requestAdoption();
+  requestResync(family: IPFamily): void {
+    this.of(family)?.requestResync();
   }
 
   /** Look whether the kernel holds what it should, although nothing speaks for damage. */

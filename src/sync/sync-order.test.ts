@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { clusterIP, newModel, port } from '../model/fixtures.js';
 import type { IPFamily, ServicePort } from '../model/types.js';
-import { StartOrder, type OnDestination } from './sync-order.js';
+import { SyncOrder, type OnDestination } from './sync-order.js';
 
 const many = 3000;
 const address = (i: number): string => `10.177.${i >> 8}.${i & 255}`;
@@ -23,7 +23,7 @@ const names = (ports: readonly ServicePort[]): string[] => ports.map(({ serviceN
 
 test('named Services, then used ones, then the others in their order', () => {
   const ports = world();
-  const order = new StartOrder({
+  const order = new SyncOrder({
     first: ['default/s2000', 'default/none', 'default/s5'],
     destinations: (family: IPFamily, onDestination: OnDestination) => {
       assert.equal(family, 'IPv4');
@@ -43,7 +43,7 @@ test('named Services, then used ones, then the others in their order', () => {
 
 test('few Services are left as they are, and nothing is read', () => {
   const ports = world(100);
-  const order = new StartOrder({
+  const order = new SyncOrder({
     first: ['default/s50'],
     destinations: () => {
       assert.fail('not asked for');

@@ -20,18 +20,18 @@ const protocolNumbers: readonly (readonly [Protocol, number])[] = [
 /** Called with the destination of a connection as its first packet had it. */
 export type OnDestination = (protocol: Protocol, ip: string, port: number) => void;
 
-export interface StartOrderOptions {
+export interface SyncOrderOptions {
   /** 'namespace/name' of Services, the first one first. */
   readonly first: readonly string[];
   /** Tells where connections go; those of connection tracking when absent. */
   readonly destinations?: (family: IPFamily, onDestination: OnDestination) => void;
 }
 
-export class StartOrder {
+export class SyncOrder {
   private readonly arranged = new Set<IPFamily>();
   private readonly ranks: ReadonlyMap<string, number>;
 
-  constructor(private readonly options: StartOrderOptions) {
+  constructor(private readonly options: SyncOrderOptions) {
     this.ranks = new Map(options.first.map((name, rank) => [name, rank]));
   }
 

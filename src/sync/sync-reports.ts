@@ -72,7 +72,7 @@ export class SyncReports {
     const { labels } = this;
     this.count(report);
     if (checks) metrics.checkDuration.observe(labels, (performance.now() - start) / 1000);
-    metrics.servicePortsRefused.set(labels, rejected);
+    metrics.servicePortsRejected.set(labels, rejected);
     if (report.failures.length > 0) metrics.syncFailures.inc(labels);
     if (report.transactions === 0 || (damagedSince === undefined && !(checks && quiet))) return;
     metrics.repairs.inc(labels);
@@ -136,7 +136,7 @@ export class SyncReports {
     if (report.transactions === 0) return;
     this.count(report);
     metrics.repairs.inc(labels);
-    if (!report.told) this.silentDifference(report);
+    if (!report.reported) this.silentDifference(report);
   }
 
   deferredDeleted(report: ApplyReport): void {

@@ -1,2 +1,2 @@
 /** The release of Kubernetes whose kube-proxy this program stands in for: tools read it from `--version`, and more. */
-export const KUBERNETES_VERSION = 'v1.37.2';
+export const kubernetesRelease = 'v1.37.2';

@@ -110,28 +110,28 @@ function fits(fault: Fault, { target, what }: AskedFor): boolean {
 }
 
 export class Faults {
-  #armed: { readonly fault: Fault; readonly match: string; left: number }[] = [];
+  private armedFaults: { readonly fault: Fault; readonly match: string; left: number }[] = [];
 
   arm(fault: Fault, { count = 1, match = '' }: Aim = {}): void {
-    this.#armed.push({ fault, match, left: count });
+    this.armedFaults.push({ fault, match, left: count });
   }
 
   /** The fault for this request, if there is one; it counts. */
   take(request: AskedFor): Fault | undefined {
-    const found = this.#armed.find(
+    const found = this.armedFaults.find(
       ({ fault, match }) => request.target.includes(match) && fits(fault, request),
     );
     if (found === undefined) return undefined;
-    if (--found.left <= 0) this.#armed = this.#armed.filter((other) => other !== found);
+    if (--found.left <= 0) this.armedFaults = this.armedFaults.filter((other) => other !== found);
     return found.fault;
   }
 
   /** Faults that still wait for a request. */
   get armed(): number {
-    return this.#armed.length;
+    return this.armedFaults.length;
   }
 
   clear(): void {
-    this.#armed = [];
+    this.armedFaults = [];
   }
 }

@@ -114,46 +114,46 @@ export const messages: Readonly<Record<string, Fields>> = {
 
 /** Bytes at the end of a buffer that grows. */
 class Writer {
-  #buffer = Buffer.allocUnsafe(1024);
-  #length = 0;
+  private buffer = Buffer.allocUnsafe(1024);
+  private length = 0;
 
-  #reserve(more: number): void {
-    if (this.#length + more <= this.#buffer.length) return;
-    const grown = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#length + more));
-    this.#buffer.copy(grown, 0, 0, this.#length);
-    this.#buffer = grown;
+  private reserve(more: number): void {
+    if (this.length + more <= this.buffer.length) return;
+    const grown = Buffer.allocUnsafe(Math.max(this.buffer.length * 2, this.length + more));
+    this.buffer.copy(grown, 0, 0, this.length);
+    this.buffer = grown;
   }
 
   varint(value: number): void {
-    this.#reserve(10);
+    this.reserve(10);
     let rest = value;
     while (rest >= 0x80) {
-      this.#buffer[this.#length++] = (rest % 128) | 0x80;
+      this.buffer[this.length++] = (rest % 128) | 0x80;
       rest = Math.floor(rest / 128);
     }
-    this.#buffer[this.#length++] = rest;
+    this.buffer[this.length++] = rest;
   }
 
   bytes(field: number, value: Buffer): void {
     this.varint(field * 8 + 2);
     this.varint(value.length);
-    this.#reserve(value.length);
-    this.#length += value.copy(this.#buffer, this.#length);
+    this.reserve(value.length);
+    this.length += value.copy(this.buffer, this.length);
   }
 
   text(field: number, value: string): void {
     this.varint(field * 8 + 2);
     const size = Buffer.byteLength(value);
     this.varint(size);
-    this.#reserve(size);
-    this.#length += this.#buffer.write(value, this.#length);
+    this.reserve(size);
+    this.length += this.buffer.write(value, this.length);
   }
 
   /** An int32 or int64. */
   integer(field: number, value: number): void {
     this.varint(field * 8);
     if (value < 0) {
-      this.#negative(value);
+      this.negative(value);
       return;
     }
     this.varint(value);
@@ -162,36 +162,36 @@ class Writer {
   /** A nested message: its length is known only after `write`, and put in front of it then. */
   nested(field: number, write: () => void): void {
     this.varint(field * 8 + 2);
-    const start = this.#length;
+    const start = this.length;
     this.varint(0);
     write();
-    const size = this.#length - start - 1;
+    const size = this.length - start - 1;
     const more = sizeOfVarint(size) - 1;
     if (more > 0) {
-      this.#reserve(more);
-      this.#buffer.copyWithin(start + 1 + more, start + 1, this.#length);
+      this.reserve(more);
+      this.buffer.copyWithin(start + 1 + more, start + 1, this.length);
     }
-    const end = this.#length + more;
-    this.#length = start;
+    const end = this.length + more;
+    this.length = start;
     this.varint(size);
-    this.#length = end;
+    this.length = end;
   }
 
   /** Ten bytes, whatever the width of the field: two's complement in 64 bits. */
-  #negative(value: number): void {
-    this.#reserve(10);
+  private negative(value: number): void {
+    this.reserve(10);
     for (let rest = BigInt.asUintN(64, BigInt(value)), i = 0; i < 10; i++, rest >>= 7n) {
-      this.#buffer[this.#length++] = Number(rest & 0x7fn) | (i < 9 ? 0x80 : 0);
+      this.buffer[this.length++] = Number(rest & 0x7fn) | (i < 9 ? 0x80 : 0);
     }
   }
 
   clear(): void {
-    this.#length = 0;
+    this.length = 0;
   }
 
   /** A copy of what was written. */
   done(): Buffer {
-    return Buffer.from(this.#buffer.subarray(0, this.#length));
+    return Buffer.from(this.buffer.subarray(0, this.length));
   }
 }
 

@@ -2,36 +2,36 @@
 import net from 'node:net';
 
 export class Relay {
-  readonly #server: net.Server;
-  readonly #sockets = new Set<net.Socket>();
-  #frozen = false;
+  private readonly server: net.Server;
+  private readonly sockets = new Set<net.Socket>();
+  private frozen = false;
   /** Connections of earlier generations are lost. */
-  #generation = 0;
+  private generation = 0;
   connections = 0;
   /** From the server to its clients. */
   bytesDown = 0;
   /** When bytes went through last, performance.now(). */
   lastBytesAt = 0;
-  #targetPort: number;
+  private targetPort: number;
 
   static async start(targetPort: number): Promise<Relay> {
     const relay = new Relay(targetPort);
-    await new Promise<void>((resolve) => relay.#server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => relay.server.listen(0, '127.0.0.1', resolve));
     return relay;
   }
 
   private constructor(targetPort: number) {
-    this.#targetPort = targetPort;
-    this.#server = net.createServer((client) => {
+    this.targetPort = targetPort;
+    this.server = net.createServer((client) => {
       this.connections++;
-      const generation = this.#generation;
-      const isDead = (): boolean => this.#frozen || generation !== this.#generation;
-      const upstream = net.connect(this.#targetPort, '127.0.0.1');
+      const generation = this.generation;
+      const isDead = (): boolean => this.frozen || generation !== this.generation;
+      const upstream = net.connect(this.targetPort, '127.0.0.1');
       for (const [from, to] of [
         [client, upstream],
         [upstream, client],
       ] as const) {
-        this.#sockets.add(from);
+        this.sockets.add(from);
         from.on('data', (chunk) => {
           this.lastBytesAt = performance.now();
           if (from === upstream) this.bytesDown += chunk.length;
@@ -40,7 +40,7 @@ export class Relay {
         });
         from.on('error', () => undefined);
         from.once('close', () => {
-          this.#sockets.delete(from);
+          this.sockets.delete(from);
           if (!isDead()) to.destroy();
         });
       }
@@ -48,32 +48,32 @@ export class Relay {
   }
 
   get port(): number {
-    return (this.#server.address() as net.AddressInfo).port;
+    return (this.server.address() as net.AddressInfo).port;
   }
 
   /** As a load balancer that chooses another server: connections are cut, new ones lead there. */
   retarget(port: number): void {
-    this.#targetPort = port;
-    for (const socket of this.#sockets) socket.destroy();
+    this.targetPort = port;
+    for (const socket of this.sockets) socket.destroy();
   }
 
   /** Swallow all bytes in both directions; connections stay open. */
   freeze(on: boolean): void {
-    this.#frozen = on;
+    this.frozen = on;
   }
 
   /** What is open now is dead without a word, and stays so; new connections work. */
   loseConnections(): void {
-    this.#generation++;
+    this.generation++;
   }
 
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => {
-      this.#server.close(() => {
+      this.server.close(() => {
         resolve();
       });
     });
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.sockets) socket.destroy();
     await closed;
   }
 }

@@ -112,19 +112,19 @@ export class ApiServer {
   readonly events: Json[] = [];
   /** Every API request, oldest first. */
   readonly requests: SeenRequest[] = [];
-  readonly #options: ApiServerOptions;
-  readonly #server: http.Server | http2.Http2Server | http2.Http2SecureServer;
-  readonly #watches = new Set<Watch>();
-  readonly #sessions = new Set<http2.ServerHttp2Session>();
-  readonly #sockets = new Set<{ destroy(): void }>();
+  private readonly options: ApiServerOptions;
+  private readonly server: http.Server | http2.Http2Server | http2.Http2SecureServer;
+  private readonly openWatches = new Set<Watch>();
+  private readonly sessions = new Set<http2.ServerHttp2Session>();
+  private readonly sockets = new Set<{ destroy(): void }>();
   /** What goes wrong with the next requests. */
   readonly faults = new Faults();
-  #silent = false;
-  #stalled = false;
-  #slamming = false;
-  #refusing: NodeJS.Timeout | undefined;
-  #slammingUntil: NodeJS.Timeout | undefined;
-  #bookmarks: NodeJS.Timeout | undefined;
+  private silent = false;
+  private stalled = false;
+  private slamming = false;
+  private refusing: NodeJS.Timeout | undefined;
+  private slammingUntil: NodeJS.Timeout | undefined;
+  private bookmarks: NodeJS.Timeout | undefined;
 
   /** Without a network: clients come through connect(). */
   static inMemory(options: ApiServerOptions = {}): ApiServer {
@@ -135,22 +135,22 @@ export class ApiServer {
   static async start(options: ApiServerOptions = {}): Promise<ApiServer> {
     const server = new ApiServer(options);
     await new Promise<void>((resolve, reject) => {
-      server.#server.once('error', reject);
-      server.#server.listen(options.port ?? 0, options.host ?? '127.0.0.1', resolve);
+      server.server.once('error', reject);
+      server.server.listen(options.port ?? 0, options.host ?? '127.0.0.1', resolve);
     });
-    server.port = (server.#server.address() as AddressInfo).port;
+    server.port = (server.server.address() as AddressInfo).port;
     return server;
   }
 
   private constructor(options: ApiServerOptions) {
-    this.#options = options;
+    this.options = options;
     this.streamingLists = options.streamingLists ?? 'on';
     this.protobuf = options.protobuf ?? 'on';
     this.tokens = options.tokens;
     const handler = (request: Request, response: Response): void => {
-      this.#handle(request, response).catch((error: unknown) => {
+      this.handle(request, response).catch((error: unknown) => {
         if (!response.headersSent) {
-          this.#status(response, 'json', {
+          this.status(response, 'json', {
             code: 500,
             reason: 'InternalError',
             message: error instanceof Error ? error.message : String(error),
@@ -164,10 +164,10 @@ export class ApiServer {
     if (tls === undefined) {
       if (options.http2 === true) {
         const server = http2.createServer(handler);
-        this.#keepSessions(server);
-        this.#server = server;
+        this.keepSessions(server);
+        this.server = server;
       } else {
-        this.#server = http.createServer(handler);
+        this.server = http.createServer(handler);
       }
     } else {
       const secure = {
@@ -178,31 +178,31 @@ export class ApiServer {
           : {}),
       };
       if (options.http2 === false) {
-        this.#server = https.createServer(secure, handler);
+        this.server = https.createServer(secure, handler);
       } else {
         const server = http2.createSecureServer({ ...secure, allowHTTP1: true }, handler);
-        this.#keepSessions(server);
-        this.#server = server;
+        this.keepSessions(server);
+        this.server = server;
       }
     }
-    this.#server.on('connection', (socket: NodeJS.Socket & { destroy(): void }) => {
-      if (this.#slamming) {
+    this.server.on('connection', (socket: NodeJS.Socket & { destroy(): void }) => {
+      if (this.slamming) {
         socket.destroy();
         return;
       }
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
+      this.sockets.add(socket);
+      socket.once('close', () => this.sockets.delete(socket));
     });
-    this.#bookmarks = setInterval(() => {
+    this.bookmarks = setInterval(() => {
       this.bookmark();
     }, options.bookmarkMs ?? 60_000);
-    this.#bookmarks.unref();
+    this.bookmarks.unref();
   }
 
-  #keepSessions(server: http2.Http2Server | http2.Http2SecureServer): void {
+  private keepSessions(server: http2.Http2Server | http2.Http2SecureServer): void {
     server.on('session', (session) => {
-      this.#sessions.add(session);
-      session.once('close', () => this.#sessions.delete(session));
+      this.sessions.add(session);
+      session.once('close', () => this.sessions.delete(session));
     });
   }
 
@@ -212,39 +212,39 @@ export class ApiServer {
    * @throws Error with code ECONNREFUSED while connections are refused
    */
   connect(latencyMs = 0): MemorySocket {
-    if (this.#refusing !== undefined) {
+    if (this.refusing !== undefined) {
       throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
     }
     const [client, server] = memorySockets(latencyMs);
-    this.#server.emit('connection', server);
+    this.server.emit('connection', server);
     return client;
   }
 
   /** What connect() yields speaks this. */
   get protocol(): 'h2' | 'http/1.1' {
-    return this.#options.http2 === true ? 'h2' : 'http/1.1';
+    return this.options.http2 === true ? 'h2' : 'http/1.1';
   }
 
   get url(): string {
-    const host = this.#options.host ?? '127.0.0.1';
-    return `${this.#options.tls === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
+    const host = this.options.host ?? '127.0.0.1';
+    return `${this.options.tls === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
   }
 
   /** Open watches. */
   get watches(): readonly Watch[] {
-    return [...this.#watches];
+    return [...this.openWatches];
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#bookmarks);
-    clearTimeout(this.#slammingUntil);
-    clearTimeout(this.#refusing);
-    if (!this.#server.listening) {
+    clearInterval(this.bookmarks);
+    clearTimeout(this.slammingUntil);
+    clearTimeout(this.refusing);
+    if (!this.server.listening) {
       this.cutConnections();
       return;
     }
     const closed = new Promise<void>((resolve) => {
-      this.#server.close(() => {
+      this.server.close(() => {
         resolve();
       });
     });
@@ -265,54 +265,54 @@ export class ApiServer {
 
   /** Requests are taken but never answered. */
   silence(on: boolean): void {
-    this.#silent = on;
+    this.silent = on;
   }
 
   /** Break all open watches. */
   cutWatches(): void {
-    for (const watch of this.#watches) watch.cut();
+    for (const watch of this.openWatches) watch.cut();
   }
 
   /** End all open watches in good order, as at the end of their time. */
   endWatches(): void {
-    for (const watch of this.#watches) watch.end();
+    for (const watch of this.openWatches) watch.end();
   }
 
   /** Break all connections. */
   cutConnections(): void {
-    for (const watch of this.#watches) watch.close();
-    this.#watches.clear();
+    for (const watch of this.openWatches) watch.close();
+    this.openWatches.clear();
     // HTTP/2 sessions end with theirs.
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.sockets) socket.destroy();
   }
 
   /** Ask HTTP/2 clients to move to a new connection; what is open goes on. */
   goAway(): void {
-    for (const session of this.#sessions) if (!session.destroyed) session.goaway();
+    for (const session of this.sessions) if (!session.destroyed) session.goaway();
   }
 
   /** Put bytes that are no event into all open watches of a kind. */
   garbage(kind: string, bytes: Buffer = Buffer.from('\xff\xff\xff\xffgarbage\n', 'latin1')): void {
-    for (const watch of this.#watches) if (watch.request.kind.kind === kind) watch.raw(bytes);
+    for (const watch of this.openWatches) if (watch.request.kind.kind === kind) watch.raw(bytes);
   }
 
   /** New connections are refused for a while; what is open goes on. */
   refuseFor(ms: number): void {
     const { port } = this;
-    clearTimeout(this.#refusing);
-    if (this.#server.listening) this.#server.close();
-    this.#refusing = setTimeout(() => {
-      this.#refusing = undefined;
-      if (port !== 0) this.#server.listen(port, this.#options.host ?? '127.0.0.1');
+    clearTimeout(this.refusing);
+    if (this.server.listening) this.server.close();
+    this.refusing = setTimeout(() => {
+      this.refusing = undefined;
+      if (port !== 0) this.server.listen(port, this.options.host ?? '127.0.0.1');
     }, ms);
   }
 
   /** New connections are closed as soon as they are there, for a while. */
   slamFor(ms: number): void {
-    this.#slamming = true;
-    clearTimeout(this.#slammingUntil);
-    this.#slammingUntil = setTimeout(() => {
-      this.#slamming = false;
+    this.slamming = true;
+    clearTimeout(this.slammingUntil);
+    this.slammingUntil = setTimeout(() => {
+      this.slamming = false;
     }, ms).unref();
   }
 
@@ -322,12 +322,12 @@ export class ApiServer {
   }
 
   /** Serve with a new certificate of the same authority; connections are made anew. */
-  renewCertificate(set: CertificateSet | undefined = this.#options.tls): void {
-    if (set === undefined || this.#server instanceof http.Server) return;
+  renewCertificate(set: CertificateSet | undefined = this.options.tls): void {
+    if (set === undefined || this.server instanceof http.Server) return;
     const { serverKey: key, serverCertificate: cert, authority } = set;
     // Without the authority no client's certificate would be known any more.
-    const clients = this.#options.clientCertificates === true ? { ca: authority } : {};
-    if ('setSecureContext' in this.#server) this.#server.setSecureContext({ key, cert, ...clients });
+    const clients = this.options.clientCertificates === true ? { ca: authority } : {};
+    if ('setSecureContext' in this.server) this.server.setSecureContext({ key, cert, ...clients });
     this.cutConnections();
   }
 
@@ -336,30 +336,30 @@ export class ApiServer {
     this.faults.clear();
     this.silence(false);
     this.stall(false);
-    clearTimeout(this.#slammingUntil);
-    this.#slamming = false;
-    if (this.#refusing !== undefined) this.refuseFor(0);
+    clearTimeout(this.slammingUntil);
+    this.slamming = false;
+    if (this.refusing !== undefined) this.refuseFor(0);
   }
 
   /** Keep events and bookmarks back; watches that are opened meanwhile do the same. */
   stall(on: boolean): void {
-    this.#stalled = on;
-    for (const watch of this.#watches) watch.stall(on);
+    this.stalled = on;
+    for (const watch of this.openWatches) watch.stall(on);
   }
 
   /** Forget old versions; `expireWatches` also ends the open watches with status 410. */
   compact(expireWatches = false): void {
     this.store.compact();
-    if (expireWatches) for (const watch of this.#watches) watch.expire();
+    if (expireWatches) for (const watch of this.openWatches) watch.expire();
   }
 
   bookmark(): void {
-    for (const watch of this.#watches) watch.bookmark();
+    for (const watch of this.openWatches) watch.bookmark();
   }
 
   // ---------------------------------------------------------------- requests
 
-  async #handle(request: Request, response: Response): Promise<void> {
+  private async handle(request: Request, response: Response): Promise<void> {
     response.on('error', () => undefined);
     const target = request.url ?? '/';
     const url = new URL(target, 'http://localhost');
@@ -377,16 +377,16 @@ export class ApiServer {
       acceptEncoding: [request.headers['accept-encoding']].join(),
     });
     if (this.requests.length > 10_000) this.requests.splice(0, 5_000);
-    if (this.#silent) return;
+    if (this.silent) return;
 
     const watch = ['1', 'true'].includes(url.searchParams.get('watch') ?? '');
-    const encoding = this.#negotiate(accept);
+    const encoding = this.negotiate(accept);
     const named = targetOf(url.pathname);
     const isRead = request.method === 'GET' && named?.name === '';
     const fault = this.faults.take({ target, what: !isRead ? 'other' : watch ? 'watch' : 'list' });
-    if (fault !== undefined && this.#answerWrongly(fault, request, response, encoding ?? 'json')) return;
-    if (!this.#authenticated(request)) {
-      this.#status(response, encoding ?? 'json', {
+    if (fault !== undefined && this.answerWrongly(fault, request, response, encoding ?? 'json')) return;
+    if (!this.authenticated(request)) {
+      this.status(response, encoding ?? 'json', {
         code: 401,
         reason: 'Unauthorized',
         message: 'Unauthorized',
@@ -395,11 +395,11 @@ export class ApiServer {
     }
     const document = discovery(url.pathname);
     if (document !== undefined) {
-      this.#send(response, 200, 'application/json', [Buffer.from(JSON.stringify(document))]);
+      this.send(response, 200, 'application/json', [Buffer.from(JSON.stringify(document))]);
       return;
     }
     if (encoding === undefined) {
-      this.#status(response, 'json', {
+      this.status(response, 'json', {
         code: 406,
         reason: 'NotAcceptable',
         message: 'only the following media types are accepted: application/json',
@@ -410,11 +410,11 @@ export class ApiServer {
       const event = JSON.parse((await readAll(request)).toString()) as Json;
       this.events.push(event);
       if (this.events.length > 10_000) this.events.splice(0, 5_000);
-      this.#send(response, 201, 'application/json', [Buffer.from(JSON.stringify(event))]);
+      this.send(response, 201, 'application/json', [Buffer.from(JSON.stringify(event))]);
       return;
     }
     if (named === undefined) {
-      this.#status(response, encoding, {
+      this.status(response, encoding, {
         code: 404,
         reason: 'NotFound',
         message: 'the server could not find the requested resource',
@@ -422,11 +422,11 @@ export class ApiServer {
       return;
     }
     if (request.method !== 'GET') {
-      await this.#write(request, response, encoding, named);
+      await this.write(request, response, encoding, named);
       return;
     }
     if (named.name !== '') {
-      this.#get(response, encoding, named);
+      this.get(response, encoding, named);
       return;
     }
     let select: Selector;
@@ -436,21 +436,21 @@ export class ApiServer {
         url.searchParams.get('fieldSelector') ?? '',
       );
     } catch (error) {
-      this.#status(response, encoding, { code: 400, reason: 'BadRequest', message: String(error) });
+      this.status(response, encoding, { code: 400, reason: 'BadRequest', message: String(error) });
       return;
     }
     const asked: Asked = { request, response, encoding, target: named, select, query: url.searchParams };
-    if (watch) this.#watch(asked, fault);
-    else this.#list(asked, fault);
+    if (watch) this.watch(asked, fault);
+    else this.list(asked, fault);
   }
 
   /** @returns false for a fault of another kind, which is not an answer in itself */
-  #answerWrongly(fault: Fault, request: Request, response: Response, encoding: Encoding): boolean {
+  private answerWrongly(fault: Fault, request: Request, response: Response, encoding: Encoding): boolean {
     const wrong = fault as AnswerFault;
     switch (wrong.kind) {
       case 'status': {
         const { status: code, message, retryAfterSeconds } = wrong;
-        this.#status(response, encoding, {
+        this.status(response, encoding, {
           code,
           reason: reasons[code] ?? 'Unknown',
           message: message ?? `failed on command with ${code}`,
@@ -459,7 +459,7 @@ export class ApiServer {
         return true;
       }
       case 'web-page':
-        this.#send(response, 200, wrong.contentType, [
+        this.send(response, 200, wrong.contentType, [
           Buffer.from('<!doctype html><html><head><title>Sign in</title></head><body>…</body></html>'),
         ]);
         return true;
@@ -474,7 +474,7 @@ export class ApiServer {
   }
 
   /** undefined: nothing that the client accepts can be sent. */
-  #negotiate(accept: string): Encoding | undefined {
+  private negotiate(accept: string): Encoding | undefined {
     const types = accept === '' ? ['*/*'] : accept.split(',').map((type) => type.trim());
     const asksProtobuf = types.some((type) => type.startsWith('application/vnd.kubernetes.protobuf'));
     if (asksProtobuf && this.protobuf === 'refused') return undefined;
@@ -485,36 +485,39 @@ export class ApiServer {
     return undefined;
   }
 
-  #authenticated(request: Request): boolean {
-    if (this.tokens === undefined && this.#options.clientCertificates !== true) return true;
+  private authenticated(request: Request): boolean {
+    if (this.tokens === undefined && this.options.clientCertificates !== true) return true;
     const token = /^Bearer (.*)$/.exec(request.headers.authorization ?? '')?.[1];
     if (token !== undefined && this.tokens?.includes(token) === true) return true;
-    if (this.#options.clientCertificates !== true) return false;
+    if (this.options.clientCertificates !== true) return false;
     const socket = (
       request instanceof http.IncomingMessage ? request.socket : request.stream.session?.socket
     ) as TLSSocket | undefined;
     return socket?.authorized === true;
   }
 
-  #get(response: Response, encoding: Encoding, target: Target): void {
+  private get(response: Response, encoding: Encoding, target: Target): void {
     const object = this.store.get(target.kind, keyOf(target));
-    if (object === undefined) this.#notFound(response, encoding, target);
-    else this.#send(response, 200, contentType(encoding, false), [encodeOne(encoding, object)]);
+    if (object === undefined) this.notFound(response, encoding, target);
+    else this.send(response, 200, contentType(encoding, false), [encodeOne(encoding, object)]);
   }
 
-  #notFound(response: Response, encoding: Encoding, { kind, name }: Target): void {
-    this.#status(response, encoding, {
+  private notFound(response: Response, encoding: Encoding, { kind, name }: Target): void {
+    this.status(response, encoding, {
       code: 404,
       reason: 'NotFound',
       message: `${kind.plural} "${name}" not found`,
     });
   }
 
-  #list({ request, response, encoding, target, select, query }: Asked, fault: Fault | undefined): void {
+  private list(
+    { request, response, encoding, target, select, query }: Asked,
+    fault: Fault | undefined,
+  ): void {
     const type = contentType(encoding, false);
     const wanted = Number(query.get('resourceVersion') ?? '');
     if (wanted > this.store.version) {
-      this.#status(response, encoding, tooLarge(wanted, this.store.version));
+      this.status(response, encoding, tooLarge(wanted, this.store.version));
       return;
     }
     let version = this.store.version;
@@ -523,7 +526,7 @@ export class ApiServer {
     if (token !== '') {
       const start = JSON.parse(Buffer.from(token, 'base64url').toString()) as { rv: number; after: string };
       if (start.rv < this.store.compacted || fault?.kind === 'expired-token') {
-        this.#status(response, encoding, {
+        this.status(response, encoding, {
           code: 410,
           reason: 'Expired',
           message: 'The provided continue parameter is too old to display a consistent list result.',
@@ -568,26 +571,29 @@ export class ApiServer {
     const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
     if (
       /\bgzip\b/.test([request.headers['accept-encoding']].join()) &&
-      size >= (this.#options.gzipFrom ?? 128 * 1024)
+      size >= (this.options.gzipFrom ?? 128 * 1024)
     ) {
       pieces = [gzipSync(Buffer.concat(pieces), { level: 1 })];
       headers['content-encoding'] = 'gzip';
     }
     if (!isBodyFault(fault)) {
-      this.#send(response, 200, type, pieces, headers);
+      this.send(response, 200, type, pieces, headers);
       return;
     }
     response.writeHead(200, { 'content-type': type, ...headers });
-    const output = faulty(this.#output(request, response), fault);
+    const output = faulty(this.output(request, response), fault);
     for (const piece of pieces) output.write(piece);
     output.end();
   }
 
-  #watch({ request, response, encoding, target, select, query }: Asked, fault: Fault | undefined): void {
+  private watch(
+    { request, response, encoding, target, select, query }: Asked,
+    fault: Fault | undefined,
+  ): void {
     const sendInitial = query.get('sendInitialEvents') === 'true';
     const asked = query.get('resourceVersion') ?? '';
     if (sendInitial && this.streamingLists === 'invalid') {
-      this.#status(response, encoding, {
+      this.status(response, encoding, {
         code: 422,
         reason: 'Invalid',
         message:
@@ -603,7 +609,7 @@ export class ApiServer {
       ...(compresses ? { 'content-encoding': 'gzip' } : {}),
     });
     if ('flushHeaders' in response) response.flushHeaders();
-    const plain = this.#output(request, response);
+    const plain = this.output(request, response);
     const straight = compresses ? compressed(plain) : plain;
     const fail = (status: StatusBody): void => {
       straight.write(encodeErrorEvent(encoding, status));
@@ -651,8 +657,8 @@ export class ApiServer {
       },
       fault?.kind === 'echo' ? echo(output) : output,
     );
-    if (this.#stalled) watch.stall(true);
-    this.#watches.add(watch);
+    if (this.stalled) watch.stall(true);
+    this.openWatches.add(watch);
     const seconds = Number(query.get('timeoutSeconds') ?? '0');
     const timer =
       seconds > 0
@@ -663,24 +669,29 @@ export class ApiServer {
     response.once('close', () => {
       clearTimeout(timer);
       watch.close();
-      this.#watches.delete(watch);
+      this.openWatches.delete(watch);
     });
   }
 
-  async #write(request: Request, response: Response, encoding: Encoding, target: Target): Promise<void> {
+  private async write(
+    request: Request,
+    response: Response,
+    encoding: Encoding,
+    target: Target,
+  ): Promise<void> {
     if (request.method === 'DELETE' && target.name !== '') {
       const object = this.store.get(target.kind, keyOf(target));
       if (object === undefined) {
-        this.#notFound(response, encoding, target);
+        this.notFound(response, encoding, target);
         return;
       }
       this.store.delete(target.kind, object.key);
-      this.#send(response, 200, contentType(encoding, false), [encodeOne(encoding, object)]);
+      this.send(response, 200, contentType(encoding, false), [encodeOne(encoding, object)]);
       return;
     }
     const creates = request.method === 'POST' && target.name === '';
     if (!creates && !(request.method === 'PUT' && target.name !== '')) {
-      this.#status(response, encoding, {
+      this.status(response, encoding, {
         code: 405,
         reason: 'MethodNotAllowed',
         message: `the double has no ${request.method ?? ''}`,
@@ -696,7 +707,7 @@ export class ApiServer {
       name: String(metadata['name']),
     });
     if (creates && this.store.get(target.kind, key) !== undefined) {
-      this.#status(response, encoding, {
+      this.status(response, encoding, {
         code: 409,
         reason: 'AlreadyExists',
         message: `${target.kind.plural} "${key}" already exists`,
@@ -704,11 +715,11 @@ export class ApiServer {
       return;
     }
     const object = this.store.put({ ...body, metadata });
-    this.#send(response, creates ? 201 : 200, contentType(encoding, false), [encodeOne(encoding, object)]);
+    this.send(response, creates ? 201 : 200, contentType(encoding, false), [encodeOne(encoding, object)]);
   }
 
-  #status(response: Response, encoding: Encoding, status: StatusBody): void {
-    this.#send(
+  private status(response: Response, encoding: Encoding, status: StatusBody): void {
+    this.send(
       response,
       status.code,
       contentType(encoding, false),
@@ -717,7 +728,7 @@ export class ApiServer {
     );
   }
 
-  #send(
+  private send(
     response: Response,
     status: number,
     type: string,
@@ -731,14 +742,14 @@ export class ApiServer {
       'cache-control': 'no-cache, private',
       ...headers,
     });
-    this.#writeBytes(response, body);
+    this.writeBytes(response, body);
     response.end();
   }
 
-  #output(request: Request, response: Response): Output {
+  private output(request: Request, response: Response): Output {
     return {
       write: (bytes) => {
-        this.#writeBytes(response, bytes);
+        this.writeBytes(response, bytes);
       },
       end: () => {
         response.end();
@@ -749,8 +760,8 @@ export class ApiServer {
     };
   }
 
-  #writeBytes(response: Response, bytes: Buffer): void {
-    const size = this.#options.chunkBytes ?? 0;
+  private writeBytes(response: Response, bytes: Buffer): void {
+    const size = this.options.chunkBytes ?? 0;
     // The two response types differ in the overloads of write() only.
     const target = response as http.ServerResponse;
     if (size === 0) {

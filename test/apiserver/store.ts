@@ -15,7 +15,7 @@ export class StoredObject implements Selectable {
   readonly fields: Readonly<Record<string, string>>;
   /** JSON without kind and apiVersion, as it stands in lists. */
   readonly json: Buffer;
-  #raw: Buffer | undefined;
+  private rawObjects: Buffer | undefined;
 
   constructor(kind: ServedKind, object: Json, version: number) {
     const metadata = objectIn(object, 'metadata');
@@ -53,7 +53,7 @@ export class StoredObject implements Selectable {
 
   /** The raw protobuf message. */
   raw(): Buffer {
-    return (this.#raw ??= encodeObject(this.kind.kind, this.object()));
+    return (this.rawObjects ??= encodeObject(this.kind.kind, this.object()));
   }
 }
 
@@ -73,51 +73,51 @@ interface Backup {
 }
 
 export class Store {
-  #version = 1;
+  private lastVersion = 1;
   /** Watches can start after this version. */
-  #compacted = 0;
-  readonly #objects = new Map<string, Map<string, StoredObject>>();
-  readonly #sorted = new Map<string, readonly StoredObject[]>();
-  #log: Change[] = [];
-  #backup: Backup | undefined;
-  readonly #listeners = new Set<(change: Change) => void>();
+  private compactedUpTo = 0;
+  private readonly objects = new Map<string, Map<string, StoredObject>>();
+  private readonly sorted = new Map<string, readonly StoredObject[]>();
+  private log: Change[] = [];
+  private backupState: Backup | undefined;
+  private readonly listeners = new Set<(change: Change) => void>();
 
   get version(): number {
-    return this.#version;
+    return this.lastVersion;
   }
 
   get compacted(): number {
-    return this.#compacted;
+    return this.compactedUpTo;
   }
 
   onChange(listener: (change: Change) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
   }
 
   /** Changes of one kind after `version`, oldest first. */
   changesAfter(kind: ServedKind, version: number): readonly Change[] {
-    return this.#log.filter((change) => change.after.kind === kind && change.version > version);
+    return this.log.filter((change) => change.after.kind === kind && change.version > version);
   }
 
   /** Objects in the order of their keys. */
   list(kind: ServedKind): readonly StoredObject[] {
-    let sorted = this.#sorted.get(kind.kind);
+    let sorted = this.sorted.get(kind.kind);
     if (sorted === undefined) {
-      sorted = [...(this.#objects.get(kind.kind)?.values() ?? [])].sort((a, b) =>
+      sorted = [...(this.objects.get(kind.kind)?.values() ?? [])].sort((a, b) =>
         a.key < b.key ? -1 : a.key > b.key ? 1 : 0,
       );
-      this.#sorted.set(kind.kind, sorted);
+      this.sorted.set(kind.kind, sorted);
     }
     return sorted;
   }
 
   count(kind: ServedKind): number {
-    return this.#objects.get(kind.kind)?.size ?? 0;
+    return this.objects.get(kind.kind)?.size ?? 0;
   }
 
   get(kind: ServedKind, key: string): StoredObject | undefined {
-    return this.#objects.get(kind.kind)?.get(key);
+    return this.objects.get(kind.kind)?.get(key);
   }
 
   /**
@@ -136,10 +136,10 @@ export class Store {
     if (typeof metadata['name'] !== 'string') throw new Error('metadata.name is missing');
     const namespace = kind.namespaced ? textIn(metadata, 'namespace') || 'default' : '';
     const key = namespace === '' ? metadata['name'] : `${namespace}/${metadata['name']}`;
-    const objects = this.#kindMap(kind);
+    const objects = this.kindMap(kind);
     const before = objects.get(key);
     const old = before === undefined ? {} : objectIn(before.object(), 'metadata');
-    const version = ++this.#version;
+    const version = ++this.lastVersion;
     const after = new StoredObject(
       kind,
       withDefaults(kind.kind, {
@@ -158,25 +158,25 @@ export class Store {
       version,
     );
     objects.set(key, after);
-    this.#sorted.delete(kind.kind);
-    this.#record({ version, before, after, deleted: false });
+    this.sorted.delete(kind.kind);
+    this.record({ version, before, after, deleted: false });
     return after;
   }
 
   /** @returns false when there was no such object */
   delete(kind: ServedKind, key: string): boolean {
-    const before = this.#kindMap(kind).get(key);
+    const before = this.kindMap(kind).get(key);
     if (before === undefined) return false;
-    this.#kindMap(kind).delete(key);
-    this.#sorted.delete(kind.kind);
-    const version = ++this.#version;
+    this.kindMap(kind).delete(key);
+    this.sorted.delete(kind.kind);
+    const version = ++this.lastVersion;
     const object = before.object();
     const after = new StoredObject(
       kind,
       { ...object, metadata: { ...objectIn(object, 'metadata'), resourceVersion: String(version) } },
       version,
     );
-    this.#record({ version, before, after, deleted: true });
+    this.record({ version, before, after, deleted: true });
     return true;
   }
 
@@ -185,51 +185,51 @@ export class Store {
    * @param written so many versions later it goes on: much is written before a backup is needed
    */
   backup(written = 1_000_000): void {
-    this.#backup = {
-      version: this.#version,
-      compacted: this.#compacted,
-      objects: new Map([...this.#objects].map(([kind, objects]) => [kind, new Map(objects)])),
-      log: [...this.#log],
+    this.backupState = {
+      version: this.lastVersion,
+      compacted: this.compactedUpTo,
+      objects: new Map([...this.objects].map(([kind, objects]) => [kind, new Map(objects)])),
+      log: [...this.log],
     };
-    this.#version += written;
+    this.lastVersion += written;
   }
 
   /** Go back to the state of the backup, the counter of versions included. @returns false when there is none */
   restore(): boolean {
-    if (this.#backup === undefined) return false;
-    const { version, compacted, objects, log } = this.#backup;
-    this.#version = version;
-    this.#compacted = compacted;
-    this.#log = [...log];
-    this.#sorted.clear();
-    this.#objects.clear();
-    for (const [kind, held] of objects) this.#objects.set(kind, new Map(held));
+    if (this.backupState === undefined) return false;
+    const { version, compacted, objects, log } = this.backupState;
+    this.lastVersion = version;
+    this.compactedUpTo = compacted;
+    this.log = [...log];
+    this.sorted.clear();
+    this.objects.clear();
+    for (const [kind, held] of objects) this.objects.set(kind, new Map(held));
     return true;
   }
 
   /** Forget the log: watches and continue tokens from before are expired. */
   compact(): void {
-    this.#version++;
-    this.#compacted = this.#version;
-    this.#log = [];
+    this.lastVersion++;
+    this.compactedUpTo = this.lastVersion;
+    this.log = [];
   }
 
-  #kindMap(kind: ServedKind): Map<string, StoredObject> {
-    let map = this.#objects.get(kind.kind);
+  private kindMap(kind: ServedKind): Map<string, StoredObject> {
+    let map = this.objects.get(kind.kind);
     if (map === undefined) {
       map = new Map();
-      this.#objects.set(kind.kind, map);
+      this.objects.set(kind.kind, map);
     }
     return map;
   }
 
-  #record(change: Change): void {
-    this.#log.push(change);
+  private record(change: Change): void {
+    this.log.push(change);
     // A client that is further behind gets 410, as from a real server; memory stays bounded under churn.
-    if (this.#log.length > 20_000) {
-      this.#log = this.#log.slice(10_000);
-      this.#compacted = (this.#log[0]?.version ?? 1) - 1;
+    if (this.log.length > 20_000) {
+      this.log = this.log.slice(10_000);
+      this.compactedUpTo = (this.log[0]?.version ?? 1) - 1;
     }
-    for (const listener of this.#listeners) listener(change);
+    for (const listener of this.listeners) listener(change);
   }
 }

@@ -30,35 +30,35 @@ const batchBytes = 64 * 1024;
 
 export class Watch {
   readonly request: WatchRequest;
-  readonly #store: Store;
-  readonly #output: Output;
-  readonly #unsubscribe: () => void;
-  #held: Buffer[] | undefined;
+  private readonly store: Store;
+  private readonly output: Output;
+  private readonly unsubscribe: () => void;
+  private held: Buffer[] | undefined;
   /** What was written last, oldest first. */
-  #last: Buffer[] = [];
-  #closed = false;
+  private last: Buffer[] = [];
+  private closed = false;
 
   constructor(store: Store, request: WatchRequest, output: Output) {
-    this.#store = store;
+    this.store = store;
     this.request = request;
-    this.#output = output;
-    if (request.initialEvents) this.#sendExisting();
-    else for (const change of store.changesAfter(request.kind, request.version)) this.#change(change);
-    this.#unsubscribe = store.onChange((change) => {
-      if (change.after.kind === request.kind) this.#change(change);
+    this.output = output;
+    if (request.initialEvents) this.sendExisting();
+    else for (const change of store.changesAfter(request.kind, request.version)) this.change(change);
+    this.unsubscribe = store.onChange((change) => {
+      if (change.after.kind === request.kind) this.change(change);
     });
   }
 
-  #sendExisting(): void {
+  private sendExisting(): void {
     let batch: Buffer[] = [];
     let size = 0;
     const send = (): void => {
-      if (batch.length > 0) this.#write(Buffer.concat(batch, size));
+      if (batch.length > 0) this.write(Buffer.concat(batch, size));
       batch = [];
       size = 0;
     };
-    for (const object of this.#store.list(this.request.kind)) {
-      if (!this.#matches(object)) continue;
+    for (const object of this.store.list(this.request.kind)) {
+      if (!this.matches(object)) continue;
       const event = encodeEvent(this.request.encoding, 'ADDED', object);
       batch.push(event);
       size += event.length;
@@ -66,14 +66,14 @@ export class Watch {
     }
     const { end, encoding, kind } = this.request;
     if (end !== 'silent') {
-      const mark = encodeBookmark(encoding, kind, String(this.#store.version), end === 'marked');
+      const mark = encodeBookmark(encoding, kind, String(this.store.version), end === 'marked');
       batch.push(mark);
       size += mark.length;
     }
     send();
   }
 
-  #matches(object: StoredObject): boolean {
+  private matches(object: StoredObject): boolean {
     return (
       (this.request.namespace === '' || this.request.namespace === object.namespace) &&
       this.request.select(object)
@@ -81,26 +81,26 @@ export class Watch {
   }
 
   /** An object that enters or leaves the selection is added or deleted, as clients see it. */
-  #change(change: Change): void {
+  private change(change: Change): void {
     // A client that knows a later version than there is (the database was set back) hears nothing until then.
     if (change.version <= this.request.version) return;
-    const was = change.before !== undefined && this.#matches(change.before);
-    const is = !change.deleted && this.#matches(change.after);
+    const was = change.before !== undefined && this.matches(change.before);
+    const is = !change.deleted && this.matches(change.after);
     const type = is ? (was ? 'MODIFIED' : 'ADDED') : was ? 'DELETED' : undefined;
-    if (type !== undefined) this.#write(encodeEvent(this.request.encoding, type, change.after));
+    if (type !== undefined) this.write(encodeEvent(this.request.encoding, type, change.after));
   }
 
-  #write(bytes: Buffer): void {
-    if (this.#closed) return;
-    if (this.#held === undefined) this.#output.write(bytes);
-    else this.#held.push(bytes);
-    this.#last = [...this.#last.slice(-3), bytes];
+  private write(bytes: Buffer): void {
+    if (this.closed) return;
+    if (this.held === undefined) this.output.write(bytes);
+    else this.held.push(bytes);
+    this.last = [...this.last.slice(-3), bytes];
   }
 
   bookmark(): void {
     const { bookmarks, encoding, kind, version } = this.request;
-    if (!bookmarks || this.#store.version < version) return;
-    this.#write(encodeBookmark(encoding, kind, String(this.#store.version), false));
+    if (!bookmarks || this.store.version < version) return;
+    this.write(encodeBookmark(encoding, kind, String(this.store.version), false));
   }
 
   expire(): void {
@@ -109,13 +109,13 @@ export class Watch {
 
   /** Ends with an ERROR event. */
   fail(status: number): void {
-    this.#write(
+    this.write(
       encodeErrorEvent(this.request.encoding, {
         code: status,
         reason: status === 410 ? 'Expired' : 'InternalError',
         message:
           status === 410
-            ? `too old resource version: ${this.request.version} (${this.#store.version})`
+            ? `too old resource version: ${this.request.version} (${this.store.version})`
             : 'the watch failed on command',
       }),
     );
@@ -124,12 +124,12 @@ export class Watch {
 
   /** Bytes that may or may not be an event. */
   raw(bytes: Buffer): void {
-    if (!this.#closed) this.#output.write(bytes);
+    if (!this.closed) this.output.write(bytes);
   }
 
   /** The first half of an event that is none, and the end of the connection. */
   half(): void {
-    const whole = encodeOddEvent(this.request.encoding, 'deletion-of-unknown', this.#phantom());
+    const whole = encodeOddEvent(this.request.encoding, 'deletion-of-unknown', this.phantom());
     this.raw(whole.subarray(0, whole.length >> 1));
     setTimeout(() => {
       this.cut();
@@ -137,18 +137,18 @@ export class Watch {
   }
 
   repeat(): void {
-    for (const bytes of this.#last) this.raw(bytes);
+    for (const bytes of this.last) this.raw(bytes);
   }
 
   odd(what: OddEvent): void {
-    this.raw(encodeOddEvent(this.request.encoding, what, this.#phantom()));
+    this.raw(encodeOddEvent(this.request.encoding, what, this.phantom()));
   }
 
   /** An object that nobody has ever seen. */
-  #phantom(): StoredObject {
+  private phantom(): StoredObject {
     const { kind } = this.request;
     const metadata = { name: 'phantom', ...(kind.namespaced ? { namespace: 'nowhere' } : {}) };
-    const version = this.#store.version;
+    const version = this.store.version;
     return new StoredObject(
       kind,
       { apiVersion: apiVersionOf(kind), metadata: { ...metadata, resourceVersion: String(version) } },
@@ -159,31 +159,31 @@ export class Watch {
   /** Keep everything back, or let it go. */
   stall(on: boolean): void {
     if (on) {
-      this.#held ??= [];
+      this.held ??= [];
       return;
     }
-    const held = this.#held ?? [];
-    this.#held = undefined;
-    for (const bytes of held) this.#write(bytes);
+    const held = this.held ?? [];
+    this.held = undefined;
+    for (const bytes of held) this.write(bytes);
   }
 
   /** End in good order. */
   end(): void {
-    if (this.#closed) return;
+    if (this.closed) return;
     this.close();
-    this.#output.end();
+    this.output.end();
   }
 
   /** End in the middle of things. */
   cut(): void {
-    if (this.#closed) return;
+    if (this.closed) return;
     this.close();
-    this.#output.destroy();
+    this.output.destroy();
   }
 
   /** The client is gone. */
   close(): void {
-    this.#closed = true;
-    this.#unsubscribe();
+    this.closed = true;
+    this.unsubscribe();
   }
 }

@@ -295,17 +295,17 @@ async function ask(probe: Probe): Promise<ProbeResult> {
 }
 
 class Tallies {
-  readonly #byKey = new Map<string, { result: ProbeResult; count: number }>();
+  private readonly byKey = new Map<string, { result: ProbeResult; count: number }>();
 
   add(result: ProbeResult): void {
     const key = resultKey(result);
-    const entry = this.#byKey.get(key);
-    if (entry === undefined) this.#byKey.set(key, { result, count: 1 });
+    const entry = this.byKey.get(key);
+    if (entry === undefined) this.byKey.set(key, { result, count: 1 });
     else entry.count++;
   }
 
   list(): readonly Tally[] {
-    return [...this.#byKey.values()];
+    return [...this.byKey.values()];
   }
 }
 

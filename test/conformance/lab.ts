@@ -35,20 +35,20 @@ const syncPatience = patiently(20_000);
 
 export class Lab {
   readonly topology: Topology;
-  readonly #options: LabOptions;
-  #source: ObjectSource | undefined;
-  #proxy: ProxyProcess | undefined;
-  #configuration = '';
-  #generation = 0;
-  #pendingSync: Promise<void> | undefined;
-  #runningSync: Promise<void> = Promise.resolve();
-  #nodeChanged = false;
-  #tableOwner: ChildProcess | undefined;
-  readonly #ownAddresses = new Set<string>();
-  readonly #present = new Map<string, KubeObject>();
+  private readonly options: LabOptions;
+  private objectSource: ObjectSource | undefined;
+  private proxyProcess: ProxyProcess | undefined;
+  private configuration = '';
+  private generation = 0;
+  private pendingSync: Promise<void> | undefined;
+  private runningSync: Promise<void> = Promise.resolve();
+  private nodeChanged = false;
+  private tableOwner: ChildProcess | undefined;
+  private readonly nodeAddresses = new Set<string>();
+  private readonly present = new Map<string, KubeObject>();
 
   private constructor(options: LabOptions, topology: Topology) {
-    this.#options = options;
+    this.options = options;
     this.topology = topology;
   }
 
@@ -69,100 +69,100 @@ export class Lab {
   }
 
   get mode(): string {
-    return this.#options.mode;
+    return this.options.mode;
   }
 
   get proxy(): ProxyProcess {
-    if (this.#proxy === undefined) throw new ProxyError('no proxy has been configured yet');
-    return this.#proxy;
+    if (this.proxyProcess === undefined) throw new ProxyError('no proxy has been configured yet');
+    return this.proxyProcess;
   }
 
   get source(): ObjectSource {
-    if (this.#source === undefined) throw new ProxyError('no proxy has been configured yet');
-    return this.#source;
+    if (this.objectSource === undefined) throw new ProxyError('no proxy has been configured yet');
+    return this.objectSource;
   }
 
   /** Starts the proxy with this configuration, unless it runs with it already. */
   async configure(proxy: ProxySpec, cluster: ClusterSpec): Promise<void> {
     const wanted = configurationKey(proxy, cluster);
-    if (wanted === this.#configuration && this.#proxy?.running === true) return;
+    if (wanted === this.configuration && this.proxyProcess?.running === true) return;
     await this.tearDownProxy();
-    const number = `${this.#options.job}-${this.#generation}`;
-    this.#source =
-      this.#options.source === 'api'
+    const number = `${this.options.job}-${this.generation}`;
+    this.objectSource =
+      this.options.source === 'api'
         ? await ApiSource.start(this.topology.namespace('alder'))
-        : new ManifestSource(path.join(this.#options.folder, `manifests-${number}`));
-    await this.put([nodeObject(cluster), ...defaultServiceCidrs(cluster), ...this.#sentinels()]);
-    const args = proxyArguments(this.mode, proxy, path.join(this.#options.folder, `config-${number}.yaml`));
-    const log = path.join(this.#options.folder, `proxy-${number}.log`);
-    fs.writeFileSync(log, `# ${this.#options.program} ${args.join(' ')}\n`);
-    this.#proxy = new ProxyProcess(
+        : new ManifestSource(path.join(this.options.folder, `manifests-${number}`));
+    await this.put([nodeObject(cluster), ...defaultServiceCidrs(cluster), ...this.sentinels()]);
+    const args = proxyArguments(this.mode, proxy, path.join(this.options.folder, `config-${number}.yaml`));
+    const log = path.join(this.options.folder, `proxy-${number}.log`);
+    fs.writeFileSync(log, `# ${this.options.program} ${args.join(' ')}\n`);
+    this.proxyProcess = new ProxyProcess(
       this.topology.namespace('alder'),
-      this.#options.program,
-      [...args, ...this.#source.arguments],
+      this.options.program,
+      [...args, ...this.objectSource.arguments],
       log,
     );
-    this.#proxy.start();
-    this.#configuration = wanted;
-    await this.#awaitSentinel(startPatience);
+    this.proxyProcess.start();
+    this.configuration = wanted;
+    await this.awaitSentinel(startPatience);
   }
 
   /** After a batch: the Node as it was, slices delivered, the proxy running. */
   async restore(cluster: ClusterSpec): Promise<void> {
     await this.lockTables(false);
-    await this.#source?.withholdSlices?.(false);
-    if (this.#nodeChanged) {
+    await this.objectSource?.withholdSlices?.(false);
+    if (this.nodeChanged) {
       await this.put([nodeObject(cluster)]);
-      this.#nodeChanged = false;
+      this.nodeChanged = false;
     }
-    if (this.#proxy !== undefined && !this.#proxy.running) {
-      this.#proxy.start();
+    if (this.proxyProcess !== undefined && !this.proxyProcess.running) {
+      this.proxyProcess.start();
       await this.sync();
     }
   }
 
   async changeNode(cluster: ClusterSpec): Promise<void> {
-    this.#nodeChanged = true;
+    this.nodeChanged = true;
     await this.put([nodeObject(cluster)]);
   }
 
   async tearDownProxy(): Promise<void> {
-    if (this.#proxy === undefined) return;
-    await this.#proxy.end('SIGTERM');
-    if (this.mode !== 'nftables') await this.#proxy.cleanUp(this.mode).catch(() => undefined);
-    await this.#source?.stop();
-    this.#present.clear();
+    if (this.proxyProcess === undefined) return;
+    await this.proxyProcess.end('SIGTERM');
+    if (this.mode !== 'nftables') await this.proxyProcess.cleanUp(this.mode).catch(() => undefined);
+    await this.objectSource?.stop();
+    this.present.clear();
     await this.topology.exec('alder', 'nft', ['flush', 'ruleset']);
     await this.topology.forgetConnections();
-    this.#proxy = undefined;
-    this.#configuration = '';
+    this.proxyProcess = undefined;
+    this.configuration = '';
   }
 
   async destroy(): Promise<void> {
     await this.lockTables(false);
-    await this.#proxy?.end('SIGKILL');
-    await this.#source?.stop();
+    await this.proxyProcess?.end('SIGKILL');
+    await this.objectSource?.stop();
     await this.topology.destroy();
   }
 
   async put(objects: readonly KubeObject[]): Promise<void> {
-    for (const object of objects) this.#present.set(objectKey(object), object);
+    for (const object of objects) this.present.set(objectKey(object), object);
     await this.source.put(objects);
   }
 
   async remove(keys: readonly string[]): Promise<void> {
-    const present = keys.filter((key) => this.#present.delete(key));
+    const present = keys.filter((key) => this.present.delete(key));
     await this.source.remove(present);
   }
 
-  #sentinels(): readonly KubeObject[] {
-    this.#generation++;
-    const port = 20_000 + (this.#generation % 10_000);
-    return this.#options.families.flatMap((family) => sentinelObjects(family, port, this.#backend()));
+  private sentinels(): readonly KubeObject[] {
+    this.generation++;
+    const port = 20_000 + (this.generation % 10_000);
+    return this.options.families.flatMap((family) => sentinelObjects(family, port, this.backend()));
   }
 
-  #backend(): number {
-    return sentinelBackends[this.#generation % sentinelBackends.length]!;
+  private backend(): number {
+    return sentinelBackends[this.generation % sentinelBackends.length]!;
   }
 
   /**
@@ -170,28 +170,28 @@ export class Lab {
    * and in its EndpointSlice, and polled until the new port reaches the new backend. Concurrent calls share one change.
    */
   sync(): Promise<void> {
-    this.#pendingSync ??= this.#runningSync
+    this.pendingSync ??= this.runningSync
       .catch(() => undefined)
       .then(async () => {
-        this.#pendingSync = undefined;
-        const running = this.put(this.#sentinels()).then(() => this.#awaitSentinel(syncPatience));
-        this.#runningSync = running;
+        this.pendingSync = undefined;
+        const running = this.put(this.sentinels()).then(() => this.awaitSentinel(syncPatience));
+        this.runningSync = running;
         await running;
       });
-    return this.#pendingSync;
+    return this.pendingSync;
   }
 
-  async #awaitSentinel(patience: number): Promise<void> {
-    const port = 20_000 + (this.#generation % 10_000);
-    const backend = this.#backend();
+  private async awaitSentinel(patience: number): Promise<void> {
+    const port = 20_000 + (this.generation % 10_000);
+    const backend = this.backend();
     const deadline = Date.now() + patience;
     await Promise.all(
-      this.#options.families.map((family) => this.#pollSentinel(family, port, backend, deadline)),
+      this.options.families.map((family) => this.pollSentinel(family, port, backend, deadline)),
     );
   }
 
   /** In rounds, so that a proxy that has ended is noticed soon. */
-  async #pollSentinel(family: Family, port: number, backend: number, deadline: number): Promise<void> {
+  private async pollSentinel(family: Family, port: number, backend: number, deadline: number): Promise<void> {
     for (;;) {
       const { reached, last } = await this.topology.agent('local-clients').request({
         op: 'until',
@@ -223,12 +223,12 @@ export class Lab {
   async ownAddresses(addresses: readonly string[], present: boolean): Promise<void> {
     for (const address of addresses) {
       const prefix = address.includes(':') ? `${address}/128` : `${address}/32`;
-      if (present === this.#ownAddresses.has(addressKey(address))) continue;
+      if (present === this.nodeAddresses.has(addressKey(address))) continue;
       const verb = present ? 'add' : 'del';
       const flags = present && address.includes(':') ? ['nodad'] : [];
       await this.topology.exec('alder', 'ip', ['addr', verb, prefix, 'dev', 'lo', ...flags]);
-      if (present) this.#ownAddresses.add(addressKey(address));
-      else this.#ownAddresses.delete(addressKey(address));
+      if (present) this.nodeAddresses.add(addressKey(address));
+      else this.nodeAddresses.delete(addressKey(address));
     }
   }
 
@@ -237,10 +237,10 @@ export class Lab {
    * them fails with EPERM until they are unlocked.
    */
   async lockTables(locked: boolean): Promise<void> {
-    const owner = this.#tableOwner;
+    const owner = this.tableOwner;
     if (!locked) {
       if (owner === undefined) return;
-      this.#tableOwner = undefined;
+      this.tableOwner = undefined;
       await new Promise<void>((resolve) => {
         owner.once('exit', () => {
           resolve();
@@ -254,7 +254,7 @@ export class Lab {
       stdio: ['pipe', 'ignore', 'inherit'],
     });
     child.stdin.on('error', () => undefined);
-    this.#tableOwner = child;
+    this.tableOwner = child;
     const name = this.mode === 'ipvs' ? 'kube-proxy-ipvs' : 'kube-proxy';
     for (const family of ['ip', 'ip6']) {
       child.stdin.write(`add table ${family} ${name}\ndelete table ${family} ${name}\n`);
@@ -269,13 +269,13 @@ export class Lab {
 
   /** Who gets a packet for this address that nobody translates. */
   placeOf(address: string): Place {
-    return this.#ownAddresses.has(addressKey(address)) ? 'alder' : placeOf(address);
+    return this.nodeAddresses.has(addressKey(address)) ? 'alder' : placeOf(address);
   }
 
   isAlder(address: string): boolean {
     const key = addressKey(address);
     return (
-      this.#ownAddresses.has(key) ||
+      this.nodeAddresses.has(key) ||
       address.startsWith('127.') ||
       [nodeAddress.v4, nodeAddress.v6, secondAddress.v4, secondAddress.v6, '::1'].some(
         (own) => addressKey(own) === key,

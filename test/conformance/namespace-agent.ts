@@ -13,56 +13,56 @@ export class AgentError extends Error {
 }
 
 export class NamespaceAgent {
-  readonly #child: ChildProcess;
-  readonly #waiting = new Map<
+  private readonly child: ChildProcess;
+  private readonly waiting = new Map<
     number,
     { resolve: (value: Replies[keyof Replies]) => void; reject: (error: Error) => void }
   >();
-  readonly #label: string;
-  #nextId = 1;
-  #ended = false;
+  private readonly label: string;
+  private nextId = 1;
+  private ended = false;
 
   /** `namespace` is the name for `ip netns`, `place` what the agent calls itself in its answers. */
   constructor(namespace: string, place: string) {
-    this.#label = place;
-    this.#child = spawn('ip', ['netns', 'exec', namespace, process.execPath, agentProgram, place], {
+    this.label = place;
+    this.child = spawn('ip', ['netns', 'exec', namespace, process.execPath, agentProgram, place], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
-    const lines = readline.createInterface({ input: this.#child.stdout! });
+    const lines = readline.createInterface({ input: this.child.stdout! });
     lines.on('line', (line) => {
       const answer = JSON.parse(line) as Answer;
-      const waiting = this.#waiting.get(answer.id);
-      this.#waiting.delete(answer.id);
+      const waiting = this.waiting.get(answer.id);
+      this.waiting.delete(answer.id);
       if ('error' in answer) waiting?.reject(new AgentError(`agent in ${place}: ${answer.error}`));
       else waiting?.resolve(answer.value);
     });
-    this.#child.stdin!.on('error', () => undefined);
-    this.#child.on('exit', (code, signal) => {
-      this.#ended = true;
-      for (const { reject } of this.#waiting.values()) {
+    this.child.stdin!.on('error', () => undefined);
+    this.child.on('exit', (code, signal) => {
+      this.ended = true;
+      for (const { reject } of this.waiting.values()) {
         reject(new AgentError(`agent in ${place} ended (${signal ?? code ?? 'unknown'}) before it answered`));
       }
-      this.#waiting.clear();
+      this.waiting.clear();
     });
   }
 
   request<Op extends Request['op']>(request: Extract<Request, { op: Op }>): Promise<Replies[Op]> {
-    if (this.#ended) return Promise.reject(new AgentError(`agent in ${this.#label} has ended`));
-    const call: Call = { id: this.#nextId++, request };
+    if (this.ended) return Promise.reject(new AgentError(`agent in ${this.label} has ended`));
+    const call: Call = { id: this.nextId++, request };
     return new Promise((resolve, reject) => {
-      this.#waiting.set(call.id, { resolve: resolve as (value: Replies[keyof Replies]) => void, reject });
-      this.#child.stdin!.write(`${JSON.stringify(call)}\n`);
+      this.waiting.set(call.id, { resolve: resolve as (value: Replies[keyof Replies]) => void, reject });
+      this.child.stdin!.write(`${JSON.stringify(call)}\n`);
     });
   }
 
   async stop(): Promise<void> {
-    if (this.#ended) return;
+    if (this.ended) return;
     await new Promise<void>((resolve) => {
-      this.#child.once('exit', () => {
+      this.child.once('exit', () => {
         resolve();
       });
-      this.#child.stdin!.end();
-      setTimeout(() => this.#child.kill('SIGKILL'), patiently(1000)).unref();
+      this.child.stdin!.end();
+      setTimeout(() => this.child.kill('SIGKILL'), patiently(1000)).unref();
     });
   }
 }

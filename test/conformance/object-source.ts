@@ -25,13 +25,13 @@ export interface ObjectSource {
 const apiProgram = fileURLToPath(new URL('./api-host.js', import.meta.url));
 
 export class ApiSource implements ObjectSource {
-  readonly #child: ChildProcess;
-  readonly #waiting = new Map<number, (value: unknown) => void>();
+  private readonly child: ChildProcess;
+  private readonly waiting = new Map<number, (value: unknown) => void>();
   readonly arguments: readonly string[];
-  #nextId = 1;
+  private nextId = 1;
 
   private constructor(child: ChildProcess, port: number) {
-    this.#child = child;
+    this.child = child;
     this.arguments = ['--master', `http://127.0.0.1:${port}`];
   }
 
@@ -54,65 +54,65 @@ export class ApiSource implements ObjectSource {
           resolve(source);
           return;
         }
-        source.#waiting.get(id)?.(value);
-        source.#waiting.delete(id);
+        source.waiting.get(id)?.(value);
+        source.waiting.delete(id);
       });
     });
   }
 
-  #request(request: ApiRequest): Promise<unknown> {
-    const call: ApiCall = { id: this.#nextId++, request };
+  private request(request: ApiRequest): Promise<unknown> {
+    const call: ApiCall = { id: this.nextId++, request };
     return new Promise((resolve) => {
-      this.#waiting.set(call.id, resolve);
-      this.#child.stdin!.write(`${JSON.stringify(call)}\n`);
+      this.waiting.set(call.id, resolve);
+      this.child.stdin!.write(`${JSON.stringify(call)}\n`);
     });
   }
 
   async put(objects: readonly KubeObject[]): Promise<void> {
-    await this.#request({ op: 'put', objects });
+    await this.request({ op: 'put', objects });
   }
 
   async remove(keys: readonly string[]): Promise<void> {
-    await this.#request({ op: 'delete', keys });
+    await this.request({ op: 'delete', keys });
   }
 
   async withholdSlices(withheld: boolean): Promise<void> {
-    await this.#request({ op: 'withhold', slices: withheld });
+    await this.request({ op: 'withhold', slices: withheld });
   }
 
   async events(): Promise<readonly string[]> {
-    return (await this.#request({ op: 'events' })) as readonly string[];
+    return (await this.request({ op: 'events' })) as readonly string[];
   }
 
   async stop(): Promise<void> {
-    if (this.#child.exitCode !== null) return;
+    if (this.child.exitCode !== null) return;
     await new Promise<void>((resolve) => {
-      this.#child.once('exit', () => {
+      this.child.once('exit', () => {
         resolve();
       });
-      this.#child.stdin!.end();
+      this.child.stdin!.end();
     });
   }
 }
 
 /** One file per object; each appears whole, by rename. */
 export class ManifestSource implements ObjectSource {
-  readonly #folder: string;
+  private readonly folder: string;
   readonly arguments: readonly string[];
 
   constructor(folder: string) {
-    this.#folder = folder;
+    this.folder = folder;
     this.arguments = ['--manifests', folder];
     fs.mkdirSync(folder, { recursive: true });
   }
 
-  #file(key: string): string {
-    return path.join(this.#folder, `${key.replace(/[^a-zA-Z0-9.-]+/g, '_')}.json`);
+  private file(key: string): string {
+    return path.join(this.folder, `${key.replace(/[^a-zA-Z0-9.-]+/g, '_')}.json`);
   }
 
   put(objects: readonly KubeObject[]): Promise<void> {
     for (const object of objects) {
-      const file = this.#file(objectKey(object));
+      const file = this.file(objectKey(object));
       fs.writeFileSync(`${file}.new`, JSON.stringify(object, null, 2));
       fs.renameSync(`${file}.new`, file);
     }
@@ -120,12 +120,12 @@ export class ManifestSource implements ObjectSource {
   }
 
   remove(keys: readonly string[]): Promise<void> {
-    for (const key of keys) fs.rmSync(this.#file(key), { force: true });
+    for (const key of keys) fs.rmSync(this.file(key), { force: true });
     return Promise.resolve();
   }
 
   stop(): Promise<void> {
-    fs.rmSync(this.#folder, { recursive: true, force: true });
+    fs.rmSync(this.folder, { recursive: true, force: true });
     return Promise.resolve();
   }
 }

@@ -68,34 +68,34 @@ export function proxyArguments(mode: string, spec: ProxySpec, configurationFile:
 }
 
 export class ProxyProcess {
-  readonly #namespace: string;
-  readonly #program: string;
-  readonly #arguments: readonly string[];
-  readonly #log: string;
-  #child: ChildProcess | undefined;
+  private readonly namespace: string;
+  private readonly program: string;
+  private readonly arguments: readonly string[];
+  private readonly logText: string;
+  private child: ChildProcess | undefined;
 
   /** `program` is a command line for the shell, `log` the file to which the proxy's output is appended. */
   constructor(namespace: string, program: string, args: readonly string[], log: string) {
-    this.#namespace = namespace;
-    this.#program = program;
-    this.#arguments = args;
-    this.#log = log;
+    this.namespace = namespace;
+    this.program = program;
+    this.arguments = args;
+    this.logText = log;
     fs.mkdirSync(path.dirname(log), { recursive: true });
   }
 
   get running(): boolean {
-    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+    return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null;
   }
 
   get log(): string {
-    return this.#log;
+    return this.logText;
   }
 
-  #spawn(args: readonly string[]): ChildProcess {
-    const log = fs.openSync(this.#log, 'a');
+  private spawn(args: readonly string[]): ChildProcess {
+    const log = fs.openSync(this.logText, 'a');
     const child = spawn(
       'ip',
-      ['netns', 'exec', this.#namespace, 'sh', '-c', `exec ${this.#program} "$@"`, 'sh', ...args],
+      ['netns', 'exec', this.namespace, 'sh', '-c', `exec ${this.program} "$@"`, 'sh', ...args],
       { stdio: ['ignore', log, log] },
     );
     fs.closeSync(log);
@@ -103,17 +103,17 @@ export class ProxyProcess {
   }
 
   start(): void {
-    if (!this.running) this.#child = this.#spawn(this.#arguments);
+    if (!this.running) this.child = this.spawn(this.arguments);
   }
 
   /** The end of the log, for a message about a proxy that does not work. */
   tail(): string {
-    const text = fs.existsSync(this.#log) ? fs.readFileSync(this.#log, 'utf8') : '';
+    const text = fs.existsSync(this.logText) ? fs.readFileSync(this.logText, 'utf8') : '';
     return text.trimEnd().split('\n').slice(-5).join('\n');
   }
 
   async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
-    const child = this.#child;
+    const child = this.child;
     if (child === undefined || !this.running) return;
     await new Promise<void>((resolve) => {
       const hard = setTimeout(() => child.kill('SIGKILL'), patiently(5000));
@@ -127,7 +127,7 @@ export class ProxyProcess {
 
   /** Runs `PROGRAM --cleanup` to its end. */
   async cleanUp(mode: string): Promise<void> {
-    const child = this.#spawn(['--cleanup', `--proxy-mode=${mode}`]);
+    const child = this.spawn(['--cleanup', `--proxy-mode=${mode}`]);
     const status = await new Promise<number | null>((resolve) => {
       const hard = setTimeout(() => child.kill('SIGKILL'), patiently(20_000));
       child.once('exit', (code) => {

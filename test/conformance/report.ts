@@ -25,17 +25,17 @@ export function selects(list: string, section: string, row: number): boolean {
 }
 
 export class Report {
-  readonly #column: Column;
-  readonly #sections = new Map<string, SectionCount>();
-  readonly #results: Result[] = [];
-  readonly #exempt: { row: number; reason: string }[] = [];
+  private readonly column: Column;
+  private readonly sections = new Map<string, SectionCount>();
+  private readonly results: Result[] = [];
+  private readonly exempt: { row: number; reason: string }[] = [];
 
   constructor(column: Column) {
-    this.#column = column;
+    this.column = column;
   }
 
   expectRow(letter: string, title: string, row: Row, source: 'api' | 'manifests'): void {
-    const section = this.#sections.get(letter) ?? {
+    const section = this.sections.get(letter) ?? {
       title,
       rows: 0,
       tests: 0,
@@ -45,17 +45,17 @@ export class Report {
       notHere: 0,
     };
     section.rows++;
-    if (row.modes !== undefined && !row.modes.includes(this.#column)) section.notHere++;
+    if (row.modes !== undefined && !row.modes.includes(this.column)) section.notHere++;
     else if (row.exempt !== undefined) {
       section.exempt++;
-      this.#exempt.push({ row: row.row, reason: row.exempt });
+      this.exempt.push({ row: row.row, reason: row.exempt });
     } else if (source === 'manifests' && needsApi(row)) section.notHere++;
-    this.#sections.set(letter, section);
+    this.sections.set(letter, section);
   }
 
   add(result: Result): void {
-    this.#results.push(result);
-    const section = this.#sections.get(result.test.section)!;
+    this.results.push(result);
+    const section = this.sections.get(result.test.section)!;
     section.tests++;
     if (result.problem === undefined) {
       section.passed++;
@@ -69,17 +69,17 @@ export class Report {
   }
 
   get passed(): number {
-    return this.#results.filter(({ problem }) => problem === undefined).length;
+    return this.results.filter(({ problem }) => problem === undefined).length;
   }
 
   get failed(): number {
-    return this.#results.length - this.passed;
+    return this.results.length - this.passed;
   }
 
   print(seconds: number): void {
     console.log('');
     console.log('section                                rows  tests  passed  failed  exempt    not here');
-    for (const [letter, section] of [...this.#sections].sort(([a], [b]) => a.localeCompare(b))) {
+    for (const [letter, section] of [...this.sections].sort(([a], [b]) => a.localeCompare(b))) {
       const cells = [
         section.rows,
         section.tests,
@@ -92,17 +92,17 @@ export class Report {
       const numbers = cells.map((cell, index) => String(cell).padStart(widths[index] ?? 8)).join('');
       console.log(`${letter} ${section.title}`.padEnd(37) + numbers);
     }
-    for (const { row, reason } of this.#exempt) console.log(`exempt ${row}: ${reason}`);
+    for (const { row, reason } of this.exempt) console.log(`exempt ${row}: ${reason}`);
     console.log(`${seconds.toFixed(1)} s`);
   }
 
   toJson(): unknown {
     return {
-      column: this.#column,
+      column: this.column,
       passed: this.passed,
       failed: this.failed,
-      exempt: this.#exempt,
-      results: this.#results.map(({ test, problem }) => ({
+      exempt: this.exempt,
+      results: this.results.map(({ test, problem }) => ({
         section: test.section,
         row: test.row.row,
         title: test.row.title,

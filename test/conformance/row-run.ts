@@ -75,39 +75,39 @@ export function expectationOf(step: Step, { column, standard }: Expectations): s
 }
 
 export class RowRun {
-  readonly #lab: Lab;
-  readonly #test: Test;
-  readonly #expectations: Expectations;
-  readonly #closed = new Set<ClosedHook>();
-  #services: Map<string, ServiceSpec>;
-  readonly #objects = new Map<string, KubeObject>();
+  private readonly lab: Lab;
+  private readonly test: Test;
+  private readonly expectations: Expectations;
+  private readonly closed = new Set<ClosedHook>();
+  private services: Map<string, ServiceSpec>;
+  private readonly objects = new Map<string, KubeObject>();
   /** What a reader of the results should know although the test passed. */
   readonly notes: string[] = [];
   /** What each client reached in a step with `as`. */
-  readonly #remembered = new Map<string, Map<string, string>>();
-  readonly #occupied: ListenAddress[] = [];
-  readonly #held = new Map<string, { place: Place; packet: Packet; saw?: string }>();
+  private readonly remembered = new Map<string, Map<string, string>>();
+  private readonly occupied: ListenAddress[] = [];
+  private readonly held = new Map<string, { place: Place; packet: Packet; saw?: string }>();
 
   constructor(lab: Lab, test: Test, expectations: Expectations) {
-    this.#lab = lab;
-    this.#test = test;
-    this.#expectations = expectations;
-    this.#services = new Map(test.services);
+    this.lab = lab;
+    this.test = test;
+    this.expectations = expectations;
+    this.services = new Map(test.services);
   }
 
   /** Puts the objects of the row and opens the servers that may be reached. The caller syncs. */
   async prepare(): Promise<void> {
-    await this.#lab.ownAddresses(this.#test.alderAddresses, true);
-    await this.#lab.listen(this.#servers());
-    await this.#publish();
+    await this.lab.ownAddresses(this.test.alderAddresses, true);
+    await this.lab.listen(this.servers());
+    await this.publish();
   }
 
   async steps(): Promise<void> {
-    for (const [index, step] of this.#test.steps.entries()) {
+    for (const [index, step] of this.test.steps.entries()) {
       try {
-        await this.#step(step);
+        await this.step(step);
       } catch (error) {
-        const where = this.#test.steps.length === 1 ? '' : `step ${index + 1}: `;
+        const where = this.test.steps.length === 1 ? '' : `step ${index + 1}: `;
         const message = error instanceof Error ? error.message : String(error);
         throw new RowFailure(`${where}${message}`, { cause: error });
       }
@@ -116,19 +116,19 @@ export class RowRun {
 
   /** Takes away what prepare() and the steps left, whatever happened. */
   async cleanUp(): Promise<void> {
-    await this.#lab.remove([...this.#objects.keys()]);
-    for (const [id, { place }] of this.#held)
-      await this.#lab.topology.agent(place).request({ op: 'release', id });
-    for (const socket of this.#occupied) {
-      await this.#lab.topology.agent('alder').request({ op: 'unlisten', sockets: [socket] });
+    await this.lab.remove([...this.objects.keys()]);
+    for (const [id, { place }] of this.held)
+      await this.lab.topology.agent(place).request({ op: 'release', id });
+    for (const socket of this.occupied) {
+      await this.lab.topology.agent('alder').request({ op: 'unlisten', sockets: [socket] });
     }
-    const added = this.#test.steps.flatMap((step) => step['alder-addresses'] ?? []);
-    await this.#lab.ownAddresses([...this.#test.alderAddresses, ...added], false);
-    for (const hook of this.#closed) {
-      await closeHook(this.#lab.topology, hook, this.#expectations.column, false);
+    const added = this.test.steps.flatMap((step) => step['alder-addresses'] ?? []);
+    await this.lab.ownAddresses([...this.test.alderAddresses, ...added], false);
+    for (const hook of this.closed) {
+      await closeHook(this.lab.topology, hook, this.expectations.column, false);
     }
-    if (this.#test.steps.some((step) => step['alder-rules'] !== undefined)) {
-      await this.#lab.topology.exec(
+    if (this.test.steps.some((step) => step['alder-rules'] !== undefined)) {
+      await this.lab.topology.exec(
         'alder',
         'nft',
         ['-f', '-'],
@@ -139,18 +139,18 @@ export class RowRun {
 
   // --- objects
 
-  #objectName(service: string): string {
-    return serviceName(service, this.#services.get(service) ?? {}, this.#test.slug);
+  private objectName(service: string): string {
+    return serviceName(service, this.services.get(service) ?? {}, this.test.slug);
   }
 
-  #wantedObjects(): KubeObject[] {
+  private wantedObjects(): KubeObject[] {
     const wanted: KubeObject[] = [];
-    for (const [service, spec] of this.#services) {
-      const family = familyOfService(spec, this.#test.family === 'v6' ? 'v6' : 'v4');
-      const name = this.#objectName(service);
+    for (const [service, spec] of this.services) {
+      const family = familyOfService(spec, this.test.family === 'v6' ? 'v6' : 'v4');
+      const name = this.objectName(service);
       wanted.push(...copies(serviceObject(name, spec, family), name, spec));
       for (const slice of slicesOf(spec)) {
-        const object = sliceObject(name, slice, spec, family, (other) => this.#objectName(other));
+        const object = sliceObject(name, slice, spec, family, (other) => this.objectName(other));
         wanted.push(...copies(object, name, spec));
       }
     }
@@ -158,26 +158,26 @@ export class RowRun {
   }
 
   /** Makes the API hold what the services now say: only what differs is written. */
-  async #publish(): Promise<void> {
-    const wanted = new Map(this.#wantedObjects().map((object) => [objectKey(object), object]));
-    const gone = [...this.#objects.keys()].filter((key) => !wanted.has(key));
+  private async publish(): Promise<void> {
+    const wanted = new Map(this.wantedObjects().map((object) => [objectKey(object), object]));
+    const gone = [...this.objects.keys()].filter((key) => !wanted.has(key));
     const changed = [...wanted].filter(
-      ([key, object]) => JSON.stringify(this.#objects.get(key)) !== JSON.stringify(object),
+      ([key, object]) => JSON.stringify(this.objects.get(key)) !== JSON.stringify(object),
     );
-    if (gone.length > 0) await this.#lab.remove(gone);
-    if (changed.length > 0) await this.#lab.put(changed.map(([, object]) => object));
-    for (const key of gone) this.#objects.delete(key);
-    for (const [key, object] of changed) this.#objects.set(key, object);
+    if (gone.length > 0) await this.lab.remove(gone);
+    if (changed.length > 0) await this.lab.put(changed.map(([, object]) => object));
+    for (const key of gone) this.objects.delete(key);
+    for (const [key, object] of changed) this.objects.set(key, object);
   }
 
   /** Every address that a packet of this test may end at, with the protocols and ports in question. */
-  #servers(): readonly ListenAddress[] {
+  private servers(): readonly ListenAddress[] {
     const sockets = new Map<string, ListenAddress>();
     const add = (protocol: string, address: string, port: number): void => {
       if (
         protocol !== 'TCP' &&
         protocol !== 'UDP' &&
-        !(protocol === 'SCTP' && this.#test.transport === 'sctp')
+        !(protocol === 'SCTP' && this.test.transport === 'sctp')
       )
         return;
       if (address === '' || port === 0) return;
@@ -187,7 +187,7 @@ export class RowRun {
       const ports = portsOf(spec);
       for (const slice of slicesOf(spec)) {
         if (slice.family === 'FQDN') continue;
-        const family = slice.family ?? familyOfService(spec, this.#test.family);
+        const family = slice.family ?? familyOfService(spec, this.test.family);
         const backends =
           slice.ports === undefined
             ? ports.map(({ protocol, target }) => ({ protocol, port: target }))
@@ -201,18 +201,18 @@ export class RowRun {
         }
       }
     };
-    let services: ReadonlyMap<string, ServiceSpec> = this.#services;
+    let services: ReadonlyMap<string, ServiceSpec> = this.services;
     for (const spec of services.values()) addService(spec);
-    for (const step of this.#test.steps) {
+    for (const step of this.test.steps) {
       if (step.change !== undefined) {
         services = patchServices(services, step.change);
         for (const spec of services.values()) addService(spec);
       }
       if (step.send === undefined) continue;
-      const before = this.#services;
-      this.#services = new Map(services);
-      const packet = this.#resolve(parsePacket(step.send));
-      this.#services = before;
+      const before = this.services;
+      this.services = new Map(services);
+      const packet = this.resolve(parsePacket(step.send));
+      this.services = before;
       add(packet.protocol, packet.target, packet.port);
     }
     return [...sockets.values()];
@@ -220,20 +220,20 @@ export class RowRun {
 
   // --- packets
 
-  #firstService(): [string, ServiceSpec] {
-    const first = [...this.#services][0] ?? [...this.#test.services][0];
+  private firstService(): [string, ServiceSpec] {
+    const first = [...this.services][0] ?? [...this.test.services][0];
     if (first === undefined) throw new RowFailure('the row has no service');
     return first;
   }
 
-  #resolve(spec: PacketSpec): Packet {
-    const family = this.#test.family;
+  private resolve(spec: PacketSpec): Packet {
+    const family = this.test.family;
     const firstActor = findActor(spec.from[0] ?? '');
     if (firstActor === undefined) throw new RowFailure(`nobody is called ${spec.from[0] ?? ''}`);
-    const { target, port } = this.#resolveTarget(spec, family);
+    const { target, port } = this.resolveTarget(spec, family);
     const targetFamily = familyOf(target);
-    const addressed = this.#servicePort(target, port, spec.protocol);
-    const services = [...this.#services.values()];
+    const addressed = this.servicePort(target, port, spec.protocol);
+    const services = [...this.services.values()];
     const protocol =
       spec.protocol ??
       addressed?.protocol ??
@@ -250,15 +250,15 @@ export class RowRun {
     };
   }
 
-  #resolveTarget(spec: PacketSpec, family: Family): { target: string; port: number } {
+  private resolveTarget(spec: PacketSpec, family: Family): { target: string; port: number } {
     if (spec.kind === 'literal') {
       const actor = findActor(spec.address);
       return { target: actor?.[family] ?? spec.address, port: spec.port ?? (actor === undefined ? 0 : 9000) };
     }
     const [, service] =
       spec.service === ''
-        ? this.#firstService()
-        : [spec.service, this.#services.get(spec.service) ?? this.#test.services.get(spec.service)];
+        ? this.firstService()
+        : [spec.service, this.services.get(spec.service) ?? this.test.services.get(spec.service)];
     if (service === undefined) throw new RowFailure(`the row has no service ${spec.service}`);
     const ports = portsOf(service);
     if (spec.kind === 'NP') {
@@ -274,12 +274,12 @@ export class RowRun {
   }
 
   /** The service port at an address, to know its backend port. */
-  #servicePort(
+  private servicePort(
     target: string,
     port: number,
     protocol: string | undefined,
   ): { target: number; protocol: 'TCP' | 'UDP' | 'SCTP' } | undefined {
-    for (const spec of this.#services.values()) {
+    for (const spec of this.services.values()) {
       const own = [...(spec.cip ?? []), ...(spec.vip ?? []), ...(spec.xip ?? [])]
         .map((text) => text.trim().split(' ')[0] ?? '')
         .some((address) => /^[0-9a-f.:]+$/.test(address) && sameAddress(address, target));
@@ -287,14 +287,14 @@ export class RowRun {
         (entry) =>
           (protocol === undefined || entry.protocol === protocol) &&
           ((own && entry.port === port) ||
-            (this.#lab.isAlder(target) && entry.nodePort === port && port !== 0)),
+            (this.lab.isAlder(target) && entry.nodePort === port && port !== 0)),
       );
       if (found !== undefined) return found;
     }
     return undefined;
   }
 
-  #probe(packet: Packet, source: string, timeout: number): Probe {
+  private probe(packet: Packet, source: string, timeout: number): Probe {
     return {
       protocol: packet.protocol as Protocol,
       source,
@@ -305,18 +305,18 @@ export class RowRun {
     };
   }
 
-  #circumstances(packet: Packet): Circumstances {
+  private circumstances(packet: Packet): Circumstances {
     return {
       target: packet.target,
       port: packet.port,
-      targetPlace: this.#lab.placeOf(packet.target),
+      targetPlace: this.lab.placeOf(packet.target),
       backendPort: packet.backendPort,
-      isAlder: (address) => this.#lab.isAlder(address),
+      isAlder: (address) => this.lab.isAlder(address),
     };
   }
 
-  async #observe(packet: Packet, step: Step, outcome: Outcome): Promise<readonly Observation[]> {
-    const agent = this.#lab.topology.agent(packet.place);
+  private async observe(packet: Packet, step: Step, outcome: Outcome): Promise<readonly Observation[]> {
+    const agent = this.lab.topology.agent(packet.place);
     const patience =
       outcome.kind === 'DROP'
         ? silence(packet.protocol, packet.target)
@@ -334,7 +334,7 @@ export class RowRun {
         answer === 'answered'
           ? {
               kind: 'answered',
-              place: this.#lab.placeOf(packet.target),
+              place: this.lab.placeOf(packet.target),
               by: `${packet.target} ${packet.port}`,
               saw: `${packet.sources[0] ?? ''} 0`,
             }
@@ -344,7 +344,7 @@ export class RowRun {
     const ask = async (sources: readonly string[]): Promise<Observation[]> => {
       const results = await agent.request({
         op: 'probe',
-        probes: sources.map((source) => this.#probe(packet, source, patience)),
+        probes: sources.map((source) => this.probe(packet, source, patience)),
       });
       return results.map((result, index) => ({ source: sources[index] ?? '', result, count: 1 }));
     };
@@ -362,7 +362,7 @@ export class RowRun {
     if (step.connections !== undefined) {
       const tallies = await agent.request({
         op: 'tally',
-        probe: this.#probe(packet, source, patience),
+        probe: this.probe(packet, source, patience),
         sources: [],
         count: step.connections,
         concurrency: 24,
@@ -371,36 +371,36 @@ export class RowRun {
     }
     const observations = await ask(repeat([source], leastConnections));
     while (observations.length < mostConnections) {
-      const problem = judge(outcome, observations, this.#circumstances(packet), undefined);
+      const problem = judge(outcome, observations, this.circumstances(packet), undefined);
       if (problem?.startsWith('never reached') !== true) break;
       observations.push(...(await ask(repeat([source], leastConnections))));
     }
     return observations;
   }
 
-  async #send(step: Step, text: string): Promise<void> {
-    const expected = expectationOf(step, this.#expectations);
+  private async send(step: Step, text: string): Promise<void> {
+    const expected = expectationOf(step, this.expectations);
     if (expected === undefined) throw new RowFailure(`no expectation for ${text}`);
-    const packet = this.#resolve(parsePacket(text));
-    const outcome = parseOutcome(this.#substitute(expected), packet.family);
+    const packet = this.resolve(parsePacket(text));
+    const outcome = parseOutcome(this.substitute(expected), packet.family);
     if (outcome.kind === 'endpoints' && outcome.quantity === 'arrives') {
-      await this.#sendAndRecord(packet, outcome, text, expected);
+      await this.sendAndRecord(packet, outcome, text, expected);
       return;
     }
     const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
-    const settling = Date.now() + this.#settling(outcome);
+    const settling = Date.now() + this.settling(outcome);
     let mayBeLoad = step.within === undefined && (outcome.kind === 'endpoints' || outcome.kind === 'PASS');
     // Outside mode nftables what the state before refused goes 100 ms later (docs/iptables.md).
-    let mayLinger = this.#expectations.column !== 'nft';
+    let mayLinger = this.expectations.column !== 'nft';
     for (;;) {
-      const observations = await this.#observe(packet, step, outcome);
-      const circumstances = this.#circumstances(packet);
+      const observations = await this.observe(packet, step, outcome);
+      const circumstances = this.circumstances(packet);
       const problem =
         outcome.kind === 'compared'
-          ? this.#compare(outcome, observations)
+          ? this.compare(outcome, observations)
           : judge(outcome, observations, circumstances, step.share);
       if (problem === undefined) {
-        if (step.as !== undefined) this.#remember(step.as, observations);
+        if (step.as !== undefined) this.remember(step.as, observations);
         return;
       }
       if (mayLinger && outcome.kind !== 'endpoints') {
@@ -432,19 +432,19 @@ export class RowRun {
    * Mode ipvs keeps the address of a former Service until IPVS has forgotten its connections, and refuses new ones
    * meanwhile (docs/ipvs.md): how long that may take, where something else is expected. Milliseconds.
    */
-  #settling(outcome: Outcome): number {
+  private settling(outcome: Outcome): number {
     const isFree = outcome.kind === 'PASS' || outcome.kind === 'DROP';
-    return isFree && this.#expectations.column === 'ipvs' ? forgetsConnections : 0;
+    return isFree && this.expectations.column === 'ipvs' ? forgetsConnections : 0;
   }
 
   /** For packets that nobody answers: only the arrival at the endpoint is asserted. */
-  async #sendAndRecord(
+  private async sendAndRecord(
     packet: Packet,
     outcome: Extract<Outcome, { kind: 'endpoints' }>,
     text: string,
     expected: string,
   ): Promise<void> {
-    const { topology } = this.#lab;
+    const { topology } = this.lab;
     const agent = topology.agent(packet.place);
     const source = packet.sources[0] ?? '';
     await topology.forgetArrivals();
@@ -454,7 +454,7 @@ export class RowRun {
       } else {
         const [result] = await agent.request({
           op: 'probe',
-          probes: [this.#probe(packet, source, arrivalPatience)],
+          probes: [this.probe(packet, source, arrivalPatience)],
         });
         if (result?.kind === 'answered') {
           throw new RowFailure(`${text}: expected ${expected}, but it was answered by ${result.by}`);
@@ -472,7 +472,7 @@ export class RowRun {
         (one) => sameAddress(one.target, endpoint.address) && one.port === port,
       );
       const right = arrived.some((one) =>
-        endpoint.source === 'masq' ? this.#lab.isAlder(one.source) : sameAddress(one.source, source),
+        endpoint.source === 'masq' ? this.lab.isAlder(one.source) : sameAddress(one.source, source),
       );
       if (!right) {
         const seen = arrivals.map((one) => `${one.source} -> ${one.target} port ${one.port}`).join(', ');
@@ -481,19 +481,19 @@ export class RowRun {
     }
   }
 
-  #remember(name: string, observations: readonly Observation[]): void {
+  private remember(name: string, observations: readonly Observation[]): void {
     const reached = new Map<string, string>();
     for (const { source, result } of observations) {
       if (result.kind === 'answered') reached.set(source, addressPart(result.by));
     }
-    this.#remembered.set(name, reached);
+    this.remembered.set(name, reached);
   }
 
-  #compare(
+  private compare(
     outcome: Extract<Outcome, { kind: 'compared' }>,
     observations: readonly Observation[],
   ): string | undefined {
-    const earlier = this.#remembered.get(outcome.with);
+    const earlier = this.remembered.get(outcome.with);
     if (earlier === undefined) return `no step was called ${outcome.with}`;
     let same = 0;
     let other = 0;
@@ -510,9 +510,9 @@ export class RowRun {
   }
 
   /** `$name` stands for the endpoint that the only client of that step reached. */
-  #substitute(text: string): string {
+  private substitute(text: string): string {
     return text.replace(/\$(\w+)/g, (whole, name: string) => {
-      const address = [...(this.#remembered.get(name)?.values() ?? [])][0];
+      const address = [...(this.remembered.get(name)?.values() ?? [])][0];
       if (address === undefined) return whole;
       return nameOf(address);
     });
@@ -520,36 +520,36 @@ export class RowRun {
 
   // --- steps
 
-  async #step(step: Step): Promise<void> {
-    if (step.hold !== undefined) return this.#hold(step, step.hold);
-    if (step.steady !== undefined) return this.#steady(step, step.steady);
-    if (step.send !== undefined) return this.#send(step, step.send);
-    if (step.again !== undefined) return this.#again(step, step.again);
-    if (step['steady-end'] !== undefined) return this.#steadyEnd(step, step['steady-end']);
-    if (step.change !== undefined || step.delete !== undefined) return this.#change(step);
-    if (step.node !== undefined) return this.#lab.changeNode(clusterWith(this.#test.cluster, step.node));
-    if (step['service-cidrs'] !== undefined) return this.#addServiceCidr(step['service-cidrs']);
-    if (step.proxy !== undefined) return this.#proxy(step.proxy);
-    if (step.api !== undefined) return this.#api(step.api === 'withhold-slices');
-    if (step['alder-addresses'] !== undefined) return this.#addAddresses(step['alder-addresses']);
+  private async step(step: Step): Promise<void> {
+    if (step.hold !== undefined) return this.hold(step, step.hold);
+    if (step.steady !== undefined) return this.steady(step, step.steady);
+    if (step.send !== undefined) return this.send(step, step.send);
+    if (step.again !== undefined) return this.again(step, step.again);
+    if (step['steady-end'] !== undefined) return this.steadyEnd(step, step['steady-end']);
+    if (step.change !== undefined || step.delete !== undefined) return this.change(step);
+    if (step.node !== undefined) return this.lab.changeNode(clusterWith(this.test.cluster, step.node));
+    if (step['service-cidrs'] !== undefined) return this.addServiceCidr(step['service-cidrs']);
+    if (step.proxy !== undefined) return this.proxy(step.proxy);
+    if (step.api !== undefined) return this.api(step.api === 'withhold-slices');
+    if (step['alder-addresses'] !== undefined) return this.addAddresses(step['alder-addresses']);
     if (step['alder-rules'] !== undefined) {
-      await this.#lab.topology.exec('alder', 'nft', ['-f', '-'], step['alder-rules']);
+      await this.lab.topology.exec('alder', 'nft', ['-f', '-'], step['alder-rules']);
       return;
     }
     if (step['alder-drops'] !== undefined) {
       const hook = step['alder-drops'];
-      this.#closed.add(hook);
-      return closeHook(this.#lab.topology, hook, this.#expectations.column, true);
+      this.closed.add(hook);
+      return closeHook(this.lab.topology, hook, this.expectations.column, true);
     }
-    if (step['alder-shows'] !== undefined) return this.#alderShows(step['alder-shows']);
-    if (step['lock-tables'] !== undefined) return this.#lab.lockTables(step['lock-tables']);
-    if (step.obstruct !== undefined) return this.#obstruct(step.obstruct);
-    if (step.occupy !== undefined) return this.#occupy(step.occupy, true);
-    if (step.vacate !== undefined) return this.#occupy(step.vacate, false);
-    if (step.get !== undefined) return this.#get(step, step.get);
-    if (step['every-copy'] !== undefined) return this.#everyCopy(step, step['every-copy']);
-    if (step.event !== undefined) return this.#event(step.event);
-    if (step.stray !== undefined) return this.#stray(step, step.stray);
+    if (step['alder-shows'] !== undefined) return this.alderShows(step['alder-shows']);
+    if (step['lock-tables'] !== undefined) return this.lab.lockTables(step['lock-tables']);
+    if (step.obstruct !== undefined) return this.obstruct(step.obstruct);
+    if (step.occupy !== undefined) return this.occupy(step.occupy, true);
+    if (step.vacate !== undefined) return this.occupy(step.vacate, false);
+    if (step.get !== undefined) return this.get(step, step.get);
+    if (step['every-copy'] !== undefined) return this.everyCopy(step, step['every-copy']);
+    if (step.event !== undefined) return this.event(step.event);
+    if (step.stray !== undefined) return this.stray(step, step.stray);
     if (step.wait !== undefined) {
       const seconds = step.wait;
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -558,47 +558,47 @@ export class RowRun {
     throw new RowFailure(`a step without a verb: ${JSON.stringify(step)}`);
   }
 
-  async #change(step: Step): Promise<void> {
+  private async change(step: Step): Promise<void> {
     const patches: Record<string, Readonly<Record<string, unknown>> | null> = {};
     for (const [name, patch] of Object.entries(step.change ?? {})) {
       patches[name] =
         patch !== null && typeof patch.eps === 'string'
-          ? { ...patch, eps: settleEndpoints(this.#substitute(patch.eps)) }
+          ? { ...patch, eps: settleEndpoints(this.substitute(patch.eps)) }
           : patch;
     }
     for (const name of step.delete ?? []) patches[name] = null;
-    this.#services = patchServices(this.#services, patches);
-    await this.#publish();
-    if (step.unsynced !== true) await this.#lab.sync();
+    this.services = patchServices(this.services, patches);
+    await this.publish();
+    if (step.unsynced !== true) await this.lab.sync();
   }
 
-  async #addServiceCidr(cidrs: readonly string[]): Promise<void> {
-    const object = serviceCidrObject(`extra-${this.#test.slug}`, cidrs);
-    this.#objects.set(objectKey(object), object);
-    await this.#lab.put([object]);
+  private async addServiceCidr(cidrs: readonly string[]): Promise<void> {
+    const object = serviceCidrObject(`extra-${this.test.slug}`, cidrs);
+    this.objects.set(objectKey(object), object);
+    await this.lab.put([object]);
   }
 
-  async #hold(step: Step, name: string): Promise<void> {
-    const packet = this.#resolve(parsePacket(step.send ?? ''));
-    const id = `${this.#test.slug}/${name}`;
-    this.#held.set(id, { place: packet.place, packet });
-    const probe = this.#probe(packet, packet.sources[0] ?? '', answerPatience);
-    const result = await this.#lab.topology.agent(packet.place).request({ op: 'hold', id, probe });
-    if (result.kind === 'answered') this.#held.set(id, { place: packet.place, packet, saw: result.saw });
-    this.#judgeHeld(step, packet, result);
+  private async hold(step: Step, name: string): Promise<void> {
+    const packet = this.resolve(parsePacket(step.send ?? ''));
+    const id = `${this.test.slug}/${name}`;
+    this.held.set(id, { place: packet.place, packet });
+    const probe = this.probe(packet, packet.sources[0] ?? '', answerPatience);
+    const result = await this.lab.topology.agent(packet.place).request({ op: 'hold', id, probe });
+    if (result.kind === 'answered') this.held.set(id, { place: packet.place, packet, saw: result.saw });
+    this.judgeHeld(step, packet, result);
   }
 
-  async #again(step: Step, name: string): Promise<void> {
-    const id = `${this.#test.slug}/${name}`;
-    const held = this.#held.get(id);
+  private async again(step: Step, name: string): Promise<void> {
+    const id = `${this.test.slug}/${name}`;
+    const held = this.held.get(id);
     if (held === undefined) throw new RowFailure(`nothing is held as ${name}`);
     const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
     for (;;) {
-      const result = await this.#lab.topology
+      const result = await this.lab.topology
         .agent(held.place)
         .request({ op: 'again', id, timeout: patiently(500) });
       try {
-        this.#judgeHeld(step, held.packet, result);
+        this.judgeHeld(step, held.packet, result);
         const saw = result.kind === 'answered' ? result.saw : result.kind;
         if (step.unbroken === true && saw !== held.saw) {
           throw new RowFailure(`${name} is broken: its server saw ${held.saw ?? 'nothing'}, now ${saw}`);
@@ -611,12 +611,12 @@ export class RowRun {
     }
   }
 
-  #judgeHeld(step: Step, packet: Packet, result: ProbeResult): void {
-    const expected = expectationOf(step, this.#expectations);
+  private judgeHeld(step: Step, packet: Packet, result: ProbeResult): void {
+    const expected = expectationOf(step, this.expectations);
     if (expected === undefined) return;
-    const outcome = parseOutcome(this.#substitute(expected), packet.family);
+    const outcome = parseOutcome(this.substitute(expected), packet.family);
     const observations = [{ source: packet.sources[0] ?? '', result, count: 1 }];
-    const circumstances = this.#circumstances(packet);
+    const circumstances = this.circumstances(packet);
     const problem =
       outcome.kind === 'endpoints'
         ? judge(
@@ -631,27 +631,27 @@ export class RowRun {
         `${step.send ?? step.again ?? ''}: expected ${expected}, got ${describe(observations, circumstances)} (${problem})`,
       );
     }
-    if (step.as !== undefined) this.#remember(step.as, observations);
+    if (step.as !== undefined) this.remember(step.as, observations);
   }
 
-  async #steady(step: Step, name: string): Promise<void> {
-    const packet = this.#resolve(parsePacket(step.send ?? ''));
-    const id = `${this.#test.slug}/${name}`;
-    this.#held.set(id, { place: packet.place, packet });
-    const probe = this.#probe(packet, packet.sources[0] ?? '', answerPatience);
-    await this.#lab.topology.agent(packet.place).request({ op: 'steady', id, probe, interval: patiently(4) });
+  private async steady(step: Step, name: string): Promise<void> {
+    const packet = this.resolve(parsePacket(step.send ?? ''));
+    const id = `${this.test.slug}/${name}`;
+    this.held.set(id, { place: packet.place, packet });
+    const probe = this.probe(packet, packet.sources[0] ?? '', answerPatience);
+    await this.lab.topology.agent(packet.place).request({ op: 'steady', id, probe, interval: patiently(4) });
   }
 
-  async #steadyEnd(step: Step, name: string): Promise<void> {
-    const id = `${this.#test.slug}/${name}`;
-    const held = this.#held.get(id);
+  private async steadyEnd(step: Step, name: string): Promise<void> {
+    const id = `${this.test.slug}/${name}`;
+    const held = this.held.get(id);
     if (held === undefined) throw new RowFailure(`nothing is steady as ${name}`);
-    this.#held.delete(id);
-    const report = await this.#lab.topology.agent(held.place).request({ op: 'steady-end', id });
-    const expected = expectationOf(step, this.#expectations) ?? '';
+    this.held.delete(id);
+    const report = await this.lab.topology.agent(held.place).request({ op: 'steady-end', id });
+    const expected = expectationOf(step, this.expectations) ?? '';
     const source = held.packet.sources[0] ?? '';
     const observations = report.tallies.map(({ result, count }) => ({ source, result, count }));
-    const circumstances = this.#circumstances(held.packet);
+    const circumstances = this.circumstances(held.packet);
     const problem = judge(parseOutcome(expected, held.packet.family), observations, circumstances, undefined);
     if (problem !== undefined) {
       throw new RowFailure(
@@ -660,40 +660,40 @@ export class RowRun {
     }
   }
 
-  async #proxy(what: 'terminate' | 'kill' | 'start' | 'cleanup'): Promise<void> {
-    const { proxy } = this.#lab;
+  private async proxy(what: 'terminate' | 'kill' | 'start' | 'cleanup'): Promise<void> {
+    const { proxy } = this.lab;
     switch (what) {
       case 'terminate':
         return proxy.end('SIGTERM');
       case 'kill':
         return proxy.end('SIGKILL');
       case 'cleanup':
-        return proxy.cleanUp(this.#lab.mode);
+        return proxy.cleanUp(this.lab.mode);
       case 'start':
         proxy.start();
         return;
     }
   }
 
-  async #api(withheld: boolean): Promise<void> {
-    if (this.#lab.source.withholdSlices === undefined) {
+  private async api(withheld: boolean): Promise<void> {
+    if (this.lab.source.withholdSlices === undefined) {
       throw new RowFailure(
         'this object source cannot withhold EndpointSlices; run the row with --source api',
       );
     }
-    await this.#lab.source.withholdSlices(withheld);
-    if (!withheld) await this.#lab.sync();
+    await this.lab.source.withholdSlices(withheld);
+    if (!withheld) await this.lab.sync();
   }
 
-  async #addAddresses(addresses: readonly string[]): Promise<void> {
-    await this.#lab.ownAddresses(addresses, true);
-    await this.#lab.listen(this.#servers());
-    await this.#lab.sync();
+  private async addAddresses(addresses: readonly string[]): Promise<void> {
+    await this.lab.ownAddresses(addresses, true);
+    await this.lab.listen(this.servers());
+    await this.lab.sync();
   }
 
-  async #alderShows({ command, matches }: { command: string; matches: string }): Promise<void> {
+  private async alderShows({ command, matches }: { command: string; matches: string }): Promise<void> {
     const [program = '', ...args] = command.split(' ');
-    const output = await this.#lab.topology.exec('alder', program, args);
+    const output = await this.lab.topology.exec('alder', program, args);
     if (!new RegExp(matches).test(output))
       throw new RowFailure(`${command} shows no /${matches}/ but: ${output.trim()}`);
   }
@@ -702,12 +702,12 @@ export class RowRun {
    * Puts an element into the proxy's map of service addresses, with a value that the proxy would never give it: a plain
    * add of the same key then fails. The map's name is upstream's; the value is a verdict there, a number here.
    */
-  async #obstruct(target: string): Promise<void> {
-    const packet = this.#resolve(parsePacket(`PA -> ${target}`));
+  private async obstruct(target: string): Promise<void> {
+    const packet = this.resolve(parsePacket(`PA -> ${target}`));
     const family = packet.family === 'v4' ? 'ip' : 'ip6';
     const key = `${packet.target} . ${packet.protocol.toLowerCase()} . ${packet.port}`;
     const add = (value: string): Promise<string> =>
-      this.#lab.topology.exec('alder', 'nft', [
+      this.lab.topology.exec('alder', 'nft', [
         'add',
         'element',
         family,
@@ -718,21 +718,21 @@ export class RowRun {
     await add('drop').catch(() => add('dead:1'));
   }
 
-  async #occupy(target: string, taken: boolean): Promise<void> {
-    const { target: address, port } = this.#resolveTarget(parsePacket(`PA -> ${target}`), this.#test.family);
+  private async occupy(target: string, taken: boolean): Promise<void> {
+    const { target: address, port } = this.resolveTarget(parsePacket(`PA -> ${target}`), this.test.family);
     const socket: ListenAddress = { protocol: 'TCP', address, port };
-    if (taken) this.#occupied.push(socket);
-    await this.#lab.topology.agent('alder').request({ op: taken ? 'listen' : 'unlisten', sockets: [socket] });
-    if (!taken) await this.#lab.sync();
+    if (taken) this.occupied.push(socket);
+    await this.lab.topology.agent('alder').request({ op: taken ? 'listen' : 'unlisten', sockets: [socket] });
+    if (!taken) await this.lab.sync();
   }
 
-  async #get(step: Step, url: string): Promise<void> {
+  private async get(step: Step, url: string): Promise<void> {
     const { hostname, port, pathname } = new URL(url);
     const target = hostname.replace(/[[\]]/g, '');
     const client = findActor(step.from ?? 'XA')!;
     const deadline = Date.now() + patiently((step.within ?? 0) * 1000);
     for (;;) {
-      const answer = await this.#lab.topology.agent(client.place).request({
+      const answer = await this.lab.topology.agent(client.place).request({
         op: 'http',
         method: step.method ?? 'GET',
         source: client[familyOf(target)],
@@ -741,35 +741,35 @@ export class RowRun {
         path: pathname,
         timeout: patiently(1000),
       });
-      const problem = httpProblem(answer, this.#answerOf(step));
+      const problem = httpProblem(answer, this.answerOf(step));
       if (problem === undefined) return;
       if (Date.now() >= deadline) throw new RowFailure(`${step.method ?? 'GET'} ${url}: ${problem}`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
 
-  #answerOf({ answer }: Step): HttpExpectation | undefined {
+  private answerOf({ answer }: Step): HttpExpectation | undefined {
     return typeof answer === 'object' && 'nft' in answer
-      ? inColumn(answer, this.#expectations.column)
+      ? inColumn(answer, this.expectations.column)
       : answer;
   }
 
-  async #everyCopy(step: Step, name: string): Promise<void> {
-    const spec = this.#services.get(name);
+  private async everyCopy(step: Step, name: string): Promise<void> {
+    const spec = this.services.get(name);
     if (spec === undefined) throw new RowFailure(`the row has no service ${name}`);
-    const first = this.#resolve(parsePacket(`PA -> ${name}.CIP`));
+    const first = this.resolve(parsePacket(`PA -> ${name}.CIP`));
     const source = first.sources[0] ?? '';
-    const outcome = parseOutcome(expectationOf(step, this.#expectations) ?? '', first.family);
+    const outcome = parseOutcome(expectationOf(step, this.expectations) ?? '', first.family);
     const probes = Array.from({ length: spec.copies ?? 1 }, (_, index) =>
-      this.#probe({ ...first, target: copyAddress(first.target, index) }, source, answerPatience),
+      this.probe({ ...first, target: copyAddress(first.target, index) }, source, answerPatience),
     );
     const results: ProbeResult[] = [];
     for (let from = 0; from < probes.length; from += copiesAtOnce) {
       const some = probes.slice(from, from + copiesAtOnce);
-      results.push(...(await this.#lab.topology.agent(first.place).request({ op: 'probe', probes: some })));
+      results.push(...(await this.lab.topology.agent(first.place).request({ op: 'probe', probes: some })));
     }
     for (const [index, result] of results.entries()) {
-      const circumstances = this.#circumstances({ ...first, target: copyAddress(first.target, index) });
+      const circumstances = this.circumstances({ ...first, target: copyAddress(first.target, index) });
       const observations = [{ source, result, count: 1 }];
       const problem = judge(outcome, observations, circumstances, undefined);
       if (problem !== undefined) {
@@ -780,8 +780,8 @@ export class RowRun {
     }
   }
 
-  async #event(reason: string): Promise<void> {
-    const { source } = this.#lab;
+  private async event(reason: string): Promise<void> {
+    const { source } = this.lab;
     if (source.events === undefined)
       throw new RowFailure('this object source takes no events; run the row with --source api');
     const deadline = Date.now() + patiently(5000);
@@ -793,11 +793,11 @@ export class RowRun {
   }
 
   /** Sends a segment outside the window of a held connection, and sees whether it reaches the endpoint. */
-  async #stray(step: Step, name: string): Promise<void> {
-    const id = `${this.#test.slug}/${name}`;
-    const held = this.#held.get(id);
+  private async stray(step: Step, name: string): Promise<void> {
+    const id = `${this.test.slug}/${name}`;
+    const held = this.held.get(id);
     if (held === undefined) throw new RowFailure(`nothing is held as ${name}`);
-    const { topology } = this.#lab;
+    const { topology } = this.lab;
     await topology.forgetArrivals();
     await topology.agent(held.place).request({ op: 'stray-segment', id });
     await new Promise((resolve) => setTimeout(resolve, patiently(50)));
@@ -805,7 +805,7 @@ export class RowRun {
       ...(await topology.arrivals('local-pods', true)),
       ...(await topology.arrivals('remote-pods', true)),
     ];
-    const expected = expectationOf(step, this.#expectations);
+    const expected = expectationOf(step, this.expectations);
     if (arrivals.length > 0 !== (expected === 'PASS')) {
       throw new RowFailure(`the stray segment: expected ${expected ?? ''}, ${arrivals.length} arrived`);
     }

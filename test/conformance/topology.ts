@@ -155,16 +155,16 @@ export interface Arrival {
 }
 
 export class Topology {
-  readonly #prefix: string;
+  private readonly prefix: string;
   readonly agents: ReadonlyMap<Place, NamespaceAgent>;
 
   private constructor(prefix: string, agents: ReadonlyMap<Place, NamespaceAgent>) {
-    this.#prefix = prefix;
+    this.prefix = prefix;
     this.agents = agents;
   }
 
   namespace(place: Place): string {
-    return `${this.#prefix}-${place}`;
+    return `${this.prefix}-${place}`;
   }
 
   agent(place: Place): NamespaceAgent {
@@ -215,7 +215,7 @@ export class Topology {
 
   async destroy(): Promise<void> {
     await Promise.all([...this.agents.values()].map((agent) => agent.stop()));
-    await removeNamespaces(this.#prefix);
+    await removeNamespaces(this.prefix);
   }
 
   /** Runs a tool inside a namespace. */

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NftablesFamily } from '../../src/backends/nftables/family.js';
-import { readLines, wantedLines } from '../../src/backends/nftables/testing/table-text.js';
+import { readLines, desiredLines } from '../../src/backends/nftables/testing/table-text.js';
 import type { ModelChanges, ServicePort } from '../../src/model/types.js';
 import { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
@@ -26,7 +26,7 @@ class Kernel {
   private readonly eye = NftablesConnection.open();
   private readonly ports = new Map<string, ServicePort>();
   private dataplane = this.open();
-  private adopted = false;
+  private resynced = false;
   private work: Promise<void> = Promise.resolve();
 
   private open(): NftablesFamily {
@@ -45,10 +45,10 @@ class Kernel {
     this.work = this.work.then(async () => {
       for (const key of own.removed) this.ports.delete(key);
       for (const port of own.upserted) this.ports.set(port.key, port);
-      const report = this.adopted
+      const report = this.resynced
         ? await this.dataplane.apply(own)
-        : await this.dataplane.adopt(this.ports.values());
-      this.adopted = true;
+        : await this.dataplane.resync(this.ports.values());
+      this.resynced = true;
       this.transactions += report.transactions;
       await drain(this.dataplane);
       this.look();
@@ -57,7 +57,7 @@ class Kernel {
 
   private look(): void {
     const lines = readLines(this.eye, 'IPv4');
-    const wanted = wantedLines(this.ports.values(), {});
+    const wanted = desiredLines(this.ports.values(), {});
     if (lines.join('\n') !== wanted.join('\n')) {
       this.problems.push(`the kernel holds\n${lines.join('\n')}\nand not\n${wanted.join('\n')}`);
     }
@@ -75,7 +75,7 @@ class Kernel {
     await this.work;
     this.dataplane.close();
     this.dataplane = this.open();
-    const { elementsAdded, elementsDeleted } = await this.dataplane.adopt(this.ports.values());
+    const { elementsAdded, elementsDeleted } = await this.dataplane.resync(this.ports.values());
     if (elementsAdded + elementsDeleted > 0) {
       this.problems.push(`a fresh start adds ${elementsAdded} and deletes ${elementsDeleted} elements`);
     }

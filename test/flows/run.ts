@@ -214,7 +214,7 @@ export async function runFlows(options: FlowsOptions): Promise<FlowsResult> {
   try {
     layOut(clients);
     dataplane.setServiceCIDRs([{ ip: '10.177.0.0', prefixLength: 20 }]);
-    await dataplane.adopt(
+    await dataplane.resync(
       model.follow({ services: world.services, slices: world.slices, ...nodes }).upserted,
     );
     const targets = world.targets(node);

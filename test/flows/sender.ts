@@ -1,5 +1,5 @@
 /**
- * A process that begins flow after flow: UDP datagrams from ever new addresses and ports, by a raw socket, tens of thousands a
+ * A process that begins flow after flow: udp datagrams from ever new addresses and ports, by a raw socket, tens of thousands a
  * second. Runs in the network namespace that it is started in until its standard input ends. Prints how many it has
  * sent, now and then and at the end, a number a line.
  *
@@ -15,7 +15,7 @@ export interface SenderTask {
 
 /** <netinet/in.h>: the IP header is ours. */
 const IPPROTO_RAW = 255;
-const UDP = 17;
+const udp = 17;
 const headerBytes = 28;
 const perTurn = 256;
 const firstPort = 1024;
@@ -31,7 +31,7 @@ function packetTo(address: string, port: number): Buffer {
   packet[0] = 0x45;
   packet.writeUInt16BE(headerBytes, 2);
   packet[8] = 64;
-  packet[9] = UDP;
+  packet[9] = udp;
   addressBytes(address).copy(packet, 16);
   packet.writeUInt16BE(port, 22);
   packet.writeUInt16BE(8, 24);

@@ -26,8 +26,8 @@ import { bothCompared } from '../both-families.js';
 const skip = enterNetworkNamespace();
 /** What may pass until rules are back. */
 const repairMs = 1000;
-const feudMs = 8000;
-const feudPeriodMs = 500;
+const contentionMs = 8000;
+const contentionPeriodMs = 500;
 /** After this long nothing that came before counts as a fight. */
 const quietMs = 15_000;
 
@@ -113,11 +113,11 @@ for (const kind of ['nft', 'legacy'] as const) {
       const expected = ours();
       await sleep(quietMs);
       const repairsBefore = await metric('kubeproxyts_kernel_repairs_total{ip_family="IPv4"}');
-      const until = performance.now() + feudMs;
+      const until = performance.now() + contentionMs;
       let deleted = 0;
       for (; performance.now() < until; deleted++) {
         deleteJumps();
-        await sleep(feudPeriodMs);
+        await sleep(contentionPeriodMs);
       }
       const took = await timeToRepair(expected);
       const repairs = (await metric('kubeproxyts_kernel_repairs_total{ip_family="IPv4"}')) - repairsBefore;

@@ -26,7 +26,7 @@ import { bothCompared } from '../both-families.js';
 const skip = enterNetworkNamespace() || missingNft();
 
 /** So long the other program goes on. */
-const feudMs = 3000;
+const contentionMs = 3000;
 /** 5 ms, 10 ms, … 2.56 s: what fits into that time, and one that is under way. */
 const mostRepairs = 12;
 
@@ -82,7 +82,7 @@ describe('two programs, one table', { skip }, () => {
     const connection = NftablesConnection.open();
     try {
       const before = cpu();
-      const until = performance.now() + feudMs;
+      const until = performance.now() + contentionMs;
       let undone = 0;
       while (performance.now() < until) {
         if (elements(connection) > 0) {
@@ -97,7 +97,7 @@ describe('two programs, one table', { skip }, () => {
       const repairs = await metric('kubeproxyts_kernel_repairs_total{ip_family="IPv4"}');
       t.diagnostic(`${undone} times undone, ${repairs} repairs, ${seconds.toFixed(2)} s of processor time`);
       assert.ok(repairs >= 4 && repairs <= mostRepairs, `${repairs} repairs`);
-      assert.ok(seconds < patiently(feudMs / 1000 / 2), `${seconds} s of processor time`);
+      assert.ok(seconds < patiently(contentionMs / 1000 / 2), `${seconds} s of processor time`);
       const said = proxy.output.split('\n').filter((line) => line.includes('keeps changing our rules'));
       assert.equal(said.length, 1, said.join('\n'));
       // This process, and what it runs.

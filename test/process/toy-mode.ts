@@ -37,7 +37,7 @@ function dataplane(family: IPFamily): Dataplane {
   };
   return {
     family,
-    adopt: (wanted) => {
+    resync: (wanted) => {
       for (const port of wanted) set(port);
       return Promise.resolve(save());
     },

@@ -70,7 +70,7 @@ async function prove(family: Family, seed: number, steps: number): Promise<numbe
       try {
         const [ip = '', length] = serviceRange(family).split('/');
         dataplane.setServiceCIDRs([{ ip, prefixLength: Number(length) }]);
-        const report = await dataplane.adopt(new ClusterModel(family).follow(objects).upserted);
+        const report = await dataplane.resync(new ClusterModel(family).follow(objects).upserted);
         assert.deepEqual(report.failures, []);
         walkAll();
         await drain(dataplane);

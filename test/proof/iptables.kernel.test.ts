@@ -128,7 +128,7 @@ async function prove(kind: ToolKind, family: Family, seed: number, steps: number
   const count = { walks: 0 };
   let transactions = 0;
   try {
-    await dataplane.adopt(cluster.follow(world.snapshot()).upserted);
+    await dataplane.resync(cluster.follow(world.snapshot()).upserted);
     let last = takeSaved(folder).at(-1) ?? assert.fail('nothing was written');
     let before = expectationOf(world.snapshot(), family);
     for (let step = 0; step < steps; step++) {

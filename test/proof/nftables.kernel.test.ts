@@ -40,7 +40,7 @@ async function prove({ family, seed, steps }: Run): Promise<{ transactions: numb
   try {
     const [ip = '', length] = serviceRange(family).split('/');
     dataplane.setServiceCIDRs([{ ip, prefixLength: Number(length) }]);
-    await dataplane.adopt(cluster.follow(world.snapshot()).upserted);
+    await dataplane.resync(cluster.follow(world.snapshot()).upserted);
     connection.take();
     let before = expectationOf(world.snapshot(), family);
     /** States of which something may still wait to be deleted. */

@@ -62,7 +62,7 @@ export interface TableWatchOptions {
   /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   /** What another program, named `by`, changed will be put right after so many milliseconds. */
-  readonly onPutOff?: (by: string, delayMs: number) => void;
+  readonly onBackoff?: (by: string, delayMs: number) => void;
   readonly log: Logger;
 }
 
@@ -163,7 +163,7 @@ export class TableWatch {
       by: lost,
       elements: repaired.elementsAdded + repaired.elementsDeleted,
     });
-    this.options.onPutOff?.(lost, this.putOff());
+    this.options.onBackoff?.(lost, this.backOff());
   }
 
   private commit(batch: Batch, commit: () => void): void {
@@ -226,7 +226,7 @@ export class TableWatch {
     const fresh = [...damages].filter(([family, damage]) => !this.joins(family, damage));
     if (fresh.length === 0) return;
     const now = performance.now();
-    const delayMs = this.putOff();
+    const delayMs = this.backOff();
     this.options.log.warn('Another program changed our table; it is compared and completed', {
       families: fresh.map(([family]) => family),
       by,
@@ -235,7 +235,7 @@ export class TableWatch {
         : 'unknown',
       inMs: delayMs,
     });
-    this.options.onPutOff?.(by, delayMs);
+    this.options.onBackoff?.(by, delayMs);
     for (const [family, damage] of fresh) {
       const timer = setTimeout(
         guarded('repair rules', () => {
@@ -248,7 +248,7 @@ export class TableWatch {
   }
 
   /** @returns for how long a repair is put off */
-  private putOff(): number {
+  private backOff(): number {
     const rest = Math.max(restMs, restFactor * (this.delayMs + this.lastRepairMs));
     const isFight = performance.now() - this.lastRepairEnd < rest;
     this.delayMs = isFight ? Math.min(this.delayMs * 2, maxDelayMs) : firstDelayMs;
@@ -314,7 +314,7 @@ function addKeys(damage: Damage, set: string, keys: Iterable<string>): void {
 /** Changes of service ports with more elements than this have a turn of the event loop of their own. */
 const largeChange = 2000;
 /** So long a notification may be on its way to us. */
-const tellingMs = 100;
+const deliveryMs = 100;
 const nothing: ApplyReport = {
   transactions: 0,
   elementsAdded: 0,
@@ -345,11 +345,11 @@ export class WatchedDataplane implements Dataplane {
     this.family = inner.family;
   }
 
-  async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+  async resync(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const start = performance.now();
     this.watch.checks.begin(this.family);
     try {
-      return await this.inner.adopt(wanted);
+      return await this.inner.resync(wanted);
     } finally {
       const milliseconds = performance.now() - start;
       this.watch.compared(milliseconds);
@@ -371,7 +371,7 @@ export class WatchedDataplane implements Dataplane {
     const { inner, watch, family } = this;
     if (watch.isAboutToRepair(family)) {
       watch.checks.postpone(family);
-      return { ...nothing, told: true };
+      return { ...nothing, reported: true };
     }
     const before = watch.noticedAt(family);
     const start = performance.now();
@@ -384,11 +384,11 @@ export class WatchedDataplane implements Dataplane {
     }
     if (report === undefined ? !missed || inner.verify === undefined : report.transactions === 0)
       return report;
-    await sleep(tellingMs);
-    const told = watch.noticedAt(family) !== before;
-    if (!missed || told) return report === undefined ? undefined : { ...report, told };
+    await sleep(deliveryMs);
+    const reported = watch.noticedAt(family) !== before;
+    if (!missed || reported) return report === undefined ? undefined : { ...report, reported };
     watch.foundDamage(family, report);
-    return { ...(report ?? nothing), told: true };
+    return { ...(report ?? nothing), reported: true };
   }
 
   get deferredDueAt(): number | undefined {

@@ -158,13 +158,13 @@ for (const kind of kinds) {
         const world = new World(new Random(family === 'IPv4' ? 3 : 4), family);
         for (let i = 0; i < 6; i++) world.step();
         const first = make({ guardLoopback: family === 'IPv4' }, family);
-        assert.deepEqual((await first.adopt(world.ports.values())).failures, []);
+        assert.deepEqual((await first.resync(world.ports.values())).failures, []);
         for (let round = 0; round < 30; round++) {
           const report = await first.apply({ family, ...world.step() });
           assert.deepEqual(report.failures, []);
           if (round % 5 !== 4) continue;
           const second = make({ guardLoopback: family === 'IPv4' }, family);
-          const found = await second.adopt(world.ports.values());
+          const found = await second.resync(world.ports.values());
           assert.deepEqual([found.transactions, found.elementsAdded, found.elementsDeleted], [0, 0, 0]);
           assert.deepEqual(second.statistics.rules, first.statistics.rules);
         }
@@ -175,7 +175,7 @@ for (const kind of kinds) {
     test('a change writes the chains that it changes', async () => {
       const family = make();
       const ports = Array.from({ length: 400 }, (_, i) => servicePort(i, three));
-      await family.adopt(ports);
+      await family.resync(ports);
       const more = servicePort(17, [...three, endpoint(4)]);
       const report = await family.apply({ family: 'IPv4', upserted: [more], removed: [] });
       assert.equal(report.transactions, 1);
@@ -195,7 +195,7 @@ for (const kind of kinds) {
       const port = (number: number, endpoints: readonly Endpoint[], affinitySeconds: number): ServicePort =>
         servicePort(number, endpoints, { affinitySeconds });
       const [one, two, other] = [endpoint(1), endpoint(2), endpoint(3)];
-      await family.adopt([port(1, [one, two], 10_800)]);
+      await family.resync([port(1, [one, two], 10_800)]);
       const before = lists();
       assert.equal(before.length, 2);
       await family.apply({ family: 'IPv4', upserted: [port(1, [one, two], 2)], removed: [] });
@@ -216,22 +216,22 @@ for (const kind of kinds) {
     });
 
     test('a process that starts over deletes former refusals when what they refused is served', async () => {
-      await make().adopt([servicePort(1, three), servicePort(2, [])]);
+      await make().resync([servicePort(1, three), servicePort(2, [])]);
       const family = make();
-      await family.adopt([servicePort(1, []), servicePort(2, three)]);
+      await family.resync([servicePort(1, []), servicePort(2, three)]);
       assert.match(save('filter'), /svc-1 has no endpoints/);
       assert.match(save('filter'), /svc-2 has no endpoints/);
       assert.match(save('nat'), /svc-2 cluster IP/);
       await family.deleteDeferred(family.deferredDueAt ?? NaN);
       assert.doesNotMatch(save('filter'), /svc-2 has no endpoints/);
       const again = make();
-      const found = await again.adopt([servicePort(1, []), servicePort(2, three)]);
+      const found = await again.resync([servicePort(1, []), servicePort(2, three)]);
       assert.deepEqual([found.transactions, again.deferredDueAt], [0, undefined]);
     });
 
     test('a refusal is there before the address is no longer served, and goes afterwards', async () => {
       const family = make();
-      await family.adopt([servicePort(1, three), servicePort(2, [])]);
+      await family.resync([servicePort(1, three), servicePort(2, [])]);
       assert.match(save('filter'), /svc-2 has no endpoints/);
       // One run, two steps: filter, nat.
       const report = await family.apply({
@@ -275,7 +275,7 @@ for (const kind of kinds) {
       const warnings: string[] = [];
       const log: Logger = { ...silentLogger, warn: (message) => warnings.push(message) };
       const family = make({ log });
-      const report = await family.adopt([servicePort(1, three)]);
+      const report = await family.resync([servicePort(1, three)]);
       assert.deepEqual(report.failures, []);
       const nat = save('nat');
       assert.equal(nat.match(/-A PREROUTING .*KUBE-SERVICES/g)?.length, 1);
@@ -285,13 +285,13 @@ for (const kind of kinds) {
       assert.equal(warnings.length, 1);
       // Once nobody uses it, it goes, and with it the others.
       tool('iptables', '-t', 'nat', '-F', 'OTHER');
-      await family.adopt([servicePort(1, three)]);
+      await family.resync([servicePort(1, three)]);
       assert.doesNotMatch(save('nat'), /KUBE-SEP-JB3|TVLPR6G6|USEDBYOTHERS/);
     });
 
     test('the legacy kind leaves the tables to others for three times as long as a write took', async () => {
       const family = make();
-      await family.adopt([servicePort(1, three), servicePort(2, [])]);
+      await family.resync([servicePort(1, three), servicePort(2, [])]);
       const begin = performance.now();
       const change = { family: 'IPv4', upserted: [servicePort(2, three)], removed: [] } as const;
       const { restMs = 0, kernelMs } = await family.apply(change);
@@ -305,7 +305,7 @@ for (const kind of kinds) {
         assert.ok(wait >= Math.min(restMs, 100) - 20, `${wait} ms until the deferred deletion`);
       }
       // What is only looked at asks for none.
-      assert.equal((await family.adopt([servicePort(1, three), servicePort(2, three)])).transactions, 0);
+      assert.equal((await family.resync([servicePort(1, three), servicePort(2, three)])).transactions, 0);
       await sleep(150);
       // The next change takes along what has waited for long enough.
       await family.apply({ family: 'IPv4', upserted: [servicePort(3, three)], removed: [] });
@@ -323,7 +323,7 @@ for (const kind of kinds) {
         port: 31_001,
         scope: 'external',
       } as const;
-      await family.adopt([{ ...port, addresses: [...port.addresses, nodePort] }]);
+      await family.resync([{ ...port, addresses: [...port.addresses, nodePort] }]);
       assert.match(
         save('nat'),
         /-A KUBE-SERVICES -d 100\.64\.10\.11\/32 -p tcp .*--dport 31001 -j KUBE-NODEPORTS/,
@@ -349,7 +349,7 @@ for (const kind of kinds) {
         ensureCounters,
         localhostNodePorts: { ranges: [{ ip: '127.0.0.0', prefixLength: 8 }] },
       });
-      await family.adopt([servicePort(1, three)]);
+      await family.resync([servicePort(1, three)]);
       assert.match(
         save('filter'),
         /--ctstate INVALID -m nfacct --nfacct-name +ct_state_invalid_dropped_pkts -j DROP/,
@@ -363,7 +363,7 @@ for (const kind of kinds) {
       const again = await make({
         ensureCounters,
         localhostNodePorts: { ranges: [{ ip: '127.0.0.0', prefixLength: 8 }] },
-      }).adopt([servicePort(1, three)]);
+      }).resync([servicePort(1, three)]);
       assert.equal(again.transactions, 0);
     });
 
@@ -372,7 +372,7 @@ for (const kind of kinds) {
       unlinkSync(path.join(empty.path, 'iptables-restore'));
       try {
         const family = make({ tool: { path: empty.path } });
-        await assert.rejects(family.adopt([]), (error) => {
+        await assert.rejects(family.resync([]), (error) => {
           assert.ok(hasCode('IPTABLES_MISSING')(error));
           assert.match(String(error), /iptables-restore is not in PATH: install the package iptables/);
           return true;
@@ -382,7 +382,7 @@ for (const kind of kinds) {
         writeFileSync(path.join(empty.path, 'iptables-restore'), `#!/bin/sh\nexec ${source} "$@"\n`, {
           mode: 0o755,
         });
-        assert.deepEqual((await family.adopt([servicePort(1, three)])).failures, []);
+        assert.deepEqual((await family.resync([servicePort(1, three)])).failures, []);
       } finally {
         empty.remove();
       }
@@ -391,7 +391,7 @@ for (const kind of kinds) {
     test('rules that are refused: their service port is named, the others go in', async () => {
       const family = make();
       const ports = Array.from({ length: 40 }, (_, i) => servicePort(i, three));
-      await family.adopt(ports);
+      await family.resync(ports);
       const broken = [{ ...endpoint(9), ip: '10.61.0.999' }];
       const bad = servicePort(7, [...three, ...broken]);
       const upserted = ports.map((_, i) => (i === 7 ? bad : servicePort(i, [...three, endpoint(20 + i)])));
@@ -408,7 +408,7 @@ for (const kind of kinds) {
       assert.match(nat, /10\.61\.0\.28:9000/);
 
       const started = make();
-      const start = await started.adopt(upserted);
+      const start = await started.resync(upserted);
       assert.deepEqual(
         start.failures.map(({ servicePort: name }) => name),
         ['ns/svc-7'],
@@ -421,7 +421,7 @@ for (const kind of kinds) {
       refuse('-m recent');
       const family = make();
       const sticky = servicePort(1, three, { affinitySeconds: 600 });
-      const report = await family.adopt([sticky, servicePort(2, three)]);
+      const report = await family.resync([sticky, servicePort(2, three)]);
       assert.deepEqual(
         report.failures.map(({ servicePort: name }) => name),
         ['ns/svc-1'],
@@ -434,7 +434,7 @@ for (const kind of kinds) {
       refuse('-m bpf');
       const family = make();
       const own = { ...endpoint(5), local: true };
-      assert.deepEqual((await family.adopt([servicePort(1, [own, endpoint(6)])])).failures, []);
+      assert.deepEqual((await family.resync([servicePort(1, [own, endpoint(6)])])).failures, []);
       assert.match(
         save('nat'),
         /-A KUBE-POSTROUTING -s 10\.61\.0\.5\/32 -d 10\.61\.0\.5\/32 -m conntrack --ctstate DNAT -j KUBE-MARK-MASQ/,
@@ -446,7 +446,7 @@ for (const kind of kinds) {
 
     test('all rules are refused: an error, and the rules in force stay', async () => {
       const family = make();
-      await family.adopt([servicePort(1, three)]);
+      await family.resync([servicePort(1, three)]);
       const nat = save('nat');
       refuse(':KUBE-');
       await assert.rejects(
@@ -468,7 +468,7 @@ for (const kind of kinds) {
     test('somebody flushed the tables', async () => {
       const damages: string[] = [];
       const family = make({ onDamage: (by) => damages.push(by) });
-      await family.adopt([servicePort(1, three)]);
+      await family.resync([servicePort(1, three)]);
       await checkNow(family);
       family.maintain();
       await sleep(100);
@@ -479,7 +479,7 @@ for (const kind of kinds) {
       }
       await checkNow(family);
       assert.equal(damages.length, 1);
-      await family.adopt([servicePort(1, three)]);
+      await family.resync([servicePort(1, three)]);
       assert.match(save('nat'), /svc-1 cluster IP/);
       await checkNow(family);
       assert.equal(damages.length, 1);
@@ -489,7 +489,7 @@ for (const kind of kinds) {
       const damages: string[] = [];
       const family = make({ onDamage: (by) => damages.push(by) });
       const ports = [servicePort(1, three), servicePort(2, [])];
-      await family.adopt(ports);
+      await family.resync(ports);
       tool('iptables', '-t', 'nat', '-N', 'OTHER');
       tool('iptables', '-t', 'nat', '-I', 'PREROUTING', '-i', 'cni0', '-j', 'OTHER');
       tool('iptables', '-I', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
@@ -499,7 +499,7 @@ for (const kind of kinds) {
       tool('iptables', '-t', 'nat', '-D', 'PREROUTING', '2');
       await checkNow(family);
       assert.equal(damages.length, 1);
-      await family.adopt([...ports, servicePort(3, three)]);
+      await family.resync([...ports, servicePort(3, three)]);
       if (kind === 'nf_tables') return;
       assert.match(damages.at(-1) ?? '', /-A PREROUTING .*-j KUBE-SERVICES/);
       tool('iptables', '-F', 'KUBE-SERVICES');
@@ -508,7 +508,7 @@ for (const kind of kinds) {
     });
 
     test('jumps of ours that are there more than once are taken out but for one', async () => {
-      await make().adopt([servicePort(1, three)]);
+      await make().resync([servicePort(1, three)]);
       const jumps = (): string[] =>
         ['nat', 'filter'].flatMap((table) =>
           save(table)
@@ -525,15 +525,15 @@ for (const kind of kinds) {
         }
       }
       assert.ok(jumps().length > once.length + 20);
-      await make().adopt([servicePort(1, three)]);
+      await make().resync([servicePort(1, three)]);
       assert.deepEqual(jumps().sort(), once.sort());
-      assert.equal((await make().adopt([servicePort(1, three)])).transactions, 0);
+      assert.equal((await make().resync([servicePort(1, three)])).transactions, 0);
     });
 
     if (kind === 'legacy') {
       test('somebody holds the lock: an error that says so, and the rules in force stay', async () => {
         const family = make({ tool: { path: folder.path, lockSeconds: 1 } });
-        await family.adopt([servicePort(1, three)]);
+        await family.resync([servicePort(1, three)]);
         const holder = spawn('flock', [folder.lock, 'sleep', '60'], { stdio: 'ignore', detached: true });
         try {
           await eventually(() => {
@@ -547,7 +547,7 @@ for (const kind of kinds) {
         }
         assert.match(save('nat'), /svc-1 cluster IP/);
         assert.doesNotMatch(save('nat'), /svc-2 cluster IP/);
-        await family.adopt([servicePort(1, three), servicePort(2, three)]);
+        await family.resync([servicePort(1, three), servicePort(2, three)]);
         assert.match(save('nat'), /svc-2 cluster IP/);
       });
       return;
@@ -556,19 +556,19 @@ for (const kind of kinds) {
     test('very many chains go in by parts', async () => {
       const family = make();
       const ports = Array.from({ length: 1500 }, (_, i) => servicePort(i, three));
-      assert.deepEqual((await family.adopt(ports)).failures, []);
-      assert.equal((await make().adopt(ports)).transactions, 0);
-      const empty = await family.adopt([]);
+      assert.deepEqual((await family.resync(ports)).failures, []);
+      assert.equal((await make().resync(ports)).transactions, 0);
+      const empty = await family.resync([]);
       assert.deepEqual(empty.failures, []);
       assert.doesNotMatch(save('nat'), /KUBE-SVC-/);
     });
 
     test('the kernel tells what others change, and not what we do', async () => {
-      const told: IPFamily[] = [];
+      const reported: IPFamily[] = [];
       const by: string[] = [];
       const foreign = new ForeignChanges({
-        onForeignChange: (which) => told.push(which),
-        onPutOff: (program) => by.push(program),
+        onForeignChange: (which) => reported.push(which),
+        onBackoff: (program) => by.push(program),
         log: silentLogger,
       });
       const family = make({
@@ -584,15 +584,15 @@ for (const kind of kinds) {
       });
       assert.ok(watch !== undefined);
       try {
-        await family.adopt([servicePort(1, three)]);
+        await family.resync([servicePort(1, three)]);
         await family.apply({ family: 'IPv4', upserted: [servicePort(2, three)], removed: [] });
         tool('iptables', '-A', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
         tool('iptables', '-D', 'FORWARD', '-i', 'cni0', '-j', 'ACCEPT');
         await sleep(1800);
-        assert.deepEqual(told, []);
+        assert.deepEqual(reported, []);
         tool('iptables', '-t', 'nat', '-F', 'KUBE-SERVICES');
         await eventually(() => {
-          assert.deepEqual(told, ['IPv4']);
+          assert.deepEqual(reported, ['IPv4']);
         });
         assert.match(by[0] ?? '', /^(ip|x)tables\S* \(pid \d+[,)]/);
       } finally {
@@ -602,13 +602,13 @@ for (const kind of kinds) {
     });
 
     test('lost notifications are no damage: everything is compared, and nobody is accused', async () => {
-      const [told, missed]: [string[], IPFamily[]] = [[], []];
+      const [reported, missed]: [string[], IPFamily[]] = [[], []];
       const foreign = new ForeignChanges({
         onForeignChange: () => undefined,
-        onPutOff: (program) => told.push(program),
+        onBackoff: (program) => reported.push(program),
         log: silentLogger,
       });
-      const family = make({ onDamage: (by) => told.push(by) });
+      const family = make({ onDamage: (by) => reported.push(by) });
       const watch = RuleWatch.open({
         families: [family],
         foreign,
@@ -623,7 +623,7 @@ for (const kind of kinds) {
         other.commit(batch);
       };
       try {
-        await family.adopt([servicePort(1, three)]);
+        await family.resync([servicePort(1, three)]);
         change((batch) => {
           batch.addTable();
           batch.addSet({ name: 'many', key: [types.ipv4Addr] });
@@ -637,7 +637,7 @@ for (const kind of kinds) {
           assert.deepEqual(missed, ['IPv4']);
         });
         await sleep(500);
-        assert.deepEqual(told, []);
+        assert.deepEqual(reported, []);
       } finally {
         change((batch) => {
           batch.deleteTable();
@@ -651,7 +651,7 @@ for (const kind of kinds) {
     test('the rule that leads to ours is missed at once when it is gone, and who took it out', async () => {
       const damages: string[] = [];
       const family = make({ onDamage: (by) => damages.push(by) });
-      await family.adopt([servicePort(1, three)]);
+      await family.resync([servicePort(1, three)]);
       const foreign = new ForeignChanges({ onForeignChange: () => undefined, log: silentLogger });
       const watch = RuleWatch.open({
         families: [family],
@@ -666,7 +666,7 @@ for (const kind of kinds) {
         const took = performance.now() - start;
         assert.ok(took < 500, `${took} ms`);
         assert.match(damages[0] ?? '', /^(ip|x)tables\S* \(pid \d+[,)]/);
-        await family.adopt([servicePort(1, three)]);
+        await family.resync([servicePort(1, three)]);
         assert.match(save('nat'), /-A PREROUTING .*-j KUBE-SERVICES/);
       } finally {
         foreign.close();
@@ -678,12 +678,12 @@ for (const kind of kinds) {
       const warnings: Record<string, unknown>[] = [];
       const log: Logger = { ...silentLogger, warn: (_message, fields) => warnings.push({ ...fields }) };
       const ports = Array.from({ length: 900 }, (_, i) => servicePort(i, three));
-      await make({ guardLoopback: true }).adopt(ports);
+      await make({ guardLoopback: true }).resync(ports);
       const before = withoutDates(save('nat'));
       run('nft', 'add', 'rule', 'ip', 'nat', 'POSTROUTING', 'ct', 'state', 'established', 'accept');
       run('nft', 'add', 'rule', 'ip', 'filter', 'FORWARD', 'meta', 'skuid', '1000', 'accept');
       const family = make({ log, guardLoopback: true });
-      const report = await family.adopt(ports);
+      const report = await family.resync(ports);
       assert.deepEqual([report.transactions, report.elementsAdded, report.failures], [0, 0, []]);
       assert.deepEqual(
         warnings.map(({ table, chain }) => [table, chain]),
@@ -697,14 +697,14 @@ for (const kind of kinds) {
       const [own] = /KUBE-SVC-[A-Z0-9]{16}/.exec(before) ?? [''];
       run('nft', 'add', 'rule', 'ip', 'nat', own, 'ct', 'state', 'new', 'accept');
       run('nft', 'add', 'rule', 'ip', 'filter', 'KUBE-FIREWALL', 'ct', 'state', 'new', 'accept');
-      const again = await family.adopt([...ports, servicePort(1000, three)]);
+      const again = await family.resync([...ports, servicePort(1000, three)]);
       assert.deepEqual(again.failures, []);
       assert.equal(warnings.length, 2);
       for (const command of ['POSTROUTING', 'FORWARD'])
         run('nft', 'flush', 'chain', 'ip', command === 'FORWARD' ? 'filter' : 'nat', command);
       assert.match(run('nft', 'list', 'chain', 'ip', 'filter', 'KUBE-FIREWALL'), /ct state new accept/);
       run('nft', 'flush', 'chain', 'ip', 'filter', 'KUBE-FIREWALL');
-      await family.adopt(ports);
+      await family.resync(ports);
       assert.equal(withoutDates(save('nat')), before);
     });
   });

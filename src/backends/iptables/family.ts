@@ -18,12 +18,12 @@ import { KernelRules } from './tool/kernel-rules.js';
 import { counters, type TableName } from './rules/names.js';
 import { LegacyLook } from './watch/legacy-look.js';
 import { NetlinkReader } from './tool/netlink-reader.js';
-import { SavedReader, type Found, type TableReader } from './tool/reading.js';
+import { SavedReader, type ObservedRules, type TableReader } from './tool/reading.js';
 import { releasedAddresses } from './released.js';
 import { RuleSet } from './rules/rule-set.js';
 import type { Saved } from './tool/saved.js';
 import { IptablesTool, type ToolOptions } from './tool/tool.js';
-import { nothingWritten, RuleWriter, type Written } from './writer.js';
+import { nothingWritten, RuleWriter, type WriteResult } from './writer.js';
 
 export interface IptablesFamilyOptions extends IptablesOptions {
   readonly log: Logger;
@@ -35,7 +35,7 @@ export interface IptablesFamilyOptions extends IptablesOptions {
   readonly onWritten?: (statistics: RuleStatistics) => void;
   readonly onPartialFailure?: () => void;
   /**
-   * The kernel no longer holds what was left there, or it is not known what it holds: adopt() is due, after a pause that grows when
+   * The kernel no longer holds what was left there, or it is not known what it holds: resync() is due, after a pause that grows when
    * it happens again and again.
    * @param by who did it, as far as that is known
    */
@@ -57,7 +57,7 @@ const longestRestMs = 1_000;
 const portsPerPart = 50;
 
 /** What is open once the tool is. */
-interface Workshop {
+interface OpenTools {
   readonly tool: IptablesTool;
   readonly trials: AbilityTrials;
   readonly writer: RuleWriter;
@@ -74,11 +74,11 @@ interface Step {
 
 export class IptablesFamily implements Dataplane {
   readonly family: IPFamily;
-  private workshop: Workshop | undefined;
+  private tools: OpenTools | undefined;
   private abilities: Abilities | undefined;
   private rules: RuleSet | undefined;
   /** The kernel is as `rules` remembers it. */
-  private adopted = false;
+  private resynced = false;
   private nodePortAddresses: readonly string[];
   private readonly healthCheckPorts = new Map<string, number>();
   private written = nothingWritten();
@@ -98,9 +98,9 @@ export class IptablesFamily implements Dataplane {
     this.nodePortAddresses = options.nodePortAddresses === 'all' ? [] : options.nodePortAddresses;
   }
 
-  /** The tool in use; undefined before the first adopt(). */
+  /** The tool in use; undefined before the first resync(). */
   get tool(): IptablesTool | undefined {
-    return this.workshop?.tool;
+    return this.tools?.tool;
   }
 
   get statistics(): RuleStatistics {
@@ -110,14 +110,14 @@ export class IptablesFamily implements Dataplane {
     };
   }
 
-  adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+  resync(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const released: ReleasedAddress[] = [];
     return this.exclusively(async (written, failures) => {
-      this.adopted = false;
-      const workshop = await this.open();
-      const found = await workshop.reader.read();
+      this.resynced = false;
+      const tools = await this.open();
+      const found = await tools.reader.read();
       const { saved } = found;
-      this.abilities ??= await this.findAbilities(workshop, saved);
+      this.abilities ??= await this.findAbilities(tools, saved);
       const all = [...wanted];
       const ports = await this.possible(all, failures);
       const rules = new RuleSet(this.options, this.abilities);
@@ -127,17 +127,17 @@ export class IptablesFamily implements Dataplane {
       for (const address of released) rules.released.add(address);
       this.enterSettings(rules);
       await this.writeOrIsolate(rules, steps, written, failures, () =>
-        this.complete(workshop, rules, found, written),
+        this.complete(tools, rules, found, written),
       );
       this.rules = rules;
-      this.adopted = true;
+      this.resynced = true;
     }).then((report) => ({ ...report, released }));
   }
 
   apply(changes: FamilyChanges): Promise<ApplyReport> {
     return this.exclusively(async (written, failures) => {
       const { rules } = this;
-      if (!this.adopted || rules === undefined)
+      if (!this.resynced || rules === undefined)
         throw new TableDamagedError('what the kernel holds is not known: comparing all of it');
       const { writer } = await this.open();
       const ports = await this.possible(changes.upserted, failures);
@@ -145,7 +145,7 @@ export class IptablesFamily implements Dataplane {
       await changeInTurns(rules, ports, changes.removed);
       this.enterSettings(rules);
       // Until it is known what has gone in.
-      this.adopted = false;
+      this.resynced = false;
       try {
         await this.writeOrIsolate(rules, steps, written, failures, () =>
           writer.writeChanges(rules, performance.now() - packetMs, written),
@@ -154,22 +154,22 @@ export class IptablesFamily implements Dataplane {
         this.options.onPartialFailure?.();
         throw error;
       }
-      this.adopted = true;
+      this.resynced = true;
     });
   }
 
   get deferredDueAt(): number | undefined {
-    const since = this.adopted ? this.rules?.leavingSince : undefined;
+    const since = this.resynced ? this.rules?.leavingSince : undefined;
     return since === undefined ? undefined : Math.max(since + packetMs, this.restUntil);
   }
 
   deleteDeferred(now: number): Promise<ApplyReport> {
     return this.exclusively(async (written) => {
-      if (!this.adopted || this.rules === undefined) return;
+      if (!this.resynced || this.rules === undefined) return;
       const { writer } = await this.open();
-      this.adopted = false;
+      this.resynced = false;
       await writer.deleteDeferred(this.rules, now - packetMs, written);
-      this.adopted = true;
+      this.resynced = true;
     }, false);
   }
 
@@ -199,7 +199,7 @@ export class IptablesFamily implements Dataplane {
 
   /** Whether a change that the kernel tells of was made here. */
   isOwnChange(portId: number): boolean {
-    return this.workshop?.kernel?.portId === portId || this.tool?.isOwnRun(portId) === true;
+    return this.tools?.kernel?.portId === portId || this.tool?.isOwnRun(portId) === true;
   }
 
   /**
@@ -234,14 +234,14 @@ export class IptablesFamily implements Dataplane {
 
   close(): void {
     this.closed = true;
-    this.workshop?.reader.close();
+    this.tools?.reader.close();
   }
 
   // ---- order of things
 
   /** One after the other: each sees what the one before has left. */
   private exclusively(
-    work: (written: Written, failures: ProgrammingFailure[]) => Promise<void>,
+    work: (written: WriteResult, failures: ProgrammingFailure[]) => Promise<void>,
     isSync = true,
   ): Promise<ApplyReport> {
     const done = this.queue.then(async (): Promise<ApplyReport> => {
@@ -274,26 +274,26 @@ export class IptablesFamily implements Dataplane {
   /** What fails in it has left nobody knows what in the kernel. */
   private writeInBackground(
     what: string,
-    work: (workshop: Workshop, written: Written) => Promise<void>,
+    work: (tools: OpenTools, written: WriteResult) => Promise<void>,
   ): void {
     void this.exclusively(async (written) => {
-      if (this.closed || !this.adopted) return;
+      if (this.closed || !this.resynced) return;
       await work(await this.open(), written);
     }, false).catch((error: unknown) => {
       this.options.log.warn(`Failed to ${what}; everything is compared`, {
         family: this.family,
         problem: errorText(error),
       });
-      this.adopted = false;
+      this.resynced = false;
       if (!this.closed) this.options.onDamage('unknown, a write of ours failed');
     });
   }
 
   /** Between two writes. What can't be told is no damage. */
-  private async look(what: string, work: (workshop: Workshop) => void | Promise<void>): Promise<void> {
+  private async look(what: string, work: (tools: OpenTools) => void | Promise<void>): Promise<void> {
     try {
       await this.exclusively(async () => {
-        if (!this.closed && this.adopted) await work(await this.open());
+        if (!this.closed && this.resynced) await work(await this.open());
       }, false);
       this.failedLooks.delete(what);
     } catch (error) {
@@ -329,8 +329,8 @@ export class IptablesFamily implements Dataplane {
 
   // ---- what tool and kernel can do
 
-  private async open(): Promise<Workshop> {
-    if (this.workshop !== undefined) return this.workshop;
+  private async open(): Promise<OpenTools> {
+    if (this.tools !== undefined) return this.tools;
     const { log, family } = this.options;
     const tool = await IptablesTool.open({ ...this.options.tool, family });
     log.info('Programming iptables', { family, tool: tool.description });
@@ -340,7 +340,7 @@ export class IptablesFamily implements Dataplane {
         { family, kubelet: tool.differsFrom, ours: tool.kind },
       );
     const kernel = tool.kind === 'nf_tables' ? new KernelRules(family) : undefined;
-    this.workshop = {
+    this.tools = {
       tool,
       trials: new AbilityTrials(tool),
       writer: new RuleWriter(tool, this.options, log),
@@ -350,10 +350,10 @@ export class IptablesFamily implements Dataplane {
           : new NetlinkReader(tool, kernel, this.options, log),
       kernel,
     };
-    return this.workshop;
+    return this.tools;
   }
 
-  private async findAbilities({ trials }: Workshop, saved: Saved): Promise<Abilities> {
+  private async findAbilities({ trials }: OpenTools, saved: Saved): Promise<Abilities> {
     const { log, family, ensureCounters } = this.options;
     const existing = ensureCounters?.(Object.values(counters)) ?? new Set<string>();
     const abilities = await trials.find(saved, existing);
@@ -398,7 +398,7 @@ export class IptablesFamily implements Dataplane {
   private async writeOrIsolate(
     rules: RuleSet,
     steps: readonly Step[],
-    written: Written,
+    written: WriteResult,
     failures: ProgrammingFailure[],
     write: () => Promise<void>,
   ): Promise<void> {
@@ -407,8 +407,8 @@ export class IptablesFamily implements Dataplane {
       return;
     } catch (error) {
       if (!(error instanceof IptablesError && error.code === 'IPTABLES_REJECTED')) throw error;
-      const workshop = await this.open();
-      const { tool, reader } = workshop;
+      const tools = await this.open();
+      const { tool, reader } = tools;
       const suspects = steps.map(({ port }) => port);
       const { offending, untried } = await this.offending.find(tool, suspects, rules.context);
       if (offending.length + untried.length === 0) throw this.rules === rules ? damage(error) : error;
@@ -418,16 +418,16 @@ export class IptablesFamily implements Dataplane {
         rules.change(port.key, before.get(port.key));
         failures.push(failureOf(port, reason));
       }
-      await this.complete(workshop, rules, await reader.read(), written);
+      await this.complete(tools, rules, await reader.read(), written);
     }
   }
 
   /** Writes what is missing, and sees that it is there. */
   private async complete(
-    { writer, reader }: Workshop,
+    { writer, reader }: OpenTools,
     rules: RuleSet,
-    found: Found,
-    written: Written,
+    found: ObservedRules,
+    written: WriteResult,
   ): Promise<void> {
     await writer.compareAndWrite(rules, found, written);
     reader.finish(found);

@@ -24,11 +24,11 @@ export const iptables: Mode = {
 };
 
 function open(options: OpenOptions): Backend {
-  const { families, dataplaneOptions, onForeignChange, onPutOff, onRulesWritten, onPartialFailure, log } =
+  const { families, dataplaneOptions, onForeignChange, onBackoff, onRulesWritten, onPartialFailure, log } =
     options;
   const dropInvalid = !tcpIsLiberal();
   const watchLog = log.named('watch');
-  const foreign = new ForeignChanges({ onForeignChange, onPutOff, log: watchLog });
+  const foreign = new ForeignChanges({ onForeignChange, onBackoff, log: watchLog });
   const programs = families.map(
     (family) =>
       new IptablesFamily({

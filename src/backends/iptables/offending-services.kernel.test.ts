@@ -100,7 +100,7 @@ for (const kind of kinds) {
       test('40 of 600: exactly these are left out', async () => {
         const family = make();
         try {
-          const { failures } = await family.adopt(ports);
+          const { failures } = await family.resync(ports);
           assert.deepEqual(failures.map(({ servicePort: name }) => name).sort(), [...badNames].sort());
           for (const { error } of failures) assert.match(error.message, /10\.61\.0\.999/);
           const nat = run(path.join(folder.path, 'iptables-save'), '-t', 'nat');
@@ -163,7 +163,7 @@ for (const kind of kinds) {
         reject('-j REJECT', 'line 3 failed');
         const family = make();
         try {
-          const report = await family.adopt([servicePort(1, undefined), servicePort(2, '10.61.0.2')]);
+          const report = await family.resync([servicePort(1, undefined), servicePort(2, '10.61.0.2')]);
           assert.deepEqual(report.failures, []);
           const filter = run(path.join(folder.path, 'iptables-save'), '-t', 'filter');
           assert.match(filter, /svc-1 has no endpoints".* -j DROP/);

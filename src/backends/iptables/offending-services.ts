@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import type { ServicePort } from '../../model/types.js';
 import { IptablesError } from './tool/errors.js';
-import { footprintOf, type FootprintContext } from './rules/desired-rules.js';
+import { desiredRules, type RuleContext } from './rules/desired-rules.js';
 import type { IptablesTool } from './tool/tool.js';
 import { endTrials, rejectionOf, type TrialRules } from './tool/trial.js';
 
@@ -42,7 +42,7 @@ export class OffendingServices {
   async find(
     tool: IptablesTool,
     candidates: readonly ServicePort[],
-    context: FootprintContext,
+    context: RuleContext,
   ): Promise<SearchResult> {
     const offending: Offending[] = [];
     const untried: ServicePort[] = [];
@@ -115,10 +115,10 @@ export function notTried(): Error {
 }
 
 /** The rules of a service port, without their ways to other chains. */
-function trialOf(port: ServicePort, context: FootprintContext): TrialRules {
+function trialOf(port: ServicePort, context: RuleContext): TrialRules {
   const nat: string[] = [];
   const filter: string[] = [];
-  const { entries, chains } = footprintOf(port, context);
+  const { entries, chains } = desiredRules(port, context);
   for (const rules of chains.values()) nat.push(...rules);
   for (const { tree, rules } of entries)
     (tree === 'services' || tree === 'nodePorts' ? nat : filter).push(...rules);

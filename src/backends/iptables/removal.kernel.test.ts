@@ -91,18 +91,18 @@ for (const kind of kinds) {
     });
 
     test(`${upstreamChains} chains that lead to each other`, async () => {
-      const report = await family().adopt([]);
+      const report = await family().resync([]);
       assert.deepEqual([report.failures, left(), warnings], [[], [], []]);
       assert.ok(report.elementsDeleted >= 3 * services * endpoints, String(report.elementsDeleted));
       assert.equal(save().match(/-A PREROUTING .*KUBE-SERVICES/g)?.length, 1);
-      assert.equal((await family().adopt([])).transactions, 0);
+      assert.equal((await family().resync([])).transactions, 0);
     });
 
     test('rules of others lead to some: these stay, empty and named, all others go, and nothing is there twice', async () => {
       const used = [name('SVC', 3), name('SEP', 1500), name('SEP', 1501)];
       restore(`*nat\n:OTHER - [0:0]\n${used.map((chain) => `-A OTHER -j ${chain}\n`).join('')}COMMIT\n`);
       const one = family();
-      await one.adopt([]);
+      await one.resync([]);
       assert.deepEqual(left().sort(), [...used].sort());
       assert.doesNotMatch(save(), /-A KUBE-S(VC|EP)-/);
       assert.equal(save().match(/-A (PREROUTING|OUTPUT) .*KUBE-SERVICES/g)?.length, 2);
@@ -111,7 +111,7 @@ for (const kind of kinds) {
         [[3, [...used].sort()]],
       );
       // It is no news, and nothing is to be done.
-      assert.equal((await one.adopt([])).transactions, 0);
+      assert.equal((await one.resync([])).transactions, 0);
       assert.equal(warnings.length, 1);
     });
 
@@ -120,7 +120,7 @@ for (const kind of kinds) {
       const used = [name('SVC', 3), name('SEP', 1500)];
       for (const chain of used)
         run('nft', 'add', 'rule', 'ip', 'nat', 'PREROUTING', 'ct', 'state', 'new', 'jump', chain);
-      await family().adopt([]);
+      await family().resync([]);
       run('nft', 'flush', 'chain', 'ip', 'nat', 'PREROUTING');
       assert.deepEqual(left().sort(), [...used].sort());
       assert.match(JSON.stringify(warnings), new RegExp(`"names":\\[[^\\]]*${used[0]}`));

@@ -7,7 +7,7 @@ import { loopbackGuard, type IptablesOptions } from './rules/layout.js';
 import { chains, isOwnVolatileChain, type TableName } from './rules/names.js';
 import { chainsInUse, deleteChains, removals, slices } from './removal.js';
 import { childrenFirst, restoreInput, type Section } from './tool/restore-input.js';
-import type { Found } from './tool/reading.js';
+import type { ObservedRules } from './tool/reading.js';
 import type { RuleSet } from './rules/rule-set.js';
 import type { IptablesTool } from './tool/tool.js';
 
@@ -19,19 +19,19 @@ const chainsPerRun = 1000;
 /** Chains that a line of the log names. */
 const namedAtMost = 10;
 
-export interface Written {
+export interface WriteResult {
   /** Sections that iptables-restore committed. */
   transactions: number;
   rulesWritten: Record<'nat' | 'filter' | 'mangle', number>;
   rulesDeleted: number;
 }
 
-export function nothingWritten(): Written {
+export function nothingWritten(): WriteResult {
   return { transactions: 0, rulesWritten: { nat: 0, filter: 0, mangle: 0 }, rulesDeleted: 0 };
 }
 
 export class RuleWriter {
-  private toldStaying = '';
+  private reportedStaying = '';
 
   constructor(
     private readonly tool: Pick<IptablesTool, 'kind' | 'restore'>,
@@ -44,7 +44,7 @@ export class RuleWriter {
    * deleteDeferred(), since packets that met nat as it was are still under way; those that have waited since `before` go now.
    * @throws IptablesError; what the kernel holds is then not known: compareAndWrite()
    */
-  async writeChanges(rules: RuleSet, before: number, written: Written): Promise<void> {
+  async writeChanges(rules: RuleSet, before: number, written: WriteResult): Promise<void> {
     const plan: Section[] = [];
     rules.release(before);
     rules.renderFilter();
@@ -63,7 +63,7 @@ export class RuleWriter {
    * Deletes refusals that have not been wanted since `before` (performance.now()).
    * @throws IptablesError, as writeChanges()
    */
-  async deleteDeferred(rules: RuleSet, before: number, written: Written): Promise<void> {
+  async deleteDeferred(rules: RuleSet, before: number, written: WriteResult): Promise<void> {
     const plan: Section[] = [];
     rules.release(before);
     rules.renderFilter();
@@ -76,11 +76,11 @@ export class RuleWriter {
    * those that were found; these wait for deleteDeferred().
    * @throws IptablesError
    */
-  async compareAndWrite(rules: RuleSet, found: Found, written: Written): Promise<void> {
+  async compareAndWrite(rules: RuleSet, found: ObservedRules, written: WriteResult): Promise<void> {
     const { saved } = found;
     const turn = new Turn();
     rules.releaseAtOnce();
-    rules.keepFormerRefusals(saved.table('filter'));
+    rules.keepFormerRejections(saved.table('filter'));
     rules.renderNat();
     rules.renderFilter();
     const plan: Section[] = [];
@@ -118,26 +118,26 @@ export class RuleWriter {
       stay.push(
         ...(await deleteChains(this.tool, table, chains, this.chainsPerRun, () => written.transactions++)),
       );
-    this.tellStaying(stay);
+    this.reportStaying(stay);
     rules.natWritten(performance.now());
   }
 
-  private tellStaying(chains: readonly string[]): void {
+  private reportStaying(chains: readonly string[]): void {
     const names = chains.join(' ');
-    if (names !== this.toldStaying && chains.length > 0)
+    if (names !== this.reportedStaying && chains.length > 0)
       this.log.warn('Chains that nobody needs any longer stay, empty: rules of others lead to them', {
         family: this.options.family,
         chains: chains.length,
         names: chains.slice(0, namedAtMost),
       });
-    this.toldStaying = names;
+    this.reportedStaying = names;
   }
 
   /** KUBE-FIREWALL belongs to the kubelet, too: what it has put there stays. */
   private guard({
     saved,
     guarded,
-  }: Found): { readonly isNew: boolean; readonly change: ChainChange } | undefined {
+  }: ObservedRules): { readonly isNew: boolean; readonly change: ChainChange } | undefined {
     if (this.options.guardLoopback !== true || guarded) return undefined;
     const isNew = saved.table('filter').get(chains.firewall) === undefined;
     return { isNew, change: { name: chains.firewall, rules: [loopbackGuard] } };
@@ -147,7 +147,7 @@ export class RuleWriter {
     return this.tool.kind === 'legacy' ? Infinity : chainsPerRun;
   }
 
-  private async run(plan: readonly Section[], written: Written): Promise<void> {
+  private async run(plan: readonly Section[], written: WriteResult): Promise<void> {
     if (plan.length === 0) return;
     const turn = new Turn();
     for (const sections of this.tool.kind === 'legacy' ? [plan] : await inParts(plan, turn)) {
@@ -165,7 +165,7 @@ export class RuleWriter {
 }
 
 /** Adds a section with what differs in a table, and takes it for written. */
-function take(rules: RuleSet, table: TableName, plan: Section[], written: Written): void {
+function take(rules: RuleSet, table: TableName, plan: Section[], written: WriteResult): void {
   const store = rules.store(table);
   const difference = store.difference();
   if (isEmpty(difference)) return;

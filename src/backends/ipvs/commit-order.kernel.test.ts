@@ -374,7 +374,7 @@ for (const [title, [before, after]] of Object.entries(changes)) {
       context.after(() => {
         lab.close();
       });
-      await lab.family.adopt(before);
+      await lab.family.resync(before);
       const from = lab.states.length - 1;
       const report = await lab.family.apply({ family: 'IPv4', upserted: after, removed: gone });
       assert.deepEqual(report.failures, []);
@@ -387,10 +387,10 @@ for (const [title, [before, after]] of Object.entries(changes)) {
       context.after(() => {
         lab.close();
       });
-      await lab.family.adopt(before);
+      await lab.family.resync(before);
       const from = lab.states.length - 1;
       const second = lab.start();
-      assert.deepEqual((await second.adopt(after)).failures, []);
+      assert.deepEqual((await second.resync(after)).failures, []);
       await second.deleteDeferred(Infinity);
       assertOldOrNew(lab.states.slice(from), alsoRight);
     });
@@ -409,7 +409,7 @@ test('in a large change every address is always somebody’s', { skip }, async (
       return port([address({ ip: `10.96.${at >> 8}.${at & 255}` })], [host], { name: `${name}/s${number}` });
     });
   let last = many('old', 0, R1);
-  await lab.family.adopt(last);
+  await lab.family.resync(last);
   for (const next of [many('old', 300, R1), many('new', 0, R2)]) {
     const from = lab.states.length - 1;
     const removed = last.map(({ key }) => key).filter((key) => next.every((one) => one.key !== key));

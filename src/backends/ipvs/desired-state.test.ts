@@ -3,14 +3,14 @@ import { test } from 'node:test';
 import { IPVS_SVC_F } from '@kube-proxy-ts/netlink/ipvs';
 import type { ServicePort } from '../../model/types.js';
 import { addressText, readHostUint32 } from '../nft/keys.js';
-import { elementsOf, footprintOf, needsMark, serverId, type AddressPlan } from './desired-state.js';
+import { elementsOf, desiredState, needsMark, serverId, type AddressPlan } from './desired-state.js';
 import { schedulerNamed } from './servers/schedulers.js';
 import { address, endpoint, L1, R1, servicePort } from './testing/service-ports.js';
 
 const nodePortAddresses = ['100.64.10.11', '100.64.77.11'];
 
-function footprint(fields: Partial<ServicePort> = {}, mark = 0, scheduler = 'rr') {
-  return footprintOf(servicePort(fields), mark, {
+function desired(fields: Partial<ServicePort> = {}, mark = 0, scheduler = 'rr') {
+  return desiredState(servicePort(fields), mark, {
     scheduler,
     traits: schedulerNamed(scheduler),
     nodePortAddresses,
@@ -39,7 +39,7 @@ function elements(plan: AddressPlan | undefined): string[] {
 }
 
 test('a cluster IP is one virtual server and one element', () => {
-  const { services, nodePorts, byMark, hairpins } = footprint();
+  const { services, nodePorts, byMark, hairpins } = desired();
   const [plan] = services.values();
   assert.deepEqual(elements(plan), ['service-ips 10.96.0.1 tcp 80 "shop/web"']);
   assert.deepEqual(plan?.server.key, { family: 'ip', protocol: 6, address: '10.96.0.1', port: 80 });
@@ -56,7 +56,7 @@ test('a cluster IP is one virtual server and one element', () => {
 });
 
 test('ids are what the sets have as keys', () => {
-  const [[id, plan] = []] = footprint().services;
+  const [[id, plan] = []] = desired().services;
   assert.equal(id, plan?.server.id);
   assert.equal(id, serverId({ family: 'ip', protocol: 6, address: '10.96.0.1', port: 80 }));
   assert.equal(serverId({ family: 'ip', fwmark: 7 }), 'mark 7');
@@ -64,7 +64,7 @@ test('ids are what the sets have as keys', () => {
 
 test('affinity, and what schedulers want, are flags', () => {
   const settings = (fields: Partial<ServicePort>, scheduler: string) =>
-    [...footprint(fields, 0, scheduler).services.values()][0]?.server.settings;
+    [...desired(fields, 0, scheduler).services.values()][0]?.server.settings;
   assert.deepEqual(settings({ affinitySeconds: 10_800 }, 'rr'), {
     scheduler: 'rr',
     flags: IPVS_SVC_F.persistent,
@@ -80,7 +80,7 @@ test('affinity, and what schedulers want, are flags', () => {
 
 test('a node port is a virtual server on each of the addresses that serve node ports', () => {
   const nodePort = address({ kind: 'NodePort', port: 31_080 });
-  const { services, nodePorts } = footprint({ addresses: [address(), nodePort], protocol: 'UDP' });
+  const { services, nodePorts } = desired({ addresses: [address(), nodePort], protocol: 'UDP' });
   assert.equal(services.size, 1);
   assert.deepEqual([...nodePorts.values()].flatMap(elements), [
     'service-ips 100.64.10.11 udp 31080 "shop/web"',
@@ -94,7 +94,7 @@ test('policy Local, external: outsiders meet the local endpoints, a mark leads o
   const vip = address({ kind: 'LoadBalancerIP', ip: '192.0.2.1', policy: 'Local', fallback: 'drop' });
   const port = { addresses: [address(), vip], localEndpoints: [L1] };
   assert.equal(needsMark(servicePort(port)), true);
-  const { services, byMark } = footprint(port, 0x6b700005);
+  const { services, byMark } = desired(port, 0x6b700005);
   const plan = [...services.values()][1];
   assert.deepEqual(elements(plan), [
     'service-ips 192.0.2.1 tcp 80 "shop/web"',
@@ -110,7 +110,7 @@ test('policy Local, external: outsiders meet the local endpoints, a mark leads o
 test('affinity behind a mark is by hash: the one of IPVS would not translate the port', () => {
   const vip = address({ kind: 'LoadBalancerIP', ip: '192.0.2.1', policy: 'Local', fallback: 'drop' });
   const port = { addresses: [vip], localEndpoints: [L1], affinitySeconds: 600 };
-  const { services, byMark } = footprint(port, 0x6b700005);
+  const { services, byMark } = desired(port, 0x6b700005);
   assert.deepEqual(
     [...services.values()].map(({ server }) => server.settings),
     [{ scheduler: 'rr', flags: IPVS_SVC_F.persistent, timeoutSeconds: 600, clientPrefixLength: 32 }],
@@ -133,13 +133,13 @@ test('no mark where there is nothing to tell apart', () => {
 
 test('policy Local, internal: local endpoints for all', () => {
   const port = { addresses: [address({ policy: 'Local' })], localEndpoints: [L1] };
-  const [plan] = footprint(port).services.values();
+  const [plan] = desired(port).services.values();
   assert.deepEqual(plan?.server.endpoints, [L1]);
   assert.deepEqual(elements(plan), ['service-ips 10.96.0.1 tcp 80 "shop/web"']);
 });
 
 test('without endpoints: refused, by the rules too', () => {
-  const [plan] = footprint({
+  const [plan] = desired({
     addresses: [address({ fallback: 'reject' })],
     clusterEndpoints: [],
   }).services.values();
@@ -156,7 +156,7 @@ test('source ranges, each once', () => {
     { ip: '203.0.113.9', prefixLength: 32 },
   ];
   const vip = address({ kind: 'LoadBalancerIP', ip: '192.0.2.1', sourceRanges });
-  const [plan] = footprint({ addresses: [vip] }).services.values();
+  const [plan] = desired({ addresses: [vip] }).services.values();
   assert.deepEqual(elements(plan), [
     'service-ips 192.0.2.1 tcp 80 "shop/web"',
     'external-ips 192.0.2.1 tcp 80',
@@ -164,12 +164,12 @@ test('source ranges, each once', () => {
     'source-ranges-26 198.51.100.0 192.0.2.1 tcp 80',
     'source-ranges-32 203.0.113.9 192.0.2.1 tcp 80',
   ]);
-  const [nobody] = footprint({ addresses: [{ ...vip, sourceRanges: [] }] }).services.values();
+  const [nobody] = desired({ addresses: [{ ...vip, sourceRanges: [] }] }).services.values();
   assert.equal(elements(nobody).at(-1), 'firewall-ips 192.0.2.1 tcp 80');
 });
 
 test('IPv6', () => {
-  const v6 = footprintOf(
+  const v6 = desiredState(
     servicePort({
       family: 'IPv6',
       addresses: [address({ ip: 'fd00:96::1' })],
@@ -186,15 +186,15 @@ test('IPv6', () => {
 });
 
 test('a comment is not longer than the kernel takes', () => {
-  const [plan] = footprint({ name: `shop/${'w'.repeat(200)}` }).services.values();
+  const [plan] = desired({ name: `shop/${'w'.repeat(200)}` }).services.values();
   assert.ok(plan);
   assert.equal(elementsOf(plan)[0]?.comment?.length, 128);
 });
 
 test('an endpoint that keeps its address and moves to this node may meet itself', () => {
-  const elsewhere = footprint({ clusterEndpoints: [{ ...L1, local: false }] });
-  const unknown = footprint({ clusterEndpoints: [{ ...L1, local: false, nodeUnknown: true }] });
-  const here = footprint({ clusterEndpoints: [L1] });
+  const elsewhere = desired({ clusterEndpoints: [{ ...L1, local: false }] });
+  const unknown = desired({ clusterEndpoints: [{ ...L1, local: false, nodeUnknown: true }] });
+  const here = desired({ clusterEndpoints: [L1] });
   assert.equal(elsewhere.hairpins.size, 0);
   assert.equal(unknown.hairpins.size, 1);
   assert.deepEqual(here.hairpins, unknown.hairpins);

@@ -11,7 +11,7 @@ import { maps, sets } from './table/names.js';
 import { affinityByHash, type Scheduler } from './servers/schedulers.js';
 
 /** What IPVS is to hold. */
-export interface WantedServer {
+export interface DesiredServer {
   /** See serverId(). */
   readonly id: string;
   readonly key: VirtualServerKey;
@@ -24,7 +24,7 @@ export interface WantedServer {
 
 /** A virtual server with an address, and the elements that go with it. */
 export interface AddressPlan {
-  readonly server: WantedServer;
+  readonly server: DesiredServer;
   readonly address: VirtualAddress;
   /** Of a virtual server by mark that serves pods and this host here; 0: there is none. */
   readonly mark: number;
@@ -38,18 +38,18 @@ export interface Element {
   readonly comment: string | undefined;
 }
 
-export interface Footprint {
+export interface DesiredState {
   /** Addresses of the Service, by id. */
   readonly services: ReadonlyMap<string, AddressPlan>;
   /** Node ports on each of the node's addresses, by id; an address of a Service takes precedence. */
   readonly nodePorts: ReadonlyMap<string, AddressPlan>;
   /** Serves pods and this host where outsiders get local endpoints only. */
-  readonly byMark: WantedServer | undefined;
+  readonly byMark: DesiredServer | undefined;
   /** Keys of the set of hairpin connections; several service ports may have the same. */
   readonly hairpins: ReadonlySet<string>;
 }
 
-export const emptyFootprint: Footprint = {
+export const noState: DesiredState = {
   services: new Map(),
   nodePorts: new Map(),
   byMark: undefined,
@@ -93,7 +93,7 @@ function hasTwoLists(address: VirtualAddress): boolean {
 }
 
 /** @param mark from Marks, when needsMark(); else 0 */
-export function footprintOf(port: ServicePort, mark: number, context: FootprintContext): Footprint {
+export function desiredState(port: ServicePort, mark: number, context: FootprintContext): DesiredState {
   const family = port.family === 'IPv4' ? 'ip' : 'ip6';
   const affinity = port.affinitySeconds > 0;
   const settings: VirtualServerSettings = {
@@ -123,7 +123,7 @@ export function footprintOf(port: ServicePort, mark: number, context: FootprintC
       if (endpoint.local || endpoint.nodeUnknown) hairpins.add(hairpinKey(endpoint, port.protocol));
   }
   const key = { family, fwmark: mark } as const;
-  const byMark: WantedServer | undefined =
+  const byMark: DesiredServer | undefined =
     mark === 0
       ? undefined
       : {

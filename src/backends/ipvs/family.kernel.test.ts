@@ -153,7 +153,7 @@ const nodePort = address({ kind: 'NodePort', port: 31_080 });
 
 test('a Service with all kinds of addresses', { skip }, async (context) => {
   const lab = new Lab({}, context);
-  const report = await lab.family.adopt([servicePort({ addresses: [address(), vip, nodePort] })]);
+  const report = await lab.family.resync([servicePort({ addresses: [address(), vip, nodePort] })]);
   assert.deepEqual(report.failures, []);
   assert.deepEqual(lab.servers(), [
     'tcp 10.96.0.1:80 rr → 10.61.1.31:9000, 10.61.2.41:9000',
@@ -179,7 +179,7 @@ test('addresses that nobody has are dropped only when all others are served', as
     return false;
   };
   lab.family.setServiceCIDRs([{ ip: '10.96.0.0', prefixLength: 16 }]);
-  await lab.family.adopt([servicePort({ addresses: [address()] })]);
+  await lab.family.resync([servicePort({ addresses: [address()] })]);
   // One more transaction, so that the last one of the adoption is seen, too.
   lab.family.setServiceCIDRs([]);
   assert.deepEqual(sizes, [1]);
@@ -198,13 +198,13 @@ test('what is right is not written again: a restart writes nothing', { skip }, a
     }),
   ];
   lab.family.setServiceCIDRs([{ ip: '10.96.0.0', prefixLength: 16 }]);
-  await lab.family.adopt(ports);
+  await lab.family.resync(ports);
   const [elements, servers] = [lab.elements(), lab.servers()];
   lab.takeLogs();
   const { commits } = lab.nft;
   const restarted = lab.start();
   restarted.setServiceCIDRs([{ ip: '10.96.0.0', prefixLength: 16 }]);
-  const report = await restarted.adopt(ports);
+  const report = await restarted.resync(ports);
   assert.deepEqual(
     { ...report, kernelMs: 0 },
     {
@@ -226,24 +226,24 @@ test(
   { skip },
   async (context) => {
     const lab = new Lab({}, context);
-    await lab.family.adopt([servicePort()]);
-    const told: string[] = [];
+    await lab.family.resync([servicePort()]);
+    const reported: string[] = [];
     const executeAll = lab.ipvs.executeAll.bind(lab.ipvs);
     lab.ipvs.executeAll = (commands) => {
       const list = [...commands];
       for (const command of list)
-        if ('server' in command) told.push(`${command.do} ${describeKey(command.server.key)}`);
+        if ('server' in command) reported.push(`${command.do} ${describeKey(command.server.key)}`);
       return executeAll(list);
     };
     const change = lab.addresses.change.bind(lab.addresses);
     lab.addresses.change = (changes) => {
-      for (const { do: what, ip } of changes) told.push(`${what} ${ip}`);
+      for (const { do: what, ip } of changes) reported.push(`${what} ${ip}`);
       return change(changes);
     };
     const later = servicePort({ name: 'shop/more', addresses: [address({ port: 81 }), nodePort] });
     const fresh = servicePort({ name: 'shop/fresh', addresses: [address({ ip: '10.96.0.2' })] });
     assert.deepEqual((await lab.apply([later, fresh])).failures, []);
-    assert.deepEqual(told, [
+    assert.deepEqual(reported, [
       'add service tcp 10.96.0.2:80',
       'add 10.96.0.2',
       'add service tcp 10.96.0.1:81',
@@ -260,7 +260,7 @@ test(
     lab.ipvs.missingSchedulers.add('mh');
     const local = { ...vip, policy: 'Local' as const };
     const port = servicePort({ addresses: [local], localEndpoints: [L1], affinitySeconds: 600 });
-    const report = await lab.family.adopt([port]);
+    const report = await lab.family.resync([port]);
     assert.deepEqual(
       report.failures.map(({ servicePort: name, error }) => [name, /modprobe ip_vs_mh/.test(error.message)]),
       [['shop/web', true]],
@@ -280,7 +280,7 @@ test('a change writes what changed', { skip }, async (context) => {
   const others = Array.from({ length: 50 }, (_, i) =>
     servicePort({ name: `other/s${i}`, addresses: [address({ ip: `10.96.7.${i}` })] }),
   );
-  await lab.family.adopt([servicePort({ addresses: [address(), nodePort] }), ...others]);
+  await lab.family.resync([servicePort({ addresses: [address(), nodePort] }), ...others]);
   lab.takeLogs();
   const report = await lab.apply([
     servicePort({ addresses: [address(), nodePort], clusterEndpoints: [L1, R1, R2] }),
@@ -298,7 +298,7 @@ test(
   { skip },
   async (context) => {
     const lab = new Lab({}, context);
-    await lab.family.adopt([]);
+    await lab.family.resync([]);
     const order: string[] = [];
     lab.nft.refuse = () => {
       order.push('rules');
@@ -333,7 +333,7 @@ test(
     const lab = new Lab({}, context);
     const elsewhere = { ...L1, local: false };
     const hairpins = (): number => lab.elements().filter((line) => line.startsWith('hairpin')).length;
-    await lab.family.adopt([servicePort({ clusterEndpoints: [elsewhere] })]);
+    await lab.family.resync([servicePort({ clusterEndpoints: [elsewhere] })]);
     assert.equal(hairpins(), 0);
     await lab.apply([servicePort({ clusterEndpoints: [{ ...elsewhere, nodeUnknown: true }] })]);
     assert.equal(hairpins(), 1);
@@ -347,7 +347,7 @@ test(
 
 test('endpoints and Services that go keep their connections', { skip }, async (context) => {
   const lab = new Lab({}, context);
-  await lab.family.adopt([servicePort()]);
+  await lab.family.resync([servicePort()]);
   const web = { family: 'ip', protocol: 6, address: '10.96.0.1', port: 80 } as const;
   const at = (endpoint: typeof L1) =>
     connectionKey(web, { family: 'ip', address: endpoint.ip, port: endpoint.port });
@@ -363,7 +363,7 @@ test('endpoints and Services that go keep their connections', { skip }, async (c
   assert.deepEqual(lab.elements(), ['bound-ips 0a600001']);
 
   // Another process takes over the task.
-  await lab.start().adopt([]);
+  await lab.start().resync([]);
   assert.deepEqual(lab.servers(), ['tcp 10.96.0.1:80 rr → 10.61.1.31:9000 weight 0']);
   assert.deepEqual(lab.elements(), ['bound-ips 0a600001']);
   lab.family.maintain();
@@ -382,7 +382,7 @@ test('of many that drain, the housekeeping looks at some, in turn', { skip }, as
       clusterEndpoints: [L1],
     }),
   );
-  await lab.family.adopt(ports);
+  await lab.family.resync(ports);
   for (const { key } of lab.ipvs.listServices())
     lab.ipvs.connections.set(connectionKey(key, { family: 'ip', address: '10.61.1.31', port: 9000 }), [1, 0]);
   await lab.apply(
@@ -420,7 +420,7 @@ test('virtual servers of others are left alone', { skip }, async (context) => {
     { do: 'add service', server: { key: { family: 'ip', fwmark: 0x6b700009 }, settings } },
   ]);
   lab.addresses.addresses.add('10.96.8.1').add('10.96.9.1');
-  await lab.family.adopt([servicePort({ clusterEndpoints: [] })]);
+  await lab.family.resync([servicePort({ clusterEndpoints: [] })]);
   await lab.family.deleteDeferred(Infinity);
   const rest = [
     'ip fwmark 7 wlc → ',
@@ -446,7 +446,7 @@ test(
       [byNodePort, byAddress],
       [byAddress, byNodePort],
     ]) {
-      await lab.family.adopt(ports);
+      await lab.family.resync(ports);
       assert.deepEqual(lab.servers(), ['tcp 100.64.10.11:31080 rr → 10.61.1.31:9000']);
       await lab.apply([], ['shop/date/TCP']);
       assert.deepEqual(lab.servers(), ['tcp 100.64.10.11:31080 rr → 10.61.3.42:9000']);
@@ -463,7 +463,7 @@ test(
 
 test('addresses of the node come and go', { skip }, async (context) => {
   const lab = new Lab({}, context);
-  await lab.family.adopt([servicePort({ addresses: [address(), vip, nodePort] })]);
+  await lab.family.resync([servicePort({ addresses: [address(), vip, nodePort] })]);
   lab.takeLogs();
   lab.family.setLocalAddresses(['100.64.10.11', '100.64.77.11', '192.0.2.1', '127.0.0.1']);
   const servers = (ips: readonly string[]) =>
@@ -480,7 +480,7 @@ test('addresses of the node come and go', { skip }, async (context) => {
 
 test('only some addresses serve node ports', { skip }, async (context) => {
   const lab = new Lab({ nodePortAddresses: ['100.64.77.11'] }, context);
-  await lab.family.adopt([servicePort({ addresses: [nodePort] })]);
+  await lab.family.resync([servicePort({ addresses: [nodePort] })]);
   assert.deepEqual(lab.servers(), ['tcp 100.64.77.11:31080 rr → 10.61.1.31:9000, 10.61.2.41:9000']);
   lab.family.setLocalAddresses(['100.64.99.1']);
   lab.family.setNodePortAddresses(['100.64.88.11']);
@@ -499,7 +499,7 @@ test(
           addresses: [address({ ip: `10.96.${at >> 8}.${at & 255}`, port: 80 + from })],
         }),
       );
-    await lab.family.adopt(many(0));
+    await lab.family.resync(many(0));
     let turns = 0;
     const count = (): void => {
       turns++;
@@ -528,7 +528,7 @@ test('many node ports follow the addresses of the node in several turns', { skip
   const ports = Array.from({ length: count }, (_, at) =>
     servicePort({ name: `shop/s${at}`, addresses: [address({ kind: 'NodePort', port: 30_000 + at })] }),
   );
-  await lab.family.adopt(ports);
+  await lab.family.resync(ports);
   lab.family.setLocalAddresses(['100.64.10.11', '100.64.77.11']);
   const served = (): number => lab.servers().filter((line) => line.includes('100.64.77.11:')).length;
   assert.ok(served() < count / 2, String(served()));
@@ -548,7 +548,7 @@ describe('refusals', () => {
     const lab = new Lab({}, context);
     const bad = servicePort({ name: 'shop/bad', addresses: [address({ ip: '10.96.0.2' })] });
     lab.ipvs.refuses = (words) => words.includes('10.96.0.2');
-    const report = await lab.family.adopt([servicePort(), bad]);
+    const report = await lab.family.resync([servicePort(), bad]);
     assert.deepEqual(
       report.failures.map(({ servicePort: name, error }) => [
         name,
@@ -564,7 +564,7 @@ describe('refusals', () => {
 
   test('one service port whose rules are refused is named, the others go in', { skip }, async (context) => {
     const lab = new Lab({}, context);
-    await lab.family.adopt([]);
+    await lab.family.resync([]);
     const ports = Array.from({ length: 9 }, (_, i) =>
       servicePort({ name: `shop/s${i}`, addresses: [address({ ip: `10.96.0.${i + 1}` })] }),
     );
@@ -578,7 +578,7 @@ describe('refusals', () => {
     lab.nft.refuse = () => false;
     assert.deepEqual((await lab.apply(ports)).failures, []);
     assert.equal(lab.servers().length, 9);
-    assert.deepEqual((await lab.start().adopt(ports)).elementsAdded, 0);
+    assert.deepEqual((await lab.start().resync(ports)).elementsAdded, 0);
   });
 
   test(
@@ -589,7 +589,7 @@ describe('refusals', () => {
     async (context) => {
       const lab = new Lab({}, context);
       const ports = [servicePort({ clusterEndpoints: [L1, L2] })];
-      await lab.family.adopt(ports);
+      await lab.family.resync(ports);
       const [server] = lab.ipvs.listServices();
       assert.ok(server);
       const service = server.key;
@@ -631,7 +631,7 @@ describe('refusals', () => {
         await lab.family.check({ addresses: true });
         deed();
         await assert.rejects(lab.family.check({ addresses: true }), what);
-        await lab.family.adopt(ports);
+        await lab.family.resync(ports);
         assert.deepEqual([lab.servers(), [...lab.addresses.addresses]], [right, ['10.96.0.1']], String(what));
       }
       // A weight that somebody gave is theirs.
@@ -644,12 +644,12 @@ describe('refusals', () => {
 
   test('a virtual server that somebody deleted is noticed and put back', { skip }, async (context) => {
     const lab = new Lab({}, context);
-    await lab.family.adopt([servicePort()]);
+    await lab.family.resync([servicePort()]);
     const [server] = lab.ipvs.listServices();
     assert.ok(server);
     lab.ipvs.executeAll([{ do: 'delete service', service: server.key }]);
     await assert.rejects(lab.family.check({ addresses: true }), TableDamagedError);
-    await lab.family.adopt([servicePort()]);
+    await lab.family.resync([servicePort()]);
     assert.equal(lab.servers().length, 1);
     await lab.family.check({ addresses: true });
     // Or at the next change.
@@ -660,19 +660,19 @@ describe('refusals', () => {
 
   test('a table that somebody deleted is put back', { skip }, async (context) => {
     const lab = new Lab({}, context);
-    await lab.family.adopt([servicePort()]);
+    await lab.family.resync([servicePort()]);
     lab.clear();
     await assert.rejects(lab.apply([servicePort({ name: 'shop/new' })]), TableDamagedError);
-    await lab.family.adopt([servicePort()]);
+    await lab.family.resync([servicePort()]);
     assert.equal(lab.elements().length, 3);
   });
 
   test('a table of our name that is laid out otherwise is replaced in one go', { skip }, async (context) => {
     const lab = new Lab({}, context);
-    await lab.family.adopt([servicePort()]);
+    await lab.family.resync([servicePort()]);
     run('nft', 'add', 'chain', 'ip', table, 'old');
     const { commits } = lab.nft;
-    await lab.start().adopt([servicePort()]);
+    await lab.start().resync([servicePort()]);
     assert.equal(lab.nft.commits, commits + 1);
     assert.doesNotMatch(run('nft', 'list', 'table', 'ip', table), /chain old/);
     assert.equal(lab.elements().length, 3);
@@ -689,7 +689,7 @@ describe('random changes', () => {
           const random = new Random(seed);
           const world = new World(random, family);
           const lab = new Lab({ family }, context);
-          await lab.family.adopt([]);
+          await lab.family.resync([]);
           for (let step = 0; step < 60; step++) {
             const { upserted, removed } = world.step();
             const report = await lab.apply(upserted, removed);
@@ -699,17 +699,17 @@ describe('random changes', () => {
             await lab.family.deleteDeferred(Infinity);
             const incremental = [lab.elements(), lab.servers(), [...lab.addresses.addresses].sort()];
             lab.takeLogs();
-            const again = await lab.start().adopt(world.ports.values());
+            const again = await lab.start().resync(world.ports.values());
             assert.deepEqual([again.elementsAdded, again.elementsDeleted, lab.takeLogs()], [0, 0, []]);
             const fresh = new Lab({ family });
-            await fresh.family.adopt(world.ports.values());
+            await fresh.family.resync(world.ports.values());
             assert.deepEqual(
               [fresh.elements(), fresh.servers(), [...fresh.addresses.addresses].sort()],
               incremental,
             );
             fresh.nft.close();
             // The new table replaced that of the lab, marks included.
-            await lab.start().adopt(world.ports.values());
+            await lab.start().resync(world.ports.values());
           }
         },
       );
@@ -756,7 +756,7 @@ describe('what holds only while somebody keeps it up to date', { skip }, () => {
         addresses: [address({ ip, fallback: 'reject' })],
         clusterEndpoints: [],
       });
-      await lab.family.adopt([rejected]);
+      await lab.family.resync([rejected]);
       assert.equal(await outcome(), 'ECONNREFUSED');
       assert.ok(secondsLeft('refusal-lease') > 590 && secondsLeft('mark-lease') > 590);
 
@@ -769,9 +769,9 @@ describe('what holds only while somebody keeps it up to date', { skip }, () => {
 
     test(`${family}: and begin again with the next one`, async (context) => {
       const lab = new Lab({ family }, context);
-      await lab.family.adopt([]);
+      await lab.family.resync([]);
       run('nft', 'flush', 'set', nft, table, 'refusal-lease');
-      await lab.start().adopt([]);
+      await lab.start().resync([]);
       assert.ok(secondsLeft('refusal-lease') > 590);
     });
   }

@@ -28,19 +28,19 @@ import { addressBytes } from '../nft/keys.js';
 import { nftFamily } from '../nft/rules.js';
 import { sourceRangePrefix, sourceRangeRules, sourceRangeSetDefinition } from '../nft/source-range-rules.js';
 import { DeferredDeletions, elementId } from './table/deferred.js';
-import { Draft, serversPerDraft } from './partial-change.js';
+import { PartialChange, serversPerPart } from './partial-change.js';
 import {
   commentOf,
   elementsOf,
-  emptyFootprint,
-  footprintOf,
+  noState,
+  desiredState,
   needsMark,
   serverId,
   type AddressPlan,
   type Element,
-  type Footprint,
+  type DesiredState,
   type FootprintContext,
-  type WantedServer,
+  type DesiredServer,
 } from './desired-state.js';
 import { KernelFilter } from './table/kernel-filter.js';
 import type { AddressChange, IpvsKernel, ServiceInterface } from './kernel.js';
@@ -49,7 +49,7 @@ import { Leases } from './table/leases.js';
 import { isOurMark, Marks } from './servers/marks.js';
 import { chains, maps, sets, tableName } from './table/names.js';
 import { schedulerNamed } from './servers/schedulers.js';
-import { Tally } from './sync-stats.js';
+import { SyncStats } from './sync-stats.js';
 import { bytes, Transaction } from './table/transaction.js';
 import { VirtualServers } from './servers/virtual-servers.js';
 import type { CheckedFamily, CheckOptions } from './watch.js';
@@ -83,7 +83,7 @@ const linkLocal: Cidr = { ip: 'fe80::', prefixLength: 10 };
 interface PortState {
   readonly port: ServicePort;
   readonly mark: number;
-  readonly footprint: Footprint;
+  readonly desired: DesiredState;
 }
 
 interface Step {
@@ -115,7 +115,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   /** Who has an address of a Service, and who a node port on an address of the node; by id. */
   private readonly services = new Map<string, AddressPlan>();
   private readonly nodePorts = new Map<string, AddressPlan>();
-  private readonly byMark = new Map<string, WantedServer>();
+  private readonly byMark = new Map<string, DesiredServer>();
   private marks = new Marks();
   /** How many virtual servers of Services want an address on the interface. */
   private readonly addressUse = new Map<string, number>();
@@ -139,7 +139,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   private readonly toMove = new Set<string>();
   private readonly leases: Leases;
   private serviceCIDRsWritten = false;
-  private adopted = false;
+  private resynced = false;
 
   constructor(
     private readonly side: IpvsKernelSide,
@@ -164,7 +164,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   }
 
   async apply(changes: FamilyChanges): Promise<ApplyReport> {
-    const tally = new Tally();
+    const stats = new SyncStats();
     const steps: Step[] = [
       ...changes.removed.map((key) => ({
         key,
@@ -175,9 +175,9 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     ];
     try {
       await this.findHeirs(changes);
-      await this.runInTurns(steps, tally);
+      await this.runInTurns(steps, stats);
       const heirs = new Set([...this.heirs.services.values(), ...this.heirs.nodePorts.values()]);
-      const failure = tally.failures.find(({ key }) => heirs.has(key));
+      const failure = stats.failures.find(({ key }) => heirs.has(key));
       if (failure !== undefined)
         throw new TableDamagedError(
           `${failure.servicePort} can't have an address that was another service port's; comparing everything: ${failure.error.message}`,
@@ -187,23 +187,23 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       this.heirs.services.clear();
       this.heirs.nodePorts.clear();
     }
-    return tally;
+    return stats;
   }
 
   get deferredDueAt(): number | undefined {
-    if (!this.adopted) return undefined;
+    if (!this.resynced) return undefined;
     return this.toMove.size > 0 ? 0 : this.deferred.dueAt;
   }
 
   async deleteDeferred(now: number): Promise<ApplyReport> {
-    const tally = new Tally();
+    const stats = new SyncStats();
     await nextTurn();
-    if (!this.adopted) return tally;
-    if (this.toMove.size > 0) this.moveSome(tally);
+    if (!this.resynced) return stats;
+    if (this.toMove.size > 0) this.moveSome(stats);
     const tx = this.begin();
     for (const { set, key } of this.deferred.takeDueElements(now)) tx.delete(set, key);
     try {
-      this.commit(tx, tally);
+      this.commit(tx, stats);
     } catch (error) {
       this.assertTable(error);
       throw error;
@@ -211,52 +211,52 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     const marks = this.deferred.takeDueMarks(now);
     this.servers.write(
       marks.map((mark) => serverId({ family: this.nft, fwmark: mark })),
-      tally,
+      stats,
     );
     for (const mark of marks) this.marks.release(mark);
-    return tally;
+    return stats;
   }
 
   setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport {
-    const tally = new Tally();
+    const stats = new SyncStats();
     const text = (list: readonly Cidr[]): string =>
       list.map(({ ip, prefixLength }) => `${ip}/${prefixLength}`).join();
-    if (text(this.serviceCIDRs) === text(cidrs)) return tally;
+    if (text(this.serviceCIDRs) === text(cidrs)) return stats;
     this.serviceCIDRs = cidrs;
-    if (!this.serviceCIDRsWritten) return tally;
+    if (!this.serviceCIDRsWritten) return stats;
     const tx = this.begin();
     tx.batch.flushSet(sets.serviceCIDRs);
     this.addServiceCIDRs(tx);
-    this.commit(tx, tally);
-    return tally;
+    this.commit(tx, stats);
+    return stats;
   }
 
   setNodePortAddresses(addresses: readonly string[]): ApplyReport {
-    const tally = new Tally();
-    if (this.options.nodePortAddresses !== 'all') this.moveNodePorts(addresses, tally);
-    return tally;
+    const stats = new SyncStats();
+    if (this.options.nodePortAddresses !== 'all') this.moveNodePorts(addresses, stats);
+    return stats;
   }
 
   setLocalAddresses(addresses: readonly string[]): ApplyReport {
-    const tally = new Tally();
+    const stats = new SyncStats();
     const before = this.localAddresses;
     this.localAddresses = new Set(addresses);
     if (this.options.nodePortAddresses === 'all')
-      this.moveNodePorts(this.selectNodePortAddresses('all'), tally);
-    if (!this.adopted) return tally;
+      this.moveNodePorts(this.selectNodePortAddresses('all'), stats);
+    if (!this.resynced) return stats;
     // A service address that another interface has now, or had, is taken off kube-ipvs0, or put on it.
-    const draft = new Draft();
-    for (const ip of [...before, ...addresses]) if (this.addressUse.has(ip)) draft.ips.add(ip);
-    if (draft.ips.size > 0) this.write(draft, tally);
-    return tally;
+    const partial = new PartialChange();
+    for (const ip of [...before, ...addresses]) if (this.addressUse.has(ip)) partial.ips.add(ip);
+    if (partial.ips.size > 0) this.write(partial, stats);
+    return stats;
   }
 
   maintain(): ApplyReport {
-    const tally = new Tally();
-    if (!this.adopted) return tally;
+    const stats = new SyncStats();
+    if (!this.resynced) return stats;
     this.renewLeases();
-    this.releaseAddresses(this.servers.settle(undefined, tally), tally);
-    return tally;
+    this.releaseAddresses(this.servers.settle(undefined, stats), stats);
+    return stats;
   }
 
   hasBound(ip: string): boolean {
@@ -269,14 +269,14 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
    * @throws TableDamagedError
    */
   async check({ addresses, signal }: CheckOptions): Promise<number> {
-    const busyMs = this.adopted ? await this.servers.verify(this.side.observer, signal) : 0;
-    if (this.isAdopted() && addresses) this.verifyAddresses();
+    const busyMs = this.resynced ? await this.servers.verify(this.side.observer, signal) : 0;
+    if (this.isResynced() && addresses) this.verifyAddresses();
     return busyMs;
   }
 
   /** It may be compared anew while something else is waited for. */
-  private isAdopted(): boolean {
-    return this.adopted;
+  private isResynced(): boolean {
+    return this.resynced;
   }
 
   /** Not told of in reports: no Service changed. */
@@ -289,7 +289,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   }
 
   close(): void {
-    if (this.adopted) {
+    if (this.resynced) {
       const { batch } = this.begin();
       this.leases.shorten(batch);
       try {
@@ -306,45 +306,45 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   // ---- steps
 
-  private async runInTurns(steps: readonly Step[], tally: Tally): Promise<void> {
-    const parts = this.run(steps, tally);
+  private async runInTurns(steps: readonly Step[], stats: SyncStats): Promise<void> {
+    const parts = this.run(steps, stats);
     while (parts.next().done !== true) await nextTurn();
   }
 
   /** Carries out steps in parts of bounded size; after each it yields. */
-  private *run(steps: readonly Step[], tally: Tally): Generator<undefined, void> {
+  private *run(steps: readonly Step[], stats: SyncStats): Generator<undefined, void> {
     let from = 0;
     while (from < steps.length) {
-      const draft = new Draft();
+      const partial = new PartialChange();
       let to = from;
       let built = false;
       try {
-        while (to < steps.length && !draft.isFull) {
+        while (to < steps.length && !partial.isFull) {
           const step = steps[to];
-          if (step !== undefined) this.change(draft, step.key, step.next);
+          if (step !== undefined) this.change(partial, step.key, step.next);
           to++;
         }
         built = true;
-        this.write(draft, tally);
+        this.write(partial, stats);
       } catch (error) {
         // Rules are in the kernel, what belongs to them may not be: only a comparison can tell.
-        if (draft.isCommitted) throw error;
-        draft.rollBack();
+        if (partial.isCommitted) throw error;
+        partial.rollBack();
         this.kernel?.rollBack();
         // Nothing leads to them.
-        this.servers.write(draft.earlyMarks, tally);
+        this.servers.write(partial.earlyMarks, stats);
         if (!built) {
           // The step at `to` can't be put into bytes; those before it can.
-          yield* this.run(steps.slice(from, to), tally);
-          this.refused(steps[to], error, tally);
+          yield* this.run(steps.slice(from, to), stats);
+          this.refused(steps[to], error, stats);
           to++;
         } else if (to - from > 1) {
           const middle = Math.ceil((from + to) / 2);
-          yield* this.run(steps.slice(from, middle), tally);
-          yield* this.run(steps.slice(middle, to), tally);
+          yield* this.run(steps.slice(from, middle), stats);
+          yield* this.run(steps.slice(middle, to), stats);
         } else {
           this.assertTable(error);
-          this.refused(steps[from], error, tally);
+          this.refused(steps[from], error, stats);
         }
       }
       from = to;
@@ -352,18 +352,18 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     }
   }
 
-  private refused(step: Step | undefined, error: unknown, tally: Tally): void {
+  private refused(step: Step | undefined, error: unknown, stats: SyncStats): void {
     if (step === undefined) return;
-    tally.fail(step, error);
+    stats.fail(step, error);
     // It was to be the owner of addresses that nobody has now.
-    if (this.kernel !== undefined) this.change(new Draft(), step.key, undefined);
+    if (this.kernel !== undefined) this.change(new PartialChange(), step.key, undefined);
   }
 
   /** Tells a refused service port from a kernel that is not as this process left it. */
   private assertTable(failure: unknown): void {
     if (!(failure instanceof NetlinkError)) return;
     if (failure.code === 'EPERM') throw failure;
-    if (this.adopted && ['ENOENT', 'EEXIST', 'EBUSY', 'ENODEV'].includes(failure.code)) {
+    if (this.resynced && ['ENOENT', 'EEXIST', 'EBUSY', 'ENODEV'].includes(failure.code)) {
       throw new TableDamagedError(
         `table ${this.nft} ${tableName} or IPVS was changed by another program; comparing all of it: ${failure.message}`,
         { cause: failure },
@@ -372,45 +372,49 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   }
 
   /** Changes what is wanted in our own memory, and notes in the draft what may have to be written. */
-  private change(draft: Draft, key: string, next: ServicePort | undefined): void {
+  private change(partial: PartialChange, key: string, next: ServicePort | undefined): void {
     const before = this.ports.get(key);
-    const old = before?.footprint ?? emptyFootprint;
-    const mark = this.markFor(draft, before, next);
-    const now = next === undefined ? emptyFootprint : footprintOf(next, mark, this.context);
-    this.moveClaims(draft, 'services', key, old.services, now.services, (ip, by) => {
-      draft.count(this.addressUse, ip, by);
+    const old = before?.desired ?? noState;
+    const mark = this.markFor(partial, before, next);
+    const now = next === undefined ? noState : desiredState(next, mark, this.context);
+    this.moveClaims(partial, 'services', key, old.services, now.services, (ip, by) => {
+      partial.count(this.addressUse, ip, by);
     });
     for (const plans of [old.services, now.services])
-      for (const { address } of plans.values()) draft.ips.add(address.ip);
-    this.moveClaims(draft, 'nodePorts', key, old.nodePorts, now.nodePorts);
-    for (const server of [old.byMark, now.byMark]) if (server !== undefined) draft.marks.add(server.id);
+      for (const { address } of plans.values()) partial.ips.add(address.ip);
+    this.moveClaims(partial, 'nodePorts', key, old.nodePorts, now.nodePorts);
+    for (const server of [old.byMark, now.byMark]) if (server !== undefined) partial.marks.add(server.id);
     if (old.byMark !== undefined && old.byMark.id !== now.byMark?.id)
-      draft.note(this.byMark, old.byMark.id, undefined);
-    if (now.byMark !== undefined) draft.note(this.byMark, now.byMark.id, now.byMark);
+      partial.note(this.byMark, old.byMark.id, undefined);
+    if (now.byMark !== undefined) partial.note(this.byMark, now.byMark.id, now.byMark);
     for (const hairpin of now.hairpins) {
-      if (!old.hairpins.has(hairpin)) draft.count(this.hairpinUse, hairpin, 1);
-      draft.hairpins.add(hairpin);
+      if (!old.hairpins.has(hairpin)) partial.count(this.hairpinUse, hairpin, 1);
+      partial.hairpins.add(hairpin);
     }
     for (const hairpin of old.hairpins) {
-      if (!now.hairpins.has(hairpin)) draft.count(this.hairpinUse, hairpin, -1);
-      draft.hairpins.add(hairpin);
+      if (!now.hairpins.has(hairpin)) partial.count(this.hairpinUse, hairpin, -1);
+      partial.hairpins.add(hairpin);
     }
-    draft.note(this.ports, key, next === undefined ? undefined : { port: next, mark, footprint: now });
-    draft.endpoints += (now.services.size + now.nodePorts.size) * (next?.clusterEndpoints.length ?? 0);
+    partial.note(this.ports, key, next === undefined ? undefined : { port: next, mark, desired: now });
+    partial.endpoints += (now.services.size + now.nodePorts.size) * (next?.clusterEndpoints.length ?? 0);
   }
 
-  private markFor(draft: Draft, before: PortState | undefined, next: ServicePort | undefined): number {
+  private markFor(
+    partial: PartialChange,
+    before: PortState | undefined,
+    next: ServicePort | undefined,
+  ): number {
     const had = before?.mark ?? 0;
     const needs = next !== undefined && needsMark(next);
     if (needs && had !== 0) return had;
     if (had !== 0)
-      draft.onSuccess(() => {
+      partial.onSuccess(() => {
         this.deferred.addMark(had, performance.now());
       });
     if (!needs) return 0;
     const known = this.knownMark(next);
     const mark = known ?? this.marks.take();
-    draft.onFailure(() => {
+    partial.onFailure(() => {
       this.marks.release(mark);
     });
     return mark;
@@ -419,7 +423,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   /** The mark that an earlier process gave to a service port. */
   private knownMark(port: ServicePort): number | undefined {
     if (this.kernel === undefined) return undefined;
-    const { services, nodePorts } = footprintOf(port, 0, this.context);
+    const { services, nodePorts } = desiredState(port, 0, this.context);
     for (const id of [...services.keys(), ...nodePorts.keys()]) {
       const mark = this.kernel.markOf(id, commentOf(port));
       if (mark !== undefined && this.marks.claim(mark)) return mark;
@@ -429,7 +433,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   /** @param onUse called when an address gets a virtual server more or less */
   private moveClaims(
-    draft: Draft,
+    partial: PartialChange,
     kind: 'services' | 'nodePorts',
     key: string,
     old: ReadonlyMap<string, AddressPlan>,
@@ -438,18 +442,18 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   ): void {
     const claims = this[kind];
     for (const [id, plan] of old) {
-      this.touch(draft, id);
+      this.touch(partial, id);
       // An address that has moved on to another service port meanwhile is that one's, …
       if (now.has(id) || claims.get(id)?.server.owner.key !== key) continue;
       // … and one that will do so stays until then.
       if ((this.heirs[kind].get(id) ?? key) !== key) continue;
-      draft.note(claims, id, undefined);
+      partial.note(claims, id, undefined);
       onUse?.(plan.address.ip, -1);
     }
     for (const [id, plan] of now) {
-      this.touch(draft, id);
+      this.touch(partial, id);
       if (!claims.has(id)) onUse?.(plan.address.ip, 1);
-      draft.note(claims, id, plan);
+      partial.note(claims, id, plan);
     }
   }
 
@@ -458,15 +462,15 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     if (upserted.length + removed.length < 2) return;
     for (const [at, port] of upserted.entries()) {
       if (at % portsPerTurn === portsPerTurn - 1) await nextTurn();
-      let footprint;
+      let desired;
       try {
-        footprint = footprintOf(port, 0, this.context);
+        desired = desiredState(port, 0, this.context);
       } catch {
         // It will be named when it is to be written.
         continue;
       }
       for (const kind of ['services', 'nodePorts'] as const) {
-        for (const id of footprint[kind].keys()) {
+        for (const id of desired[kind].keys()) {
           const owner = this[kind].get(id)?.server.owner.key;
           if (owner !== undefined && owner !== port.key) this.heirs[kind].set(id, port.key);
         }
@@ -474,14 +478,14 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     }
   }
 
-  private touch(draft: Draft, id: string): void {
-    if (draft.before.has(id)) return;
+  private touch(partial: PartialChange, id: string): void {
+    if (partial.before.has(id)) return;
     // While the kernel is compared, all is as if new at first.
     const compares = this.kernel !== undefined && !this.compared.has(id);
-    draft.before.set(id, compares ? undefined : this.planFor(id));
+    partial.before.set(id, compares ? undefined : this.planFor(id));
     if (!compares) return;
     this.compared.add(id);
-    draft.onFailure(() => this.compared.delete(id));
+    partial.onFailure(() => this.compared.delete(id));
   }
 
   /** Who serves an address: a Service whose address it is, before one that has it as a node port. */
@@ -500,20 +504,20 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     );
   }
 
-  private moveNodePorts(addresses: readonly string[], tally: Tally): void {
+  private moveNodePorts(addresses: readonly string[], stats: SyncStats): void {
     const nodePortAddresses = this.selectNodePortAddresses(addresses);
     if (nodePortAddresses.join() === this.context.nodePortAddresses.join()) return;
     this.context = { ...this.context, nodePortAddresses };
     this.toMove.clear();
-    if (!this.adopted) return;
+    if (!this.resynced) return;
     for (const [key, { port }] of this.ports)
       if (port.addresses.some(({ kind }) => kind === 'NodePort')) this.toMove.add(key);
-    this.moveSome(tally);
+    this.moveSome(stats);
   }
 
   /** Lets some node ports follow the addresses of the node; the others are left to deleteDeferred(). */
-  private moveSome(tally: Tally): void {
-    const most = Math.ceil(serversPerDraft / Math.max(1, this.context.nodePortAddresses.length));
+  private moveSome(stats: SyncStats): void {
+    const most = Math.ceil(serversPerPart / Math.max(1, this.context.nodePortAddresses.length));
     const steps: Step[] = [];
     for (const key of this.toMove) {
       if (steps.length === most) break;
@@ -521,9 +525,9 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       const port = this.ports.get(key)?.port;
       if (port !== undefined) steps.push({ key, name: port.name, next: port });
     }
-    const parts = this.run(steps, tally);
+    const parts = this.run(steps, stats);
     while (parts.next().done !== true);
-    const [failure] = tally.failures;
+    const [failure] = stats.failures;
     // Nobody tries these again, so everything is.
     if (failure !== undefined)
       throw new TableDamagedError(`cannot move node ports: ${failure.error.message}`, {
@@ -537,53 +541,53 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return new Transaction(new Batch(this.nft, tableName));
   }
 
-  private commit(tx: Transaction, tally: Tally): void {
+  private commit(tx: Transaction, stats: SyncStats): void {
     if (tx.batch.isEmpty) return;
-    tally.timed(() => {
+    stats.timed(() => {
       this.side.nft.commit(tx.batch);
     });
-    tally.transactions++;
-    tally.elementsAdded += tx.added;
-    tally.elementsDeleted += tx.deleted;
+    stats.transactions++;
+    stats.elementsAdded += tx.added;
+    stats.elementsDeleted += tx.deleted;
   }
 
   /**
    * Makes the kernel follow, in the order that is told at the head of this file.
    * @param whole replaces the table, so everything goes into it at once
    */
-  private write(draft: Draft, tally: Tally, whole?: Transaction): void {
+  private write(partial: PartialChange, stats: SyncStats, whole?: Transaction): void {
     this.kernel?.checkpoint();
-    const marks = [...draft.marks].filter((id) => this.byMark.has(id));
+    const marks = [...partial.marks].filter((id) => this.byMark.has(id));
     const [known, early]: [string[], string[]] = [[], []];
     for (const id of marks) (this.servers.has(id) ? known : early).push(id);
-    draft.earlyMarks = early;
-    this.servers.write(early, tally);
+    partial.earlyMarks = early;
+    this.servers.write(early, stats);
 
     const tx = whole ?? this.begin();
     const opening = this.begin();
-    for (const [id, before] of draft.before) {
+    for (const [id, before] of partial.before) {
       const now = this.planFor(id);
-      this.writeElements(draft, { tx, opening }, before, now);
+      this.writeElements(partial, { tx, opening }, before, now);
       if (now !== undefined && before === undefined && whole === undefined && this.isToBeRefused(now)) {
         const element = { set: sets.rejectedIPs, key: id, value: undefined, comment: undefined };
-        this.addElement(draft, tx, element);
+        this.addElement(partial, tx, element);
         opening.delete(element.set, element.key);
       }
     }
-    this.writeHairpins(draft, tx);
-    if (whole !== undefined) this.addBoundElements(draft, tx);
-    this.commit(tx, tally);
-    draft.done();
+    this.writeHairpins(partial, tx);
+    if (whole !== undefined) this.addBoundElements(partial, tx);
+    this.commit(tx, stats);
+    partial.done();
 
-    const [unbound, others] = this.byAddress(draft, known);
-    this.servers.write(unbound, tally);
+    const [unbound, others] = this.byAddress(partial, known);
+    this.servers.write(unbound, stats);
     const binding = this.begin();
-    this.addBoundElements(draft, binding);
-    this.commit(binding, tally);
-    this.bindAddresses(draft.ips, tally);
-    this.servers.write(others, tally);
-    this.commit(opening, tally);
-    this.releaseAddresses(draft.ips, tally);
+    this.addBoundElements(partial, binding);
+    this.commit(binding, stats);
+    this.bindAddresses(partial.ips, stats);
+    this.servers.write(others, stats);
+    this.commit(opening, stats);
+    this.releaseAddresses(partial.ips, stats);
   }
 
   /** A new port of an address that can be reached already: a process of this host may listen there. */
@@ -592,27 +596,27 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return isReachable && fallback !== 'reject' && this.kernel?.had(sets.serviceIPs, id) !== true;
   }
 
-  private writeHairpins(draft: Draft, tx: Transaction): void {
-    for (const key of draft.hairpins) {
+  private writeHairpins(partial: PartialChange, tx: Transaction): void {
+    for (const key of partial.hairpins) {
       const wanted = this.hairpinUse.has(key);
       if (wanted === this.hairpins.has(key)) continue;
       if (wanted) {
-        this.writeMembership(draft, tx, this.hairpins, { set: sets.hairpin, key }, key);
+        this.writeMembership(partial, tx, this.hairpins, { set: sets.hairpin, key }, key);
         continue;
       }
       this.hairpins.delete(key);
-      draft.onFailure(() => this.hairpins.add(key));
-      this.defer(draft, { set: sets.hairpin, key, value: undefined, comment: undefined });
+      partial.onFailure(() => this.hairpins.add(key));
+      this.defer(partial, { set: sets.hairpin, key, value: undefined, comment: undefined });
     }
   }
 
-  private addBoundElements(draft: Draft, tx: Transaction): void {
-    for (const ip of draft.ips)
-      if (this.wantsBound(ip) && !this.boundElements.has(ip)) this.addBoundElement(draft, tx, ip);
+  private addBoundElements(partial: PartialChange, tx: Transaction): void {
+    for (const ip of partial.ips)
+      if (this.wantsBound(ip) && !this.boundElements.has(ip)) this.addBoundElement(partial, tx, ip);
   }
 
   private writeElements(
-    draft: Draft,
+    partial: PartialChange,
     to: { readonly tx: Transaction; readonly opening: Transaction },
     before: AddressPlan | undefined,
     now: AddressPlan | undefined,
@@ -625,14 +629,14 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       const previous = old.get(id);
       old.delete(id);
       if (previous === undefined) {
-        this.ensureSourceRangeSet(draft, tx, element.set);
+        this.ensureSourceRangeSet(partial, tx, element.set);
         const waits = element.set === sets.localIPs && this.servesOutsidersElsewhere(before, now);
-        this.addElement(draft, waits ? to.opening : tx, element);
+        this.addElement(partial, waits ? to.opening : tx, element);
       } else if (previous.value !== element.value || previous.comment !== element.comment) {
         tx.replace(element);
       }
     }
-    for (const element of old.values()) this.dropElement(draft, to, element, before, now);
+    for (const element of old.values()) this.dropElement(partial, to, element, before, now);
     this.dropFormerList(to, now);
   }
 
@@ -651,7 +655,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
    * dropped-local-ips behind local-ips.
    */
   private dropElement(
-    draft: Draft,
+    partial: PartialChange,
     { tx, opening }: { readonly tx: Transaction; readonly opening: Transaction },
     element: Element,
     before: AddressPlan | undefined,
@@ -666,10 +670,10 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     } else if (sourceRangePrefix(set) === undefined) {
       const isLate =
         set === sets.externalIPs || (set === sets.droppedLocalIPs && now.address.policy !== 'Local');
-      if (isLate) this.defer(draft, element);
+      if (isLate) this.defer(partial, element);
       else opening.delete(set, key);
     } else if (now.address.sourceRanges === undefined || now.server.owner.key === before?.server.owner.key) {
-      this.defer(draft, element);
+      this.defer(partial, element);
     } else {
       // Not a moment longer: these were allowed to use another Service.
       opening.delete(set, key);
@@ -689,17 +693,17 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     (kernel.had(sets.droppedLocalIPs, key) ? opening : tx).delete(sets.localIPs, key);
   }
 
-  private defer(draft: Draft, element: Element): void {
-    draft.onSuccess(() => {
+  private defer(partial: PartialChange, element: Element): void {
+    partial.onSuccess(() => {
       this.deferred.add(element, performance.now());
     });
   }
 
   /** Adds an element that we have not written: it may be there from an earlier process. */
-  private addElement(draft: Draft, tx: Transaction, element: Element): void {
+  private addElement(partial: PartialChange, tx: Transaction, element: Element): void {
     const leaving = this.deferred.take(element);
     if (leaving !== undefined) {
-      draft.onFailure(() => {
+      partial.onFailure(() => {
         this.deferred.add(leaving, performance.now());
       });
       if (leaving.value !== element.value) tx.replace(element);
@@ -711,29 +715,29 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     if (found === 'different') tx.replace(element);
   }
 
-  private addBoundElement(draft: Draft, tx: Transaction, ip: string): void {
+  private addBoundElement(partial: PartialChange, tx: Transaction, ip: string): void {
     const element = { set: sets.boundIPs, key: addressBytes(ip) };
-    this.writeMembership(draft, tx, this.boundElements, element, ip);
+    this.writeMembership(partial, tx, this.boundElements, element, ip);
   }
 
   private writeMembership(
-    draft: Draft,
+    partial: PartialChange,
     tx: Transaction,
     members: Set<string>,
     { set, key }: Pick<Element, 'set' | 'key'>,
     member: string,
   ): void {
-    this.addElement(draft, tx, { set, key, value: undefined, comment: undefined });
+    this.addElement(partial, tx, { set, key, value: undefined, comment: undefined });
     members.add(member);
-    draft.onFailure(() => members.delete(member));
+    partial.onFailure(() => members.delete(member));
   }
 
-  private ensureSourceRangeSet(draft: Draft, tx: Transaction, set: string): void {
+  private ensureSourceRangeSet(partial: PartialChange, tx: Transaction, set: string): void {
     const length = sourceRangePrefix(set);
     if (length === undefined || this.sourceRangeLengths.has(length)) return;
     tx.batch.addSet(sourceRangeSetDefinition(this.family, length));
     this.sourceRangeLengths.add(length);
-    draft.onFailure(() => this.sourceRangeLengths.delete(length));
+    partial.onFailure(() => this.sourceRangeLengths.delete(length));
     tx.batch.flushChain(chains.sourceRanges);
     for (const { expressions } of sourceRangeRules(this.family, this.sourceRangeLengths))
       tx.batch.addRule(chains.sourceRanges, expressions);
@@ -762,7 +766,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
   /** Ids of virtual servers that may change: of addresses that are still to be bound, and all others. */
   private byAddress(
-    { before }: Draft,
+    { before }: PartialChange,
     marks: readonly string[],
   ): readonly [unbound: string[], others: string[]] {
     const [unbound, others]: [string[], string[]] = [[], []];
@@ -774,14 +778,14 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     return unbound.length > 0 ? [[...marks, ...unbound], others] : [unbound, [...marks, ...others]];
   }
 
-  private bindAddresses(ips: Iterable<string>, tally: Tally): void {
+  private bindAddresses(ips: Iterable<string>, stats: SyncStats): void {
     const changes: AddressChange[] = [];
     for (const ip of ips) if (this.isToBind(ip)) changes.push({ do: 'add', ip });
-    this.changeAddresses(changes, tally);
+    this.changeAddresses(changes, stats);
   }
 
   /** Takes off what nothing needs any more; addresses of virtual servers that are still used stay. */
-  private releaseAddresses(ips: ReadonlySet<string>, tally: Tally): void {
+  private releaseAddresses(ips: ReadonlySet<string>, stats: SyncStats): void {
     if (ips.size === 0) return;
     const retiring = this.servers.retiringAddresses();
     const unused = [...ips].filter(
@@ -789,12 +793,12 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     );
     this.changeAddresses(
       unused.filter((ip) => this.bound.has(ip)).map((ip) => ({ do: 'delete', ip })),
-      tally,
+      stats,
     );
     const tx = this.begin();
     const released = unused.filter((ip) => this.boundElements.has(ip));
     for (const ip of released) tx.delete(sets.boundIPs, addressBytes(ip));
-    this.commit(tx, tally);
+    this.commit(tx, stats);
     for (const ip of released) this.boundElements.delete(ip);
   }
 
@@ -806,37 +810,37 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       throw new TableDamagedError(`another program took address ${gone} away; comparing everything`);
   }
 
-  private changeAddresses(changes: readonly AddressChange[], tally: Tally): void {
+  private changeAddresses(changes: readonly AddressChange[], stats: SyncStats): void {
     if (changes.length === 0) return;
-    const refusals = tally.timed(() => this.side.addresses.change(changes));
+    const refusals = stats.timed(() => this.side.addresses.change(changes));
     const refused = new Map(refusals.map(({ index, error }) => [changes[index]?.ip, error]));
-    tally.transactions++;
+    stats.transactions++;
     for (const change of changes) {
       const error = refused.get(change.ip);
       if (error !== undefined) {
-        this.addressRefused(change, error, tally);
+        this.addressRejected(change, error, stats);
       } else if (change.do === 'add') {
         this.bound.add(change.ip);
-        tally.elementsAdded++;
+        stats.elementsAdded++;
       } else {
         this.bound.delete(change.ip);
-        tally.elementsDeleted++;
+        stats.elementsDeleted++;
       }
     }
   }
 
-  private addressRefused({ ip }: AddressChange, error: NetlinkError, tally: Tally): void {
+  private addressRejected({ ip }: AddressChange, error: NetlinkError, stats: SyncStats): void {
     // The interface is gone.
     this.assertTable(error);
     for (const { server, address } of this.services.values())
-      if (address.ip === ip) tally.fail(server.owner, error);
+      if (address.ip === ip) stats.fail(server.owner, error);
   }
 
   // ---- adoption
 
-  async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
-    const tally = new Tally();
-    this.adopted = this.serviceCIDRsWritten = false;
+  async resync(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+    const stats = new SyncStats();
+    this.resynced = this.serviceCIDRsWritten = false;
     // Before anything is written: what tells them may be replaced.
     const isFormer = this.ipvs.formerServers?.() ?? (() => false);
     const found = await KernelFilter.read(this.side.nft, this.options);
@@ -846,23 +850,23 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
     for (const ip of this.side.addresses.open()) this.bound.add(ip);
     this.kernel = kernel;
     try {
-      const steps = await this.claimAll(wanted, tally);
+      const steps = await this.claimAll(wanted, stats);
       this.servers.readAll();
       const tx = this.begin();
       if (found === 'foreign') tx.batch.deleteTable();
       this.writeBase(tx, kernel);
-      if (found === 'foreign') this.replaceTable(tx, steps, tally);
-      else this.commit(tx, tally);
+      if (found === 'foreign') this.replaceTable(tx, steps, stats);
+      else this.commit(tx, stats);
       this.renewLeases();
-      await this.runInTurns(steps, tally);
+      await this.runInTurns(steps, stats);
       // What drops all addresses that nobody has comes after those that somebody has.
       const last = this.begin();
       this.writeServiceCIDRs(last, kernel);
-      this.commit(last, tally);
+      this.commit(last, stats);
       this.serviceCIDRsWritten = true;
-      await this.removeLeftovers(kernel, isFormer, tally);
-      this.adopted = true;
-      return tally;
+      await this.removeLeftovers(kernel, isFormer, stats);
+      this.resynced = true;
+      return stats;
     } finally {
       this.kernel = undefined;
       this.servers.endReading();
@@ -890,18 +894,18 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   }
 
   /** Who has which address is settled before anything is written: it must not change hands in between. */
-  private async claimAll(wanted: Iterable<ServicePort>, tally: Tally): Promise<Step[]> {
+  private async claimAll(wanted: Iterable<ServicePort>, stats: SyncStats): Promise<Step[]> {
     const steps: Step[] = [];
     let at = 0;
     for (const port of wanted) {
       if (++at % portsPerTurn === 0) await nextTurn();
-      const draft = new Draft();
+      const partial = new PartialChange();
       try {
-        this.change(draft, port.key, port);
+        this.change(partial, port.key, port);
         steps.push({ key: port.key, name: port.name, next: port });
       } catch (error) {
-        draft.rollBack();
-        tally.fail(port, error);
+        partial.rollBack();
+        stats.fail(port, error);
       }
     }
     this.compared.clear();
@@ -909,10 +913,10 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   }
 
   /** A table that is not laid out as ours is replaced in one transaction with everything in it. */
-  private replaceTable(tx: Transaction, steps: readonly Step[], tally: Tally): void {
-    const draft = new Draft();
-    for (const { key, next } of steps) this.change(draft, key, next);
-    this.write(draft, tally, tx);
+  private replaceTable(tx: Transaction, steps: readonly Step[], stats: SyncStats): void {
+    const partial = new PartialChange();
+    for (const { key, next } of steps) this.change(partial, key, next);
+    this.write(partial, stats, tx);
   }
 
   /** Table, sets and chains: only what is missing or different. */
@@ -935,7 +939,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
   private async removeLeftovers(
     kernel: KernelFilter,
     isFormer: (key: VirtualServerKey) => boolean,
-    tally: Tally,
+    stats: SyncStats,
   ): Promise<void> {
     const unwanted: string[] = [];
     const marks: number[] = [];
@@ -946,7 +950,7 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
       } else if (this.bound.has(key.address) || kernel.had(sets.serviceIPs, id) || isFormer(key)) {
         unwanted.push(id);
         const released = this.servers.released(key);
-        if (released !== undefined) tally.released.push(released);
+        if (released !== undefined) stats.released.push(released);
       }
     }
     for (const mark of marks) {
@@ -956,19 +960,19 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
 
     const leftovers = [...kernel.leftovers()];
     const admits = ({ set }: Leftover): boolean => set === sets.serviceIPs || set === maps.shortCircuits;
-    await this.deleteElements(leftovers.filter(admits), tally);
-    this.servers.write(unwanted, tally);
+    await this.deleteElements(leftovers.filter(admits), stats);
+    this.servers.write(unwanted, stats);
     await nextTurn();
 
-    const draft = new Draft();
+    const partial = new PartialChange();
     const tx = this.begin();
     const stillBound = new Set<string>();
     for (const ip of this.servers.retiringAddresses()) {
       if (!this.bound.has(ip)) continue;
-      this.addBoundElement(draft, tx, ip);
+      this.addBoundElement(partial, tx, ip);
       stillBound.add(addressBytes(ip));
     }
-    this.commit(tx, tally);
+    this.commit(tx, stats);
     const rest = leftovers.filter(
       (one) => !admits(one) && !(one.set === sets.boundIPs && stillBound.has(one.key)),
     );
@@ -977,20 +981,20 @@ export class IpvsFamily implements Dataplane, CheckedFamily {
         this.deferred.add({ ...one, value: undefined, comment: undefined }, performance.now());
     await this.deleteElements(
       rest.filter(({ set }) => set !== sets.boundIPs && !isSoughtLater(set)),
-      tally,
+      stats,
     );
-    this.releaseAddresses(new Set(this.bound), tally);
+    this.releaseAddresses(new Set(this.bound), stats);
     await this.deleteElements(
       rest.filter(({ set }) => set === sets.boundIPs),
-      tally,
+      stats,
     );
   }
 
-  private async deleteElements(list: readonly Leftover[], tally: Tally): Promise<void> {
+  private async deleteElements(list: readonly Leftover[], stats: SyncStats): Promise<void> {
     for (let from = 0; from < list.length; from += deletionsPerTurn) {
       const tx = this.begin();
       for (const { set, key } of list.slice(from, from + deletionsPerTurn)) tx.delete(set, key);
-      this.commit(tx, tally);
+      this.commit(tx, stats);
       await nextTurn();
     }
   }

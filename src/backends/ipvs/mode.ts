@@ -34,7 +34,7 @@ export const ipvs: Mode = {
 };
 
 function open(options: OpenOptions): Backend {
-  const { families, dataplaneOptions, localAddresses, onMissed, onForeignChange, onRepaired, onPutOff } =
+  const { families, dataplaneOptions, localAddresses, onMissed, onForeignChange, onRepaired, onBackoff } =
     options;
   const settings = options.config.ipvs;
   const log = options.log.named('watch');
@@ -63,13 +63,13 @@ function open(options: OpenOptions): Backend {
     onMissed,
     onRepaired,
     onForeignChange,
-    onPutOff,
+    onBackoff,
     log,
   });
   const ipvsWatch = new IpvsWatch({
     families: programs.map(({ dataplane }) => dataplane),
     onForeignChange,
-    onPutOff,
+    onBackoff,
     log,
   });
   return {

@@ -2,10 +2,10 @@
 import type { AddressPlan } from './desired-state.js';
 
 /** Virtual servers in one transaction; between two, the event loop has its turn. Some 10 ms with the kernel's time. */
-export const serversPerDraft = 200;
+export const serversPerPart = 200;
 const endpointsPerDraft = 1_000;
 
-export class Draft {
+export class PartialChange {
   /** By virtual server that may change: what stood for its address before. */
   readonly before = new Map<string, AddressPlan | undefined>();
   /** Virtual servers by mark that may change. */
@@ -22,7 +22,7 @@ export class Draft {
   private readonly doneSteps: (() => void)[] = [];
 
   get isFull(): boolean {
-    return this.before.size >= serversPerDraft || this.endpoints >= endpointsPerDraft;
+    return this.before.size >= serversPerPart || this.endpoints >= endpointsPerDraft;
   }
 
   /** Sets an entry of a map in our own memory, or deletes it, until the draft fails. */

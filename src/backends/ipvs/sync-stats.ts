@@ -3,7 +3,7 @@ import { performance } from 'node:perf_hooks';
 import type { ReleasedAddress } from '../../model/types.js';
 import type { ApplyReport, ProgrammingFailure } from '../backend.js';
 
-export class Tally implements ApplyReport {
+export class SyncStats implements ApplyReport {
   transactions = 0;
   elementsAdded = 0;
   elementsDeleted = 0;

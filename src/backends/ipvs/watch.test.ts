@@ -7,8 +7,8 @@ import { IpvsWatch } from './watch.js';
 
 function lab() {
   mock.timers.enable({ apis: ['setTimeout'] });
-  const told: string[] = [];
-  const putOff: number[] = [];
+  const reported: string[] = [];
+  const backOff: number[] = [];
   const state = { damage: '', checks: 0, withAddresses: 0, busyMs: 0, wait: Promise.resolve() };
   let handlers: AddressHandlers | undefined;
   const watch = new IpvsWatch({
@@ -25,8 +25,8 @@ function lab() {
         },
       },
     ],
-    onForeignChange: (family) => told.push(family),
-    onPutOff: (_by, delayMs) => putOff.push(delayMs),
+    onForeignChange: (family) => reported.push(family),
+    onBackoff: (_by, delayMs) => backOff.push(delayMs),
     log: silentLogger,
     subscribe: (given) => {
       handlers = given;
@@ -44,7 +44,7 @@ function lab() {
     mock.timers.tick(ms);
     await settle();
   };
-  return { told, putOff, state, address, end, tick, lost: () => handlers?.onOverrun() };
+  return { reported, backOff, state, address, end, tick, lost: () => handlers?.onOverrun() };
 }
 
 /** What was begun has been done, unless it waits for something else. */
@@ -53,15 +53,15 @@ function settle(): Promise<void> {
 }
 
 test('IPVS is looked at every five seconds', async () => {
-  const { told, state, end, tick } = lab();
+  const { reported, state, end, tick } = lab();
   await tick(4_999);
   assert.equal(state.checks, 0);
   for (let n = 0; n < 3; n++) await tick(5_000);
   assert.equal(state.checks, 3);
-  assert.deepEqual(told, []);
+  assert.deepEqual(reported, []);
   state.damage = 'gone';
   await tick(5_000);
-  assert.deepEqual(told, ['IPv4']);
+  assert.deepEqual(reported, ['IPv4']);
   await end();
 });
 
@@ -81,20 +81,20 @@ test('an address that somebody deletes is noticed at once; others are nobody’s
 });
 
 test('two programs that fight are damped, until there is peace', async () => {
-  const { told, putOff, state, address, end, tick } = lab();
+  const { reported, backOff, state, address, end, tick } = lab();
   state.damage = 'gone';
   await tick(5_000);
-  assert.equal(told.length, 1);
+  assert.equal(reported.length, 1);
   const repaired: number[] = [];
   for (let second = 1; second <= 200; second++) {
-    const before = [...told];
+    const before = [...reported];
     address('delete', '10.96.0.1');
     await tick(1_000);
-    if (told.length > before.length) repaired.push(second);
+    if (reported.length > before.length) repaired.push(second);
   }
   assert.deepEqual(repaired, [1, 2, 12, 32, 72, 132, 192]);
   // Told from the third time on: twice may be chance.
-  assert.deepEqual(putOff, [10_000, 20_000, 40_000, 60_000, 60_000, 60_000]);
+  assert.deepEqual(backOff, [10_000, 20_000, 40_000, 60_000, 60_000, 60_000]);
   state.damage = '';
   await tick(60_000);
   const { checks } = state;

@@ -51,7 +51,7 @@ export interface IpvsWatchOptions {
   /** Everything has to be compared. */
   readonly onForeignChange: (family: IPFamily) => void;
   /** Another program keeps doing this: so it will be put right after so many milliseconds only. */
-  readonly onPutOff?: (by: string, delayMs: number) => void;
+  readonly onBackoff?: (by: string, delayMs: number) => void;
   readonly log: Logger;
   /** Tells of addresses; the kernel's when absent. */
   readonly subscribe?: (handlers: AddressHandlers) => Ending;
@@ -69,7 +69,7 @@ export class IpvsWatch {
   /** It happened while everything was looked at. */
   private isAgainDue = false;
   /** The kernel does not tell of addresses any longer. */
-  private addressesUntold = false;
+  private addressesUnreported = false;
 
   constructor(private readonly options: IpvsWatchOptions) {
     const { families, log, subscribe = subscribeAddresses } = options;
@@ -82,7 +82,7 @@ export class IpvsWatch {
         this.checkSoon();
       },
       onError: (error) => {
-        this.addressesUntold = true;
+        this.addressesUnreported = true;
         log.error(
           `Watching the addresses failed; changes by others are seen every ${periodMs / 1000} s`,
           error,
@@ -123,7 +123,7 @@ export class IpvsWatch {
 
   private async check(): Promise<void> {
     let busyMs = 0;
-    const addresses = this.isAddressesDue || this.addressesUntold || ++this.looks % addressesEvery === 0;
+    const addresses = this.isAddressesDue || this.addressesUnreported || ++this.looks % addressesEvery === 0;
     this.isAddressesDue = this.isAgainDue = false;
     const damaged: CheckedFamily[] = [];
     for (const family of this.options.families) {
@@ -135,7 +135,7 @@ export class IpvsWatch {
     const pauseMs = Math.min(Math.max(periodMs, busyMs / shareOfTime), maxPauseMs);
     const fights = Math.max(0, this.damagesInARow - fightAt + 1);
     const dampedMs = Math.min(pauseMs * 2 ** fights, maxPauseMs);
-    if (fights > 0) this.options.onPutOff?.(somebody, dampedMs);
+    if (fights > 0) this.options.onBackoff?.(somebody, dampedMs);
     this.schedule(this.nextMs(dampedMs));
   }
 

@@ -11,7 +11,7 @@ import { enterNetworkNamespace } from '@kube-proxy-ts/netlink/testing';
 import { Random } from '@kube-proxy-ts/netlink/testing';
 import type { IPFamily, ServicePort } from '../../model/types.js';
 import { TableDamagedError } from '../backend.js';
-import { readLines, wantedLines } from './testing/table-text.js';
+import { readLines, desiredLines } from './testing/table-text.js';
 import { World } from '../testing/world.js';
 import {
   endpoint,
@@ -45,7 +45,7 @@ for (const { family, name, reading } of ways) {
           async (node) => {
             const random = new Random(seed);
             const world = new World(random, family);
-            await node.adopt();
+            await node.resync();
             for (let step = 0; step < 60; step++) {
               const { upserted, removed } = world.step();
               const report = await node.apply(upserted, removed);
@@ -56,9 +56,9 @@ for (const { family, name, reading } of ways) {
               node.check(`step ${step}`);
               if (step % 10 === 9) {
                 if (random.below(2) === 0) node.restart();
-                const adopted = await node.adopt();
-                assert.equal(adopted.transactions, 0, `step ${step}: adoption of what is right`);
-                assert.deepEqual(adopted.failures, []);
+                const resynced = await node.resync();
+                assert.equal(resynced.transactions, 0, `step ${step}: adoption of what is right`);
+                assert.deepEqual(resynced.failures, []);
                 node.check(`step ${step}, adopted`);
               }
               if (step % 7 === 6) {
@@ -77,16 +77,16 @@ for (const { family, name, reading } of ways) {
           family,
           async (node) => {
             const world = new World(new Random(100 + seed), family);
-            await node.adopt();
+            await node.resync();
             for (let round = 0; round < 12; round++) {
               // What happens to the objects while nobody looks.
               for (let i = 0; i < 4; i++) world.step();
               node.wanted.clear();
               for (const [key, port] of world.ports) node.wanted.set(key, port);
               node.restart();
-              assert.deepEqual((await node.adopt()).failures, []);
+              assert.deepEqual((await node.resync()).failures, []);
               node.check(`round ${round}`);
-              assert.equal((await node.adopt()).transactions, 0, `round ${round}: again`);
+              assert.equal((await node.resync()).transactions, 0, `round ${round}: again`);
             }
           },
           {},
@@ -244,7 +244,7 @@ describe('adoption repairs', { skip }, () => {
           async (node) => {
             const random = new Random(name.length);
             const world = new World(random, family);
-            await node.adopt();
+            await node.resync();
             for (let i = 0; i < 12; i++) {
               const { upserted, removed } = world.step();
               await node.apply(upserted, removed);
@@ -253,10 +253,10 @@ describe('adoption repairs', { skip }, () => {
             for (let round = 0; round < 3; round++) {
               damage(node, random);
               if (round === 1) node.restart();
-              const report = await node.adopt();
+              const report = await node.resync();
               assert.deepEqual(report.failures, []);
               node.check(`round ${round}`);
-              assert.equal((await node.adopt()).transactions, 0, 'nothing is left to repair');
+              assert.equal((await node.resync()).transactions, 0, 'nothing is left to repair');
               const { upserted, removed } = world.step();
               assert.deepEqual((await node.apply(upserted, removed)).failures, []);
               node.check(`round ${round}, going on`);
@@ -282,7 +282,7 @@ describe('single elements are put right', { skip }, () => {
           async (node) => {
             const random = new Random(seed);
             const world = new World(random, family);
-            await node.adopt();
+            await node.resync();
             for (let round = 0; round < 25; round++) {
               const { upserted, removed } = world.step();
               await node.apply(upserted, removed);
@@ -316,7 +316,7 @@ describe('single elements are put right', { skip }, () => {
               node.check(`round ${round}`, { nodePortIPs });
               assert.equal(node.dataplane.repair(touched)?.transactions, 0, 'nothing is left to repair');
             }
-            assert.equal((await node.adopt()).transactions, 0, 'all of it is right');
+            assert.equal((await node.resync()).transactions, 0, 'all of it is right');
           },
           { nodePortAddresses: nodePortIPs },
         );
@@ -328,7 +328,7 @@ describe('single elements are put right', { skip }, () => {
     await onNode('IPv4', async (node) => {
       const touch = (set: string) => node.dataplane.repair(new Map([[set, new Set(['\0\0\0\0'])]]));
       assert.equal(touch('cluster-ips'), undefined);
-      await node.adopt();
+      await node.resync();
       assert.equal(touch('cluster-ips')?.transactions, 0);
       for (const set of ['service-classes', 'service-cidrs', 'no-such-set'])
         assert.equal(touch(set), undefined, set);
@@ -352,7 +352,7 @@ describe('a look at everything', { skip }, () => {
           async (node) => {
             const random = new Random(seed);
             const world = new World(random, 'IPv4');
-            await node.adopt();
+            await node.resync();
             for (let round = 0; round < 15; round++) {
               const { upserted, removed } = world.step();
               await node.apply(upserted, removed);
@@ -365,15 +365,15 @@ describe('a look at everything', { skip }, () => {
                 } catch (error) {
                   // It met the damage before the look did.
                   assert.ok(error instanceof TableDamagedError);
-                  await node.adopt();
+                  await node.resync();
                 }
               }
               const report = await look;
-              if (report === undefined) await node.adopt();
+              if (report === undefined) await node.resync();
               node.check(`round ${round}`, { nodePortIPs: nodePortAddresses });
               assert.ok(touched === 0 || report === undefined || report.transactions >= 0);
               assert.equal((await node.dataplane.verify())?.transactions, 0, 'nothing is left to repair');
-              assert.equal((await node.adopt()).transactions, 0);
+              assert.equal((await node.resync()).transactions, 0);
             }
           },
           { nodePortAddresses },
@@ -388,7 +388,7 @@ describe('a look at everything', { skip }, () => {
         async (node) => {
           const random = new Random(7);
           const world = new World(random, 'IPv4');
-          await node.adopt();
+          await node.resync();
           let found = 0;
           for (let round = 0; round < 15; round++) {
             const { upserted, removed } = world.step();
@@ -411,7 +411,7 @@ describe('a look at everything', { skip }, () => {
         'IPv4',
         async (node) => {
           await node.apply([]);
-          await node.adopt();
+          await node.resync();
           await node.apply(Array.from({ length: 50 }, (_, i) => servicePort(i)));
           node.tamper((batch) => {
             batch.addElement('cluster-ips', Buffer.from([10, 9, 9, 9]), undefined);
@@ -421,7 +421,7 @@ describe('a look at everything', { skip }, () => {
           const counted = node.connection.listSets(node.nft, tableName)[0]?.count !== undefined;
           if (!counted) assert.equal(report?.elementsDeleted, 1);
           else assert.equal(report, undefined, 'only a comparison tells which one');
-          if (report === undefined) await node.adopt();
+          if (report === undefined) await node.resync();
           node.check('after');
         },
         {},
@@ -435,16 +435,16 @@ describe('a look at everything', { skip }, () => {
       await onNode('IPv4', async (node) => {
         const random = new Random(5);
         const world = new World(random, 'IPv4');
-        await node.adopt();
+        await node.resync();
         for (let i = 0; i < 12; i++) {
           const { upserted, removed } = world.step();
           await node.apply(upserted, removed);
         }
         assert.equal((await node.dataplane.verify())?.transactions, 0, `${name}: nothing yet`);
         damage(node, random);
-        if ((await node.dataplane.verify()) === undefined) await node.adopt();
+        if ((await node.dataplane.verify()) === undefined) await node.resync();
         node.check(name);
-        assert.equal((await node.adopt()).transactions, 0, `${name}: nothing is left to repair`);
+        assert.equal((await node.resync()).transactions, 0, `${name}: nothing is left to repair`);
       });
     }
   });
@@ -452,7 +452,7 @@ describe('a look at everything', { skip }, () => {
   test('before the table was adopted there is nothing to look at', async () => {
     await onNode('IPv4', async (node) => {
       assert.equal((await node.dataplane.verify())?.transactions, 0);
-      await node.adopt();
+      await node.resync();
     });
   });
 
@@ -526,13 +526,13 @@ describe('a large table of our name that is laid out otherwise', { skip }, () =>
       layOut(node, 1000);
       want(node, 1000);
       const { bytes } = commits(node);
-      const report = await node.adopt();
+      const report = await node.resync();
       assert.deepEqual(report.failures, []);
       assert.equal(report.transactions, node.connection.commits, 'all are counted');
       assert.ok(bytes.length > 10 && Math.max(...bytes) < 1.2 * (1 << 20), bytes.join());
       assert.deepEqual(tables(node), [tableName]);
       node.check('replaced');
-      assert.equal((await node.adopt()).transactions, 0);
+      assert.equal((await node.resync()).transactions, 0);
       assert.equal((await node.dataplane.verify())?.transactions, 0);
     });
   });
@@ -546,7 +546,7 @@ describe('a large table of our name that is laid out otherwise', { skip }, () =>
         want(node, services);
         const { bytes } = commits(node, (number) => (number >= kill ? constants.errno.EPERM : undefined));
         try {
-          await node.adopt();
+          await node.resync();
         } catch {
           // As if it had been killed there.
         }
@@ -557,7 +557,7 @@ describe('a large table of our name that is laid out otherwise', { skip }, () =>
         );
         node.connection.refuse = () => undefined;
         node.restart();
-        assert.deepEqual((await node.adopt()).failures, []);
+        assert.deepEqual((await node.resync()).failures, []);
         assert.deepEqual(tables(node), [tableName]);
         node.check(`killed at commit ${kill}`);
       });
@@ -570,7 +570,7 @@ describe('a large table of our name that is laid out otherwise', { skip }, () =>
       want(node, 400);
       node.connection.refuse = (batch) =>
         batch.writer.bytes().includes('test/s7:http') ? constants.errno.EINVAL : undefined;
-      const report = await node.adopt();
+      const report = await node.resync();
       assert.deepEqual(
         report.failures.map(({ servicePort: name }) => name),
         ['test/s7:http'],
@@ -593,7 +593,7 @@ describe('a large table of our name that is laid out otherwise', { skip }, () =>
 describe('a service port with tens of thousands of endpoints', { skip }, () => {
   test('grows in several transactions, each of which serves; others are not held up by it', async (t) => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const few = servicePort(1, { clusterEndpoints: endpoints(3) });
       await node.apply([few, servicePort(2)]);
       const sizes: number[] = [];
@@ -611,7 +611,7 @@ describe('a service port with tens of thousands of endpoints', { skip }, () => {
       assert.deepEqual(report.failures, []);
       assert.ok(sizes.length >= 3, `${sizes.length} transactions`);
       node.check('grown');
-      assert.equal((await node.adopt()).transactions, 0);
+      assert.equal((await node.resync()).transactions, 0);
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(50_000, 2) })]);
       node.check('one less, one more');
       await node.apply([few]);
@@ -633,7 +633,7 @@ describe('failure', { skip }, () => {
 
   test('one refused service port costs only itself, is named, and goes in when it is accepted', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const ports = Array.from({ length: 40 }, (_, i) => servicePort(i + 1));
       await node.apply(ports.slice(0, 20));
       node.connection.refuse = refuseAll('test/s13:http');
@@ -663,7 +663,7 @@ describe('failure', { skip }, () => {
 
   test('a refused newcomer leaves nothing behind, not even its class', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       node.connection.refuse = refuseAll('test/s1:http');
       const port = servicePort(1, { clusterEndpoints: endpoints(7), affinitySeconds: 33 });
       assert.equal((await node.apply([port])).failures.length, 1);
@@ -676,7 +676,7 @@ describe('failure', { skip }, () => {
 
   test('what cannot even be encoded costs only itself', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const broken = servicePort(5, { clusterEndpoints: [{ ...endpoint(1), ip: 'not an address' }] });
       const report = await node.apply([servicePort(4), broken, servicePort(6)]);
       assert.deepEqual(
@@ -687,9 +687,10 @@ describe('failure', { skip }, () => {
       node.check('the others are in');
       assert.equal((await node.apply([], [broken.key])).transactions, 0);
 
-      const adopted = await (node.restart(), node.dataplane.adopt([servicePort(4), broken, servicePort(6)]));
+      const resynced = await (node.restart(),
+      node.dataplane.resync([servicePort(4), broken, servicePort(6)]));
       assert.deepEqual(
-        adopted.failures.map(({ key }) => key),
+        resynced.failures.map(({ key }) => key),
         [broken.key],
       );
       node.check('the same at a restart');
@@ -698,13 +699,13 @@ describe('failure', { skip }, () => {
 
   test('a service port refused at a restart loses what it had, the others nothing', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply(Array.from({ length: 9 }, (_, i) => servicePort(i + 1)));
       node.restart();
       const bad = servicePort(5, { clusterEndpoints: endpoints(4) });
       node.wanted.set(bad.key, bad);
       node.connection.refuse = refuseAll('test/s5:http');
-      const report = await node.adopt();
+      const report = await node.resync();
       assert.deepEqual(
         report.failures.map(({ key }) => key),
         [bad.key],
@@ -729,7 +730,7 @@ describe('failure', { skip }, () => {
         });
         for (const id of [1, 2, 3]) node.wanted.set(`test/s${id}:http/TCP`, servicePort(id));
         if (refused !== undefined) node.connection.refuse = refuseAll(refused);
-        const report = await node.adopt();
+        const report = await node.resync();
         if (refused === undefined) {
           assert.equal(node.connection.commits, 1, 'no packet meets a table that is half built');
           assert.deepEqual(report.failures, []);
@@ -749,7 +750,7 @@ describe('failure', { skip }, () => {
 
   test('without permission nothing is halved or hidden: the call rejects', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       node.connection.refuse = () => constants.errno.EPERM;
       await assert.rejects(node.apply([servicePort(1), servicePort(2)]), { code: 'EPERM' });
       node.connection.refuse = () => undefined;
@@ -760,7 +761,7 @@ describe('failure', { skip }, () => {
 
   test('a table that others changed is told from a refused service port', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1), servicePort(2)]);
       node.tamper((batch) => {
         batch.flushSet('endpoints');
@@ -774,7 +775,7 @@ describe('failure', { skip }, () => {
         );
         return true;
       });
-      await node.adopt();
+      await node.resync();
       node.check('repaired');
 
       node.tamper((batch) => {
@@ -782,14 +783,14 @@ describe('failure', { skip }, () => {
       });
       await assert.rejects(node.apply([servicePort(3)]), damaged);
       assert.throws(() => node.dataplane.setServiceCIDRs([{ ip: '10.96.0.0', prefixLength: 12 }]));
-      await node.adopt();
+      await node.resync();
       node.check('made again', { serviceCIDRs: ['from 10.96.0.0', 'before 10.112.0.0'] });
     });
   });
 
   test('killed in the middle of a large change: the next process completes it', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const ports = (count: number): ServicePort[] =>
         Array.from({ length: 2500 }, (_, i) =>
           servicePort(i + 1, {
@@ -807,13 +808,13 @@ describe('failure', { skip }, () => {
       const before = node.connection.commits;
       await node.apply(ports(14));
       assert.equal(node.connection.commits - before, 1, 'a part of the change is in');
-      assert.notDeepEqual(readLines(node.eye, 'IPv4'), wantedLines(node.wanted.values()));
+      assert.notDeepEqual(readLines(node.eye, 'IPv4'), desiredLines(node.wanted.values()));
       node.restart();
-      const report = await node.adopt();
+      const report = await node.resync();
       assert.deepEqual(report.failures, []);
       assert.ok(report.transactions >= 1);
       node.check('complete');
-      assert.equal((await node.adopt()).transactions, 0);
+      assert.equal((await node.resync()).transactions, 0);
     });
   });
 });
@@ -836,7 +837,7 @@ describe('cost of a change', { skip }, () => {
     for (const affinitySeconds of [0, 600]) {
       test(`${what}${affinitySeconds > 0 ? ', with affinity' : ''}`, async () => {
         await onNode('IPv4', async (node) => {
-          await node.adopt();
+          await node.resync();
           const port = (hosts: number[]): ServicePort =>
             servicePort(1, { clusterEndpoints: hosts.map((host) => endpoint(host)), affinitySeconds });
           await node.apply([port(from)]);
@@ -860,7 +861,7 @@ describe('cost of a change', { skip }, () => {
 
   test('an address that moves between service ports is never in between', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const [a, b] = [servicePort(1), servicePort(2)];
       const address = {
         ...a.addresses[0],
@@ -880,7 +881,7 @@ describe('cost of a change', { skip }, () => {
 describe('restart', { skip }, () => {
   test('clients keep their endpoint: affinity numbers stay, also beside a newcomer', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const ports = [1, 2, 3].map((id) =>
         servicePort(id, { affinitySeconds: 600, clusterEndpoints: endpoints(3) }),
       );
@@ -902,7 +903,7 @@ describe('restart', { skip }, () => {
       // The newcomer comes first, as it may in a list of the API server.
       for (const port of [servicePort(9, { affinitySeconds: 600 }), ...ports])
         node.wanted.set(port.key, port);
-      await node.adopt();
+      await node.resync();
       node.check('with the newcomer');
       assert.deepEqual(
         before.filter((line) => !numbers().includes(line)),
@@ -913,16 +914,16 @@ describe('restart', { skip }, () => {
 
   test('slots stay where the last process left them', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(6) })]);
       await node.apply([servicePort(1, { clusterEndpoints: [1, 3, 4, 5, 6].map((host) => endpoint(host)) })]);
       node.restart();
-      assert.equal((await node.adopt()).transactions, 0);
+      assert.equal((await node.resync()).transactions, 0);
       node.restart();
       // Meanwhile one went: its slot is filled by the last.
       const port = servicePort(1, { clusterEndpoints: [1, 3, 4, 5].map((host) => endpoint(host)) });
       node.wanted.set(port.key, port);
-      const report = await node.adopt();
+      const report = await node.resync();
       node.check('after');
       assert.ok(report.elementsAdded <= 2 && report.elementsDeleted <= 3, JSON.stringify(report));
     });
@@ -934,15 +935,15 @@ describe('settings', { skip }, () => {
     await onNode('IPv4', async (node) => {
       const cidr = (ip: string, prefixLength: number) => ({ ip, prefixLength });
       assert.equal(node.dataplane.setServiceCIDRs([cidr('10.96.0.0', 12)]).transactions, 0, 'remembered');
-      await node.adopt();
+      await node.resync();
       node.check('adopted', { serviceCIDRs: ['from 10.96.0.0', 'before 10.112.0.0'] });
       assert.equal(node.dataplane.setServiceCIDRs([cidr('10.96.0.0', 12)]).transactions, 0, 'the same');
       node.dataplane.setServiceCIDRs([cidr('10.96.0.0', 12), cidr('10.112.0.0', 12), cidr('240.0.0.0', 4)]);
       const both = { serviceCIDRs: ['from 10.96.0.0', 'before 10.128.0.0', 'from 240.0.0.0'] };
       node.check('two that touch are one, one that reaches the last address', both);
-      assert.equal((await node.adopt()).transactions, 0);
+      assert.equal((await node.resync()).transactions, 0);
       node.restart();
-      assert.equal((await node.adopt()).transactions, 1);
+      assert.equal((await node.resync()).transactions, 1);
       node.check('not known yet to the next process');
       node.dataplane.setServiceCIDRs([cidr('10.96.0.0', 12)]);
       node.dataplane.setServiceCIDRs([]);
@@ -955,7 +956,7 @@ describe('settings', { skip }, () => {
       'IPv4',
       async (node) => {
         node.dataplane.setNodePortAddresses(['192.0.2.1', '192.0.2.2']);
-        await node.adopt();
+        await node.resync();
         node.check('adopted', { nodePortIPs: ['192.0.2.1', '192.0.2.2'] });
         const report = node.dataplane.setNodePortAddresses(['192.0.2.2', '192.0.2.3']);
         assert.deepEqual([report.elementsAdded, report.elementsDeleted], [1, 1]);
@@ -968,13 +969,13 @@ describe('settings', { skip }, () => {
           const port = servicePort(id, { clusterEndpoints: [], addresses: [] });
           node.wanted.set(port.key, port);
         }
-        const adoption = node.adopt();
+        const resyncRun = node.resync();
         node.dataplane.setNodePortAddresses(['192.0.2.2']);
         node.dataplane.setServiceCIDRs([{ ip: '10.96.0.0', prefixLength: 12 }]);
-        await adoption;
+        await resyncRun;
         const around = { nodePortIPs: ['192.0.2.2'], serviceCIDRs: ['from 10.96.0.0', 'before 10.112.0.0'] };
         node.check('what came while the table was compared holds', around);
-        assert.equal((await node.adopt()).transactions, 0);
+        assert.equal((await node.resync()).transactions, 0);
       },
       { nodePortAddresses: ['192.0.2.9'] },
     );
@@ -982,7 +983,7 @@ describe('settings', { skip }, () => {
 
   test('with all addresses there is no set to keep', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       assert.equal(node.dataplane.setNodePortAddresses(['192.0.2.1']).transactions, 0);
       node.check('after');
     });
@@ -990,7 +991,7 @@ describe('settings', { skip }, () => {
 
   test('a process with other settings rewrites the rules that depend on them', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1)]);
       const other = new Node('IPv4', optionsOf('IPv4', { detector: undefined, masqueradeAll: true }));
       const rules = (): number => other.eye.listRules('ip', tableName, 'cluster-2').length;
@@ -998,11 +999,11 @@ describe('settings', { skip }, () => {
         JSON.stringify(other.eye.listRules('ip', tableName, 'cluster-2')[0]?.expressions);
       const before = mark();
       other.wanted.set('test/s1:http/TCP', servicePort(1));
-      await other.adopt();
+      await other.resync();
       other.check('adopted');
       assert.equal(rules(), 2);
       assert.notEqual(mark(), before);
-      assert.equal((await other.adopt()).transactions, 0);
+      assert.equal((await other.resync()).transactions, 0);
       other.dataplane.close();
       other.eye.close();
     });
@@ -1018,7 +1019,7 @@ describe('housekeeping', { skip }, () => {
 
   test('a class chain that nothing led to twice is removed, and comes back when needed', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(3) })]);
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(4) })]);
       assert.deepEqual(classChains(node), ['cluster-3', 'cluster-4']);
@@ -1037,7 +1038,7 @@ describe('housekeeping', { skip }, () => {
 
   test('with affinity: the number of a removed class is the same when it comes back', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const port = (seconds: number): ServicePort => servicePort(1, { affinitySeconds: seconds });
       for (const seconds of [60, 70, 60, 80, 60, 0]) {
         await node.apply([port(seconds)]);
@@ -1051,7 +1052,7 @@ describe('housekeeping', { skip }, () => {
 
   test('of a busy kernel: tried again; of a damaged table: told', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(3) })]);
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(4) })]);
       node.dataplane.maintain();

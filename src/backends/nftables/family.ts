@@ -16,7 +16,7 @@ import {
 } from '../backend.js';
 import { classMap, parseClassName } from './layout/classes.js';
 import { AffinitySweep, retireRemembered, type AffinitySweepOptions } from './affinity/affinity-sweep.js';
-import { footprintOf, hairpinsOf, type ServicePortState } from './state/desired-elements.js';
+import { desiredElements, hairpinsOf, type ServicePortState } from './state/desired-elements.js';
 import type { NumberedEndpoints } from './state/elements.js';
 import {
   dump,
@@ -37,15 +37,15 @@ import { isLed } from './transaction/in-flight-lookups.js';
 import { sourceRangePrefix } from '../nft/source-range-rules.js';
 import { baseObjects, classRules } from './layout/layout.js';
 import { interimTableName, maps, sets, tableName } from './layout/names.js';
-import { defaultDumpLimit, readLayout, readTable, type FoundSet } from './kernel/read-table.js';
+import { defaultDumpLimit, readLayout, readTable, type ObservedSet } from './kernel/read-table.js';
 import { releasedAddresses } from './released.js';
 import { extentOf, firstStage, guardsOf, isLarge, stepsOf } from './transaction/change-steps.js';
-import { Tally } from './transaction/sync-stats.js';
+import { SyncStats } from './transaction/sync-stats.js';
 import type { TouchedElements } from '../engine/table-watch.js';
-import { elementId, wantedAmong } from './kernel/touched-elements.js';
+import { elementId, desiredAmong } from './kernel/touched-elements.js';
 import { addressKey } from './state/elements.js';
 import type { Transaction } from './transaction/transaction.js';
-import { maxRedirected, Written } from './state/applied-state.js';
+import { maxRedirected, AppliedState } from './state/applied-state.js';
 
 /** A foreign table with no more chains than this, and as many elements of ours in its place, is replaced at once. */
 const smallChains = 300;
@@ -76,7 +76,7 @@ function isGuard(set: string): boolean {
 export class NftablesFamily implements Dataplane {
   readonly family: IPFamily;
   private readonly nft: 'ip' | 'ip6';
-  private readonly written: Written;
+  private readonly written: AppliedState;
   private readonly committer: Committer;
   private readonly sweepOptions: AffinitySweepOptions;
   private readonly sweep: AffinitySweep;
@@ -89,7 +89,7 @@ export class NftablesFamily implements Dataplane {
   /** The service CIDRs are, too. */
   private serviceCIDRsWritten = false;
   /** The table is as wanted. */
-  private adopted = false;
+  private resynced = false;
   /** The table is being compared, and was read by key. */
   private partial = false;
 
@@ -103,7 +103,7 @@ export class NftablesFamily implements Dataplane {
     this.family = options.family;
     this.nft = nftFamily(options.family);
     this.nodePortAddresses = options.nodePortAddresses === 'all' ? [] : options.nodePortAddresses;
-    this.written = new Written(options);
+    this.written = new AppliedState(options);
     this.committer = new Committer({
       connection,
       family: this.nft,
@@ -123,57 +123,57 @@ export class NftablesFamily implements Dataplane {
     this.sweep = new AffinitySweep(this.sweepOptions);
   }
 
-  async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+  async resync(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const ports = [...wanted];
-    const tally = new Tally();
+    const stats = new SyncStats();
     try {
-      await this.compare(ports, tally, this.dumpLimit);
-      return tally;
+      await this.compare(ports, stats, this.dumpLimit);
+      return stats;
     } catch (error) {
       if (!(error instanceof TableDamagedError && this.partial)) throw error;
     }
     // Something is there that nothing leads to, or the other way round: only all elements tell.
-    const again = new Tally();
+    const again = new SyncStats();
     await this.compare(ports, again, Infinity);
-    again.add(tally);
+    again.add(stats);
     return again;
   }
 
   async apply(changes: FamilyChanges): Promise<ApplyReport> {
-    const tally = new Tally();
+    const stats = new SyncStats();
     const steps = stepsOf(changes, this.written.states);
     // To divide a large change has taken its time already.
     if (steps.length > changes.upserted.length + changes.removed.length) await nextTurn();
     await this.committer.inTransactions(
       steps,
-      tally,
+      stats,
       (tx, step) => {
         this.written.run(tx, step);
       },
       (tx, step) => !this.written.collides(tx, step),
     );
-    return tally;
+    return stats;
   }
 
   get deferredDueAt(): number | undefined {
-    if (!this.adopted) return undefined;
+    if (!this.resynced) return undefined;
     const due = Math.min(this.written.deferred.dueAt ?? Infinity, this.sweep.dueAt ?? Infinity);
     return due === Infinity ? undefined : due;
   }
 
   deleteDeferred(now: number): Promise<ApplyReport> {
-    const tally = new Tally();
-    if (!this.adopted) return Promise.resolve(tally);
+    const stats = new SyncStats();
+    if (!this.resynced) return Promise.resolve(stats);
     const tx = this.committer.begin();
     this.written.deferred.deleteDue(tx, now, deferredAtOnce);
     try {
-      this.committer.commit(tx, tally);
+      this.committer.commit(tx, stats);
     } catch (error) {
       this.assertTable(error);
       throw error;
     }
-    this.sweep.turn(now, tally);
-    return Promise.resolve(tally);
+    this.sweep.turn(now, stats);
+    return Promise.resolve(stats);
   }
 
   /** How many elements wait for deleteDeferred(). @param enough nobody asks how far beyond that it is */
@@ -200,8 +200,8 @@ export class NftablesFamily implements Dataplane {
    * @returns undefined when that takes a comparison of the whole table (adopt)
    */
   repair(touched: TouchedElements): ApplyReport | undefined {
-    if (!this.adopted) return undefined;
-    const wanted = wantedAmong(touched, {
+    if (!this.resynced) return undefined;
+    const wanted = desiredAmong(touched, {
       family: this.family,
       states: this.written.states,
       numbers: this.written.numbers,
@@ -233,17 +233,17 @@ export class NftablesFamily implements Dataplane {
         }
       }
     }
-    const tally = new Tally();
-    this.committer.commit(tx, tally, 'repair');
-    return tally;
+    const stats = new SyncStats();
+    this.committer.commit(tx, stats, 'repair');
+    return stats;
   }
 
   async verify(): Promise<CheckReport | undefined> {
-    const tally = new Tally();
+    const stats = new SyncStats();
     try {
-      if (this.adopted && !(await this.verifyAll(tally))) return undefined;
-      const { transactions, elementsAdded, elementsDeleted, kernelMs, failures } = tally;
-      return { transactions, elementsAdded, elementsDeleted, kernelMs, failures, told: false };
+      if (this.resynced && !(await this.verifyAll(stats))) return undefined;
+      const { transactions, elementsAdded, elementsDeleted, kernelMs, failures } = stats;
+      return { transactions, elementsAdded, elementsDeleted, kernelMs, failures, reported: false };
     } catch (error) {
       // Not even the sets are there, or a key is that was not a moment ago.
       if (error instanceof NetlinkError && ['ENOENT', 'EEXIST'].includes(error.code)) return undefined;
@@ -252,25 +252,25 @@ export class NftablesFamily implements Dataplane {
   }
 
   setServiceCIDRs(cidrs: readonly Cidr[]): ApplyReport {
-    const tally = new Tally();
+    const stats = new SyncStats();
     const text = (list: readonly Cidr[]): string =>
       list.map((cidr) => `${cidr.ip}/${cidr.prefixLength}`).join();
-    if (text(this.serviceCIDRs) === text(cidrs)) return tally;
+    if (text(this.serviceCIDRs) === text(cidrs)) return stats;
     this.serviceCIDRs = cidrs;
-    if (!this.serviceCIDRsWritten) return tally;
+    if (!this.serviceCIDRsWritten) return stats;
     const tx = this.committer.begin();
     tx.batch.flushSet(sets.serviceCIDRs);
     this.addServiceCIDRs(tx);
-    this.committer.commit(tx, tally);
-    return tally;
+    this.committer.commit(tx, stats);
+    return stats;
   }
 
   setNodePortAddresses(addresses: readonly string[]): ApplyReport {
-    const tally = new Tally();
-    if (this.options.nodePortAddresses === 'all') return tally;
+    const stats = new SyncStats();
+    if (this.options.nodePortAddresses === 'all') return stats;
     const before = this.nodePortAddresses;
     this.nodePortAddresses = addresses;
-    if (!this.baseWritten) return tally;
+    if (!this.baseWritten) return stats;
     const tx = this.committer.begin();
     for (const ip of before) {
       if (!addresses.includes(ip)) tx.delete(sets.nodePortIPs, addressBytes(ip));
@@ -278,26 +278,26 @@ export class NftablesFamily implements Dataplane {
     for (const ip of addresses) {
       if (!before.includes(ip)) tx.addRaw(sets.nodePortIPs, addressBytes(ip), undefined);
     }
-    this.committer.commit(tx, tally);
-    return tally;
+    this.committer.commit(tx, stats);
+    return stats;
   }
 
   maintain(): ApplyReport {
-    const tally = new Tally();
+    const stats = new SyncStats();
     // Else chains would vanish that the comparison has seen.
-    if (!this.adopted) return tally;
+    if (!this.resynced) return stats;
     const unused = [...this.written.classUse].filter(([, uses]) => uses === 0).map(([name]) => name);
     const remove = unused.filter((name) => this.idleClasses.has(name));
     this.idleClasses = new Set(unused);
-    if (remove.length === 0) return tally;
+    if (remove.length === 0) return stats;
     const tx = this.committer.begin();
     for (const name of remove) this.written.deleteClass(tx, name);
-    this.committer.commitUnlessBusy(tx, tally);
-    return tally;
+    this.committer.commitUnlessBusy(tx, stats);
+    return stats;
   }
 
   close(): void {
-    this.adopted = false;
+    this.resynced = false;
     this.sweep.reset();
     this.connection.close();
   }
@@ -305,7 +305,7 @@ export class NftablesFamily implements Dataplane {
   // ---- full check (consistency-check.ts)
 
   /** @returns false when everything has to be compared */
-  private async verifyAll(tally: Tally): Promise<boolean> {
+  private async verifyAll(stats: SyncStats): Promise<boolean> {
     const layout = readLayout(this.connection, this.options, this.table);
     if (typeof layout === 'string' || !this.isLayout(layout.table)) return false;
     if (!this.countsHold(layout.sets, manyElements)) return false;
@@ -314,12 +314,12 @@ export class NftablesFamily implements Dataplane {
     const expected = new Expected(this.connection, this.nft, this.table, dumped);
     /** @returns whether the check is still about what the kernel should hold */
     const turn = async (): Promise<boolean> => {
-      this.putRight(expected, tally);
+      this.putRight(expected, stats);
       await sleep(checkPauseMs);
-      return this.adopted;
+      return this.resynced;
     };
     for (const [key, state] of this.written.states) {
-      for (const element of elementsOf(footprintOf(state, this.written.numbers))) {
+      for (const element of elementsOf(desiredElements(state, this.written.numbers))) {
         expected.add(element);
         if (!expected.isFull) continue;
         if (!(await turn())) return true;
@@ -333,21 +333,21 @@ export class NftablesFamily implements Dataplane {
         if (expected.isFull && !(await turn())) return true;
       }
     }
-    this.putRight(expected, tally);
+    this.putRight(expected, stats);
     this.written.deferred.takeOff(dumped);
     for (const touched of unexpected(dumped)) {
       const report = this.repair(touched);
-      if (report === undefined) return !this.adopted;
-      tally.add(report);
+      if (report === undefined) return !this.resynced;
+      stats.add(report);
       await sleep(checkPauseMs);
     }
-    return !this.adopted || this.countsHold(this.connection.listSets(this.nft, this.table), 0);
+    return !this.resynced || this.countsHold(this.connection.listSets(this.nft, this.table), 0);
   }
 
-  private putRight(expected: Expected, tally: Tally): void {
+  private putRight(expected: Expected, stats: SyncStats): void {
     const tx = this.committer.begin();
     expected.settle(tx);
-    this.committer.commit(tx, tally, 'repair');
+    this.committer.commit(tx, stats, 'repair');
   }
 
   /** Chains, rules and sets are as they should be, and what is handled as a whole. */
@@ -373,7 +373,7 @@ export class NftablesFamily implements Dataplane {
    * @returns undefined when everything is being compared by now
    */
   private async dumpUncounted(
-    found: readonly FoundSet[],
+    found: readonly ObservedSet[],
   ): Promise<ReadonlyMap<string, ElementTable> | undefined> {
     const dumped = new Map<string, ElementTable>();
     const uncounted = found.filter(({ name, count }) => count === undefined && isByService(name));
@@ -387,7 +387,7 @@ export class NftablesFamily implements Dataplane {
         if (slotMaps.includes(name) && slots > this.dumpLimit) continue;
         dumped.set(name, await dump(connection, this.nft, this.table, name));
         await sleep(checkPauseMs);
-        if (!this.adopted) return undefined;
+        if (!this.resynced) return undefined;
       }
     } finally {
       connection.close();
@@ -396,7 +396,7 @@ export class NftablesFamily implements Dataplane {
   }
 
   /** No set has more or fewer elements than are wanted, as far as the kernel tells. @param tolerance so many are none */
-  private countsHold(found: readonly FoundSet[], tolerance: number): boolean {
+  private countsHold(found: readonly ObservedSet[], tolerance: number): boolean {
     for (const { name, count } of found) {
       if (count === undefined || !isByService(name)) continue;
       if (Math.abs(count - (this.committer.elementCounts.get(name) ?? 0)) > tolerance) return false;
@@ -412,7 +412,7 @@ export class NftablesFamily implements Dataplane {
     if (!(failure instanceof NetlinkError)) return;
     if (failure.code === 'EPERM') throw failure;
     // Which of the last two it is for a key with another value depends on the kernel's age.
-    if ((this.adopted || this.partial) && ['ENOENT', 'EEXIST', 'EBUSY'].includes(failure.code)) {
+    if ((this.resynced || this.partial) && ['ENOENT', 'EEXIST', 'EBUSY'].includes(failure.code)) {
       throw new TableDamagedError(
         `table ${this.nft} ${this.table} was changed by another program; comparing all of it: ${failure.message}`,
         { cause: failure },
@@ -423,18 +423,18 @@ export class NftablesFamily implements Dataplane {
   // ---- adoption
 
   /** @param dumpLimit see ReadOptions */
-  private async compare(ports: readonly ServicePort[], tally: Tally, dumpLimit: number): Promise<void> {
-    this.adopted = this.baseWritten = this.serviceCIDRsWritten = this.partial = false;
+  private async compare(ports: readonly ServicePort[], stats: SyncStats, dumpLimit: number): Promise<void> {
+    this.resynced = this.baseWritten = this.serviceCIDRsWritten = this.partial = false;
     this.sweep.reset();
     const found = await readTable(this.connection, this.options, this.table, { dumpLimit });
-    if (found === 'foreign' && this.isSmall(ports) && this.replaceTable(ports, tally)) {
+    if (found === 'foreign' && this.isSmall(ports) && this.replaceTable(ports, stats)) {
       // One that an earlier process, killed while it took a large table down, has left beside what remains of that.
-      await this.removeInterim(tally);
-      this.adopted = this.baseWritten = this.serviceCIDRsWritten = true;
+      await this.removeInterim(stats);
+      this.resynced = this.baseWritten = this.serviceCIDRsWritten = true;
       this.countElements();
       return;
     }
-    if (found === 'foreign') await this.makeRoom(ports, tally);
+    if (found === 'foreign') await this.makeRoom(ports, stats);
 
     this.written.forget();
     this.idleClasses.clear();
@@ -443,41 +443,41 @@ export class NftablesFamily implements Dataplane {
     this.written.withholdsClusterIPs = true;
     const tx = this.committer.begin();
     this.writeBase(tx, kernel);
-    const unknownChains = this.adoptClasses(tx, kernel);
+    const unknownChains = this.resyncClasses(tx, kernel);
     this.written.affinityNumbers.reserve(kernel.affinityServiceNumbers());
-    this.committer.commit(tx, tally);
+    this.committer.commit(tx, stats);
     this.baseWritten = true;
     if (kernel.exists) await retireRemembered(this.sweepOptions, performance.now());
 
-    const guarded = await this.writeGuards(ports, kernel, tally);
+    const guarded = await this.writeGuards(ports, kernel, stats);
     for (const part of kernel.parts(ports)) {
       await kernel.readSlots(part);
       if (kernel.isPartial) await nextTurn();
       for (const run of runsBySize(part)) {
         const [only] = run;
-        if (only !== undefined && isLarge(only)) await this.adoptLarge(only, kernel, guarded, tally);
-        else await this.adoptSmall(run, kernel, guarded, tally);
+        if (only !== undefined && isLarge(only)) await this.resyncLarge(only, kernel, guarded, stats);
+        else await this.resyncSmall(run, kernel, guarded, stats);
       }
       await nextTurn();
     }
     this.written.affinityNumbers.reserve([]);
-    await this.writeRefusals(kernel, tally);
-    tally.released.push(...releasedAddresses(kernel, this.nft === 'ip' ? 4 : 16));
-    await this.removeLeftovers(kernel, tally);
+    await this.writeRefusals(kernel, stats);
+    stats.released.push(...releasedAddresses(kernel, this.nft === 'ip' ? 4 : 16));
+    await this.removeLeftovers(kernel, stats);
     this.removeChains(
       unknownChains.filter((name) => !this.written.classUse.has(name)),
-      tally,
+      stats,
     );
-    await this.removeInterim(tally);
-    this.adopted = true;
+    await this.removeInterim(stats);
+    this.resynced = true;
     this.partial = false;
     if (kernel.exists) this.sweep.request();
     this.countElements();
   }
 
-  private async removeInterim(tally: Tally): Promise<void> {
+  private async removeInterim(stats: SyncStats): Promise<void> {
     if (this.table !== interimTableName)
-      tally.transactions += await removeTable(this.connection, this.nft, interimTableName);
+      stats.transactions += await removeTable(this.connection, this.nft, interimTableName);
   }
 
   /** Whether a foreign table and what comes in its place fit into one transaction. */
@@ -497,14 +497,14 @@ export class NftablesFamily implements Dataplane {
    * other: the first that translates a connection has done so for the second (nf_nat_inet_fn), and what is only
    * in one of them is served by that one.
    */
-  private async makeRoom(ports: readonly ServicePort[], tally: Tally): Promise<void> {
+  private async makeRoom(ports: readonly ServicePort[], stats: SyncStats): Promise<void> {
     if (this.table !== interimTableName) {
       const interim = new NftablesFamily(this.connection, this.options, this.dumpLimit, interimTableName);
       interim.setServiceCIDRs(this.serviceCIDRs);
       interim.setNodePortAddresses(this.nodePortAddresses);
-      tally.add(await interim.adopt(ports));
+      stats.add(await interim.resync(ports));
     }
-    tally.transactions += await removeTable(this.connection, this.nft, this.table);
+    stats.transactions += await removeTable(this.connection, this.nft, this.table);
   }
 
   private countElements(): void {
@@ -518,7 +518,7 @@ export class NftablesFamily implements Dataplane {
    * it, so that no packet meets a table that is half built.
    * @returns false when the kernel refused: a service port is to blame, and has to be found one by one
    */
-  private replaceTable(ports: readonly ServicePort[], tally: Tally): boolean {
+  private replaceTable(ports: readonly ServicePort[], stats: SyncStats): boolean {
     this.written.forget();
     this.idleClasses.clear();
     const kernel = new KernelTable();
@@ -528,7 +528,7 @@ export class NftablesFamily implements Dataplane {
       this.writeBase(tx, kernel);
       this.writeServiceCIDRs(tx, kernel);
       for (const port of ports) this.written.change(tx, port.key, port);
-      this.committer.commit(tx, tally);
+      this.committer.commit(tx, stats);
       return true;
     } catch (error) {
       if (ports.length === 0) throw error;
@@ -570,10 +570,10 @@ export class NftablesFamily implements Dataplane {
    * Rules that refuse whatever is not served come after all that is served: while a table is made anew, a Service that is
    * not in it yet is treated as it was before, also should the process end on the way.
    */
-  private async writeRefusals(kernel: KernelTable, tally: Tally): Promise<void> {
+  private async writeRefusals(kernel: KernelTable, stats: SyncStats): Promise<void> {
     const counts = this.written.sharedCounts[sets.clusterIPs] ?? new Map<string, number>();
     const clusterIPs = Array.from(counts.keys(), (key) => ({ key, name: key }));
-    const own = new Tally();
+    const own = new SyncStats();
     await this.committer.inTransactions(clusterIPs, own, (tx, { key }) => {
       this.ensure(tx, kernel, { set: sets.clusterIPs, key });
     });
@@ -582,7 +582,7 @@ export class NftablesFamily implements Dataplane {
     this.writeServiceCIDRs(tx, kernel);
     this.committer.commit(tx, own);
     this.serviceCIDRsWritten = true;
-    tally.add(own);
+    stats.add(own);
     const [failure] = own.failures;
     if (failure !== undefined) throw failure.error;
   }
@@ -603,7 +603,7 @@ export class NftablesFamily implements Dataplane {
    * Class chains of an earlier process: kept when they say what we would say, else written anew.
    * @returns chains that are nobody's, now empty
    */
-  private adoptClasses(tx: Transaction, kernel: KernelTable): string[] {
+  private resyncClasses(tx: Transaction, kernel: KernelTable): string[] {
     for (const { map, id, chain } of kernel.classes()) {
       const of = parseClassName(chain);
       if (
@@ -636,7 +636,7 @@ export class NftablesFamily implements Dataplane {
   private async writeGuards(
     ports: readonly ServicePort[],
     kernel: KernelTable,
-    tally: Tally,
+    stats: SyncStats,
   ): Promise<Guarded> {
     const guarded = new Map<string, true>();
     const guards = guardsOf(ports, this.written.states).filter(
@@ -644,14 +644,14 @@ export class NftablesFamily implements Dataplane {
         next?.addresses.some((address) => !kernel.holds(sets.firewallIPs, addressKey(next, address))) ??
         false,
     );
-    await this.committer.inTransactions(guards, tally, (tx, { key, next }) => {
+    await this.committer.inTransactions(guards, stats, (tx, { key, next }) => {
       if (next === undefined) return;
       if (!kernel.exists) {
         this.written.change(tx, key, next);
         return;
       }
       const state = { port: next, clusterSlots: [], localSlots: [], affinity: undefined, hairpins: [] };
-      for (const element of footprintOf(state, this.written.numbers).elements) {
+      for (const element of desiredElements(state, this.written.numbers).elements) {
         this.written.ensureSourceRangeSet(tx, element.set);
         this.ensure(tx, kernel, element);
       }
@@ -660,14 +660,14 @@ export class NftablesFamily implements Dataplane {
     return guarded;
   }
 
-  private async adoptSmall(
+  private async resyncSmall(
     ports: readonly ServicePort[],
     kernel: KernelTable,
     guarded: Guarded,
-    tally: Tally,
+    stats: SyncStats,
   ): Promise<void> {
     let current: Transaction | undefined;
-    await this.committer.inTransactions(ports, tally, (each, port) => {
+    await this.committer.inTransactions(ports, stats, (each, port) => {
       if (!kernel.exists) {
         this.written.change(each, port.key, port);
         return;
@@ -680,24 +680,24 @@ export class NftablesFamily implements Dataplane {
         });
       }
       const found = finish(this.stateInKernel(each, port, kernel));
-      finish(this.adoptServicePort(each, port, kernel, guarded, found));
+      finish(this.resyncServicePort(each, port, kernel, guarded, found));
     });
   }
 
   /** First what the kernel has of it, and some of what is new; the rest comes in bounded steps, as changes do. */
-  private async adoptLarge(
+  private async resyncLarge(
     port: ServicePort,
     kernel: KernelTable,
     guarded: Guarded,
-    tally: Tally,
+    stats: SyncStats,
   ): Promise<void> {
     if (kernel.exists) {
-      const isAccepted = await this.committer.inTurns(port, tally, (tx) =>
+      const isAccepted = await this.committer.inTurns(port, stats, (tx) =>
         this.takeOver(tx, port, kernel, guarded),
       );
       if (!isAccepted || this.written.states.get(port.key)?.port === port) return;
     }
-    tally.add(await this.apply({ family: this.family, upserted: [port], removed: [] }));
+    stats.add(await this.apply({ family: this.family, upserted: [port], removed: [] }));
   }
 
   private *takeOver(
@@ -715,11 +715,11 @@ export class NftablesFamily implements Dataplane {
     const { clusterSlots = [], localSlots = [] } = found ?? {};
     const first = firstStage({ ...port, clusterEndpoints: clusterSlots, localEndpoints: localSlots }, port);
     yield;
-    yield* this.adoptServicePort(tx, first, kernel, guarded, found);
+    yield* this.resyncServicePort(tx, first, kernel, guarded, found);
   }
 
   /** Takes a service port over. Rests now and then, for those that are so large that this takes several turns of the event loop. */
-  private *adoptServicePort(
+  private *resyncServicePort(
     tx: Transaction,
     port: ServicePort,
     kernel: KernelTable,
@@ -727,7 +727,7 @@ export class NftablesFamily implements Dataplane {
     found: ServicePortState | undefined,
   ): Generator<undefined, void, undefined> {
     const state = this.written.nextState(tx, found, port);
-    const now = footprintOf(state, this.written.numbers);
+    const now = desiredElements(state, this.written.numbers);
     for (const of of now.classes) this.written.acquireClass(tx, of);
     for (const element of now.elements) {
       if (guarded.has(port.key) && isGuard(element.set)) continue;
@@ -812,15 +812,15 @@ export class NftablesFamily implements Dataplane {
     if (state === 'different') tx.replace(element.set, element.key, element.value, element.comment);
   }
 
-  private async removeLeftovers(kernel: KernelTable, tally: Tally): Promise<void> {
+  private async removeLeftovers(kernel: KernelTable, stats: SyncStats): Promise<void> {
     const leftovers = Array.from(kernel.leftovers(), (leftover) => ({ ...leftover, name: leftover.key }));
-    const own = new Tally();
+    const own = new SyncStats();
     await this.committer.inTransactions(leftovers, own, (tx, { set, element }) => {
       // What leads goes now; what a packet may have been led to before waits until none can be left.
       if (isLed(set)) this.written.deferred.add(tx, set, element, 'unknown');
       else tx.delete(set, element);
     });
-    tally.add(own);
+    stats.add(own);
     const [failure] = own.failures;
     if (failure === undefined) return;
     throw new TableDamagedError(
@@ -829,10 +829,10 @@ export class NftablesFamily implements Dataplane {
     );
   }
 
-  private removeChains(names: readonly string[], tally: Tally): void {
+  private removeChains(names: readonly string[], stats: SyncStats): void {
     const tx = this.committer.begin();
     for (const name of names) tx.batch.deleteChain(name);
-    this.committer.commitUnlessBusy(tx, tally);
+    this.committer.commitUnlessBusy(tx, stats);
   }
 }
 

@@ -37,7 +37,7 @@ describe('a Service that shrinks', { skip }, () => {
     const slots = affinitySeconds === 0 ? 'endpoints' : 'affinity-slots';
     test(`keeps the slots above for a while, with living endpoints, affinity ${affinitySeconds}`, async () => {
       await onNode('IPv4', async (node) => {
-        await node.adopt();
+        await node.resync();
         const port = (clusterEndpoints: ServicePort['clusterEndpoints']): ServicePort =>
           servicePort(1, { clusterEndpoints, affinitySeconds });
         await node.apply([port(endpoints(5))]);
@@ -68,7 +68,7 @@ describe('a Service that shrinks', { skip }, () => {
 
   test('and grows again at once: what is still there is not written', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const five = servicePort(1, { clusterEndpoints: endpoints(5) });
       await node.apply([five]);
       await node.applyOnly([servicePort(1, { clusterEndpoints: [] })]);
@@ -85,7 +85,7 @@ describe('a Service that shrinks', { skip }, () => {
 
   test('a refused change leaves what waits as it was', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(5) })]);
       const three = servicePort(1, { clusterEndpoints: endpoints(3) });
       await node.applyOnly([three]);
@@ -101,7 +101,7 @@ describe('a Service that shrinks', { skip }, () => {
 
   test('killed before the second step: the next process deletes what is left, later', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const port = (hosts: number): ServicePort[] =>
         [0, 600].map((affinitySeconds, i) =>
           servicePort(i + 1, { clusterEndpoints: endpoints(hosts), affinitySeconds }),
@@ -110,8 +110,8 @@ describe('a Service that shrinks', { skip }, () => {
       await node.applyOnly(port(2));
       node.restart();
       const start = performance.now();
-      const adopted = await node.adoptOnly();
-      assert.equal(adopted.transactions, 0, 'nothing that leads anywhere has to go');
+      const resynced = await node.resyncOnly();
+      assert.equal(resynced.transactions, 0, 'nothing that leads anywhere has to go');
       assert.equal(count(node, 'endpoints'), 5);
       assert.equal((await node.dataplane.deleteDeferred(start + 99)).transactions, 0, 'not at once');
       // What waits may be wanted again.
@@ -123,14 +123,14 @@ describe('a Service that shrinks', { skip }, () => {
 
   test('a comparison that changes classes leaves what they led to for later', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       await node.apply([servicePort(1, { clusterEndpoints: endpoints(5) }), servicePort(2)]);
       node.restart();
       node.wanted.clear();
       const one = servicePort(1, { clusterEndpoints: endpoints(2) });
       node.wanted.set(one.key, one);
       const strange = watchMixes(node);
-      await node.adoptOnly();
+      await node.resyncOnly();
       assert.equal(count(node, 'endpoints'), 7);
       assert.equal(count(node, 'service-ips'), 1);
       await node.settle();
@@ -144,7 +144,7 @@ describe('a Service that shrinks', { skip }, () => {
       await onNode(
         'IPv4',
         async (node) => {
-          await node.adopt();
+          await node.resync();
           await node.apply([servicePort(1, { clusterEndpoints: endpoints(6) })]);
           await node.applyOnly([servicePort(1, { clusterEndpoints: endpoints(2) })]);
           const verified = await node.dataplane.verify();
@@ -173,7 +173,7 @@ describe('random changes', { skip }, () => {
     test(`seed ${seed}: packets in flight meet one of the two tables, or what both agree on`, async () => {
       await onNode('IPv4', async (node) => {
         const world = new World(new Random(seed), 'IPv4');
-        await node.adopt();
+        await node.resync();
         const strange = watchMixes(node);
         for (let step = 0; step < 120; step++) {
           const { upserted, removed } = world.step();
@@ -211,7 +211,7 @@ describe('an address that moves', { skip }, () => {
   ] as const) {
     test(`is never nobody's, though thousands of Services change, with ${what}`, async () => {
       await onNode('IPv4', async (node) => {
-        await node.adopt();
+        await node.resync();
         const services = 6000;
         const ids = Array.from({ length: services }, (_, i) => i + 1);
         await node.apply(ids.map((id) => withAddress(id, external(id))));
@@ -238,7 +238,7 @@ describe('an address that moves', { skip }, () => {
 
   test('to one whose claim is refused: nobody has it, and all others are served', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const [first, second] = [withAddress(1, external(1)), servicePort(2)];
       await node.apply([first, second, servicePort(3)]);
       node.connection.refuse = (batch) => (batch.writer.bytes().includes('test/s2:http') ? 22 : undefined);
@@ -262,7 +262,7 @@ describe('an address that moves', { skip }, () => {
 
   test('two that swap, with affinity, from many endpoints to few', async () => {
     await onNode('IPv4', async (node) => {
-      await node.adopt();
+      await node.resync();
       const sticky = (id: number, ip: number, hosts: number): ServicePort => ({
         ...withAddress(id, external(ip), hosts),
         affinitySeconds: 600,
@@ -281,7 +281,7 @@ describe('a Service with 50,000 endpoints', { skip }, () => {
   for (const affinitySeconds of [0, 600]) {
     test(`is replaced, shrinks and goes in bounded transactions, affinity ${affinitySeconds}`, async (t) => {
       await onNode('IPv4', async (node) => {
-        await node.adopt();
+        await node.resync();
         const port = (from: number, hosts: number): ServicePort =>
           servicePort(1, { clusterEndpoints: endpoints(hosts, from), affinitySeconds });
         await node.apply([port(1, 50_000)]);
@@ -325,7 +325,7 @@ describe('a Service with 50,000 endpoints', { skip }, () => {
 
 test('an endpoint on the host at the very node port: no refusal lingers', { skip }, async () => {
   await onNode('IPv4', async (node) => {
-    await node.adopt();
+    await node.resync();
     const port = (hosts: ServicePort['clusterEndpoints']): ServicePort => ({
       ...servicePort(1, { clusterEndpoints: hosts }),
       addresses: [
@@ -354,7 +354,7 @@ test('an endpoint on the host at the very node port: no refusal lingers', { skip
 
 test('a Service without endpoints is deleted: its refusal goes with it', { skip }, async () => {
   await onNode('IPv4', async (node) => {
-    await node.adopt();
+    await node.resync();
     const before = servicePort(1, { clusterEndpoints: [] });
     const rejected: ServicePort = {
       ...before,

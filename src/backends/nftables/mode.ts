@@ -21,7 +21,7 @@ export const nftables: Mode = {
 };
 
 function open(options: OpenOptions): Backend {
-  const { families, dataplaneOptions, onMissed, onForeignChange, onRepaired, onPutOff, log } = options;
+  const { families, dataplaneOptions, onMissed, onForeignChange, onRepaired, onBackoff, log } = options;
   const programs = families.map((family) => {
     const connection = openNftables();
     return { connection, dataplane: new NftablesFamily(connection, dataplaneOptions(family)) };
@@ -38,7 +38,7 @@ function open(options: OpenOptions): Backend {
       programs.find(({ dataplane }) => dataplane.family === family)?.dataplane.repair(touched),
     onRepaired,
     onForeignChange,
-    onPutOff,
+    onBackoff,
     log: log.named('watch'),
   });
   return {

@@ -31,7 +31,7 @@ for (const [name, reading] of Object.entries(readings)) {
     await onNode(
       'IPv4',
       async (node) => {
-        await node.adopt();
+        await node.resync();
         const stays = udp(1);
         const shrinks = udp(2, { clusterEndpoints: endpoints(3) });
         const sticky = udp(4, { affinitySeconds: 10 });
@@ -40,7 +40,7 @@ for (const [name, reading] of Object.entries(readings)) {
         const now = [stays, { ...shrinks, addresses: shrinks.addresses.slice(0, 1) }];
         for (const port of now) node.wanted.set(port.key, port);
         node.restart();
-        const { released = [] } = await node.adopt();
+        const { released = [] } = await node.resync();
         const text = ({ ip, port }: { readonly ip: string; readonly port: number }): string =>
           `${ip}:${port}`;
         const expected = [shrinks, udp(3), sticky].flatMap((port) =>
@@ -54,7 +54,7 @@ for (const [name, reading] of Object.entries(readings)) {
             .sort(),
           expected.sort(),
         );
-        assert.deepEqual((await node.adopt()).released ?? [], []);
+        assert.deepEqual((await node.resync()).released ?? [], []);
       },
       {},
       reading,

@@ -46,10 +46,10 @@ for (const family of ['IPv4', 'IPv6'] as const) {
         assert.match(nft('list', 'counters'), /localhost-nodeport-rejected-sctp/);
         for (const port of new World(new Random(1), family).step().upserted) node.wanted.set(port.key, port);
         assert.ok(node.wanted.size > 0);
-        assert.deepEqual((await node.adopt()).failures, []);
+        assert.deepEqual((await node.resync()).failures, []);
         node.check('taken over');
         assert.doesNotMatch(nft('list', 'ruleset'), /localhost-nodeport|ct-state-invalid-pkts/);
-        assert.equal((await node.adopt()).transactions, 0);
+        assert.equal((await node.resync()).transactions, 0);
       });
     });
   }

@@ -23,7 +23,7 @@ const enoughMs = 300;
 
 class Lab {
   readonly other = NftablesConnection.open();
-  readonly putOff: string[] = [];
+  readonly backOff: string[] = [];
   readonly missed: IPFamily[] = [];
   readonly compared: IPFamily[] = [];
   readonly lines: string[] = [];
@@ -54,14 +54,14 @@ class Lab {
       onRepaired: () => undefined,
       onMissed: (family) => this.missed.push(family),
       onForeignChange: (family) => this.compared.push(family),
-      onPutOff: (by) => this.putOff.push(by),
+      onBackoff: (by) => this.backOff.push(by),
       log: createLogger({ format: 'text', verbosity: 0, write: (line) => this.lines.push(line) }),
     });
     this.dataplane = new WatchedDataplane(inner, this.watch);
   }
 
   async begin(): Promise<void> {
-    await this.dataplane.adopt(Array.from({ length: services }, (_, i) => servicePort(i + 1)));
+    await this.dataplane.resync(Array.from({ length: services }, (_, i) => servicePort(i + 1)));
   }
 
   /**
@@ -127,7 +127,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
       await lab.large();
       lab.commit('theirs', theirs);
       await lab.large();
-      assert.deepEqual([lab.missed, lab.putOff, lab.lines], [[], [], []]);
+      assert.deepEqual([lab.missed, lab.backOff, lab.lines], [[], [], []]);
     });
   });
 
@@ -138,7 +138,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
       });
       assert.deepEqual(lab.missed, ['IPv4']);
       assert.equal(report?.transactions, 0);
-      assert.deepEqual([lab.putOff, lab.compared, lab.lines], [[], [], []]);
+      assert.deepEqual([lab.backOff, lab.compared, lab.lines], [[], [], []]);
     });
   });
 
@@ -150,7 +150,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
         });
       });
       assert.equal(report?.elementsAdded, 1);
-      assert.equal(lab.putOff.length, 1);
+      assert.equal(lab.backOff.length, 1);
       assert.deepEqual(lab.compared, []);
       assert.match(
         lab.lines.join('\n'),
@@ -169,7 +169,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
       assert.equal(report?.transactions, 0);
       await sleep(enoughMs);
       assert.deepEqual(lab.compared, ['IPv4']);
-      assert.equal(lab.putOff.length, 1);
+      assert.equal(lab.backOff.length, 1);
       assert.match(lab.lines.join('\n'), /^W.*Another program changed our table; it is compared/);
     });
   });
@@ -183,7 +183,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
       await sleep(enoughMs);
       assert.deepEqual(lab.missed, ['IPv4']);
       assert.equal((await lab.dataplane.verify())?.transactions, 0);
-      assert.deepEqual([lab.putOff, lab.compared, lab.lines], [[], [], []]);
+      assert.deepEqual([lab.backOff, lab.compared, lab.lines], [[], [], []]);
     });
   });
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { readDocument } from './document.js';
 import { ConfigError } from '../errors.js';
-import { FILE, fromFlags, fromText, fromYaml, problemsOf } from '../testing/load.js';
+import { fileName, fromFlags, fromText, fromYaml, problemsOf } from '../testing/load.js';
 
 describe('unknown and duplicate fields', () => {
   const rows: [yaml: string, ...oddities: string[]][] = [
@@ -44,7 +44,7 @@ describe('unknown and duplicate fields', () => {
     ['a: 1\nb: 2', '3: unknown field "a": it has no effect', '4: unknown field "b": it has no effect'],
   ];
   for (const [yaml, ...oddities] of rows) {
-    const lines = oddities.map((oddity) => `${FILE}:${oddity}`);
+    const lines = oddities.map((oddity) => `${fileName}:${oddity}`);
     test(`${yaml.replaceAll('\n', ' ⏎ ')}: warnings`, () => {
       assert.deepEqual(fromYaml(yaml).warnings, lines);
     });
@@ -70,7 +70,7 @@ describe('unknown and duplicate fields', () => {
     const config = fromText(json);
     assert.equal(config.mode, 'nftables');
     assert.deepEqual(config.warnings, [
-      `${FILE}:3: duplicate field "mode": line 2 sets it already; the last one counts`,
+      `${fileName}:3: duplicate field "mode": line 2 sets it already; the last one counts`,
     ]);
   });
 });
@@ -107,45 +107,49 @@ describe('files that are no configuration', () => {
   const rows: [what: string, content: string, ...problems: (string | RegExp)[]][] = [
     ['empty', '', /^proxy\.yaml: (the file is empty|must be a map of fields)/],
     ['only a comment', '# x\n', /^proxy\.yaml: (the file is empty|must be a map of fields)/],
-    ['a text', 'hello', `${FILE}: must be a map of fields, beginning with apiVersion`],
-    ['a list', '- a', `${FILE}: must be a map of fields, beginning with apiVersion`],
+    ['a text', 'hello', `${fileName}: must be a map of fields, beginning with apiVersion`],
+    ['a list', '- a', `${fileName}: must be a map of fields, beginning with apiVersion`],
     ['not YAML', `${header}a: [`, /^proxy\.yaml:\d+:\d+: /],
     ['a tab', `${header}conntrack:\n\tmin: 1`, /^proxy\.yaml:\d+:\d+: .*[Tt]ab/],
     ['cut JSON', '{"apiVersion": "kubeproxy', /^proxy\.yaml:1:\d+: /],
     [
       'neither version nor kind',
       'mode: ipvs',
-      `${FILE}: apiVersion is missing: it must be kubeproxy.config.k8s.io/v1alpha1`,
-      `${FILE}: kind is missing: it must be KubeProxyConfiguration`,
+      `${fileName}: apiVersion is missing: it must be kubeproxy.config.k8s.io/v1alpha1`,
+      `${fileName}: kind is missing: it must be KubeProxyConfiguration`,
     ],
     [
       'a kubeconfig',
       'apiVersion: v1\nkind: Config\nclusters: []',
-      `${FILE}:1: apiVersion: "v1": must be kubeproxy.config.k8s.io/v1alpha1`,
-      `${FILE}:2: kind: "Config": must be KubeProxyConfiguration`,
+      `${fileName}:1: apiVersion: "v1": must be kubeproxy.config.k8s.io/v1alpha1`,
+      `${fileName}:2: kind: "Config": must be KubeProxyConfiguration`,
     ],
     [
       'a later version',
       'apiVersion: kubeproxy.config.k8s.io/v1\nkind: KubeProxyConfiguration',
-      `${FILE}:1: apiVersion: "kubeproxy.config.k8s.io/v1": must be kubeproxy.config.k8s.io/v1alpha1`,
+      `${fileName}:1: apiVersion: "kubeproxy.config.k8s.io/v1": must be kubeproxy.config.k8s.io/v1alpha1`,
     ],
     [
       'a section that is a text',
       `${header}conntrack: x`,
-      `${FILE}:3: conntrack: must have fields of its own`,
+      `${fileName}:3: conntrack: must have fields of its own`,
     ],
     [
       'a section that is a list',
       `${header}logging:\n  options: []`,
-      `${FILE}:4: logging.options: must have fields of its own`,
+      `${fileName}:4: logging.options: must have fields of its own`,
     ],
-    ['an alias of nothing', `${header}mode: *nope`, `${FILE}:3: *nope: there is no such anchor before it`],
+    [
+      'an alias of nothing',
+      `${header}mode: *nope`,
+      `${fileName}:3: *nope: there is no such anchor before it`,
+    ],
     [
       'anchors in a circle',
       `${header}featureGates: &a { x: *a }`,
-      `${FILE}:3: featureGates: the anchors in it can't be followed`,
+      `${fileName}:3: featureGates: the anchors in it can't be followed`,
     ],
-    ['a field that is a section', `${header}mode: { a: 1 }`, `${FILE}:3: mode: {"a":1}: must be text`],
+    ['a field that is a section', `${header}mode: { a: 1 }`, `${fileName}:3: mode: {"a":1}: must be text`],
   ];
   for (const [what, content, ...expected] of rows) {
     test(what, () => {

@@ -15,7 +15,7 @@ import {
 } from 'yaml';
 import { DepthError, parseDocuments } from '../../yaml/documents.js';
 import { ConfigError } from '../errors.js';
-import { API_VERSION, fieldOf, fieldPaths, KIND, type FieldPath } from '../fields.js';
+import { configApiVersion, fieldOf, fieldPaths, configKind, type FieldPath } from '../fields.js';
 import { closest } from '../values/suggestion.js';
 import { bool, Refusal, type Kind } from '../values/values.js';
 
@@ -31,8 +31,8 @@ export interface ConfigDocument {
 }
 
 const header: ReadonlyMap<string, string> = new Map([
-  ['apiVersion', API_VERSION],
-  ['kind', KIND],
+  ['apiVersion', configApiVersion],
+  ['kind', configKind],
 ]);
 const isFieldPath = (path: string): path is FieldPath => (fieldPaths as readonly string[]).includes(path);
 const isSection = (path: string): boolean => fieldPaths.some((field) => field.startsWith(`${path}.`));

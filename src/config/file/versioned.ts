@@ -1,14 +1,14 @@
 /** The configuration in force as a KubeProxyConfiguration document (config.md sections 3.6 and 5). */
 import { stringify } from 'yaml';
 import type { Config } from '../config.js';
-import { API_VERSION, fieldOf, fieldPaths, KIND, type FieldValues } from '../fields.js';
+import { configApiVersion, fieldOf, fieldPaths, configKind, type FieldValues } from '../fields.js';
 import { isObject, type Json } from '../values/values.js';
 
 type Members = Record<string, Json>;
 
 /** All fields as a tree, in the order of their declaration upstream. */
 export function versionedConfig(fields: FieldValues): Readonly<Record<string, Json>> {
-  const root: Members = { kind: KIND, apiVersion: API_VERSION };
+  const root: Members = { kind: configKind, apiVersion: configApiVersion };
   for (const path of fieldPaths) {
     const { kind, omitZero } = fieldOf(path);
     const value = fields[path];

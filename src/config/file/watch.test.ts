@@ -10,7 +10,7 @@ import { withoutRights } from '../../../test/rights.js';
 import { parseCommandLine } from '../flags/command-line.js';
 import { loadConfig, type Config } from '../config.js';
 import type { ConfigError } from '../errors.js';
-import { API_VERSION, KIND } from '../fields.js';
+import { configApiVersion, configKind } from '../fields.js';
 import { ConfigFileWatcher, foldersOf } from './watch.js';
 
 const root = mkdtempSync(join(tmpdir(), 'kpp-watch-'));
@@ -25,7 +25,7 @@ function newFolder(): string {
 }
 
 const yaml = (verbosity: number): string =>
-  `apiVersion: ${API_VERSION}\nkind: ${KIND}\nlogging: { verbosity: ${verbosity} }\n`;
+  `apiVersion: ${configApiVersion}\nkind: ${configKind}\nlogging: { verbosity: ${verbosity} }\n`;
 
 /** What a watcher told: verbosities, and messages of errors. */
 interface Seen {

@@ -173,7 +173,7 @@ function identityOf(folder: string): string | undefined {
 }
 
 /** As many as the kernel follows in one path. */
-const MOST_LINKS = 40;
+const mostLinks = 40;
 
 /**
  * The folders in which something decides where the path leads, each with the names that decide: the file, and every symlink on
@@ -203,7 +203,7 @@ export function foldersOf(path: string): ReadonlyMap<string, ReadonlySet<string>
       continue;
     }
     note(folder, name);
-    if (++links > MOST_LINKS) break;
+    if (++links > mostLinks) break;
     const target = readlink(here);
     if (target === undefined) break;
     if (isAbsolute(target)) folder = sep;

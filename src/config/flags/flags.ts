@@ -1,6 +1,6 @@
 /** Every flag: those that set a field (fields.ts), and those that the command line alone has. */
 import { fieldOf, fieldPaths, notNegative, serviceNames, type FieldPath, type Limit } from '../fields.js';
-import { KUBERNETES_VERSION } from '../../version/kubernetes-version.js';
+import { kubernetesRelease } from '../../version/kubernetes-version.js';
 import { bool, duration, int32, Refusal, strings, text, type Kind } from '../values/values.js';
 
 export interface Flag<T = unknown> {
@@ -46,10 +46,10 @@ const versionKind: Kind<string> = {
   parse: (given) => {
     const truth = bool.parse(given);
     if (!(truth instanceof Refusal)) return String(truth);
-    const own = KUBERNETES_VERSION.replaceAll('.', '\\.');
+    const own = kubernetesRelease.replaceAll('.', '\\.');
     return given === 'raw' || new RegExp(`^${own}([-+][0-9A-Za-z.+-]+)?$`).test(given)
       ? given
-      : new Refusal(`must be true, false, raw, or ${KUBERNETES_VERSION} with a suffix to report`);
+      : new Refusal(`must be true, false, raw, or ${kubernetesRelease} with a suffix to report`);
   },
 };
 

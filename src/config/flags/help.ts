@@ -2,7 +2,7 @@
 import { flags, type Flag } from './flags.js';
 import type { FieldPath } from '../fields.js';
 
-const IDLE_GROUP = 'Without effect here';
+const idleGroup = 'Without effect here';
 const idleFlags: ReadonlySet<string> = new Set(['boot-id-file', 'machine-id-file']);
 
 /** Groups of settings, in the order of help and documentation, by the first names of their fields. */
@@ -24,11 +24,11 @@ const groups: readonly (readonly [title: string, sections: readonly string[]])[]
   ],
   ['Logging', ['logging']],
   ['Process', ['oomScoreAdj', 'featureGates']],
-  [IDLE_GROUP, ['winkernel', 'windowsRunAsService', 'portRange']],
+  [idleGroup, ['winkernel', 'windowsRunAsService', 'portRange']],
 ];
 
-export const COMMAND_GROUP = 'What to do, and with what';
-export const groupTitles: readonly string[] = [COMMAND_GROUP, ...groups.map(([title]) => title)];
+export const commandGroup = 'What to do, and with what';
+export const groupTitles: readonly string[] = [commandGroup, ...groups.map(([title]) => title)];
 
 /** Words that may stand in front of the flags; `kube-proxy WORD --help` says more. */
 export const helpCommands = [
@@ -45,7 +45,7 @@ export const helpCommands = [
 /** The group of a field; undefined stands for flags without a field. */
 export function groupOf(path: FieldPath | undefined): string {
   const section = path?.split('.', 1)[0] ?? '';
-  return groups.find(([, sections]) => sections.includes(section))?.[0] ?? COMMAND_GROUP;
+  return groups.find(([, sections]) => sections.includes(section))?.[0] ?? commandGroup;
 }
 
 /** The default, where it is worth a word. */
@@ -68,7 +68,7 @@ export function helpText(): string {
   for (const title of groupTitles) {
     const members = [...flags].filter(
       ([name, { deprecated, fields }]) =>
-        deprecated === undefined && title === (idleFlags.has(name) ? IDLE_GROUP : groupOf(fields[0])),
+        deprecated === undefined && title === (idleFlags.has(name) ? idleGroup : groupOf(fields[0])),
     );
     if (members.length === 0) continue;
     lines.push('', `${title}:`);

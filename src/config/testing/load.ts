@@ -4,11 +4,11 @@ import { stringify } from 'yaml';
 import { parseCommandLine } from '../flags/command-line.js';
 import { loadConfig, type Config } from '../config.js';
 import { ConfigError } from '../errors.js';
-import { API_VERSION, KIND } from '../fields.js';
+import { configApiVersion, configKind } from '../fields.js';
 import type { Json } from '../values/values.js';
 
 /** The path under which messages name a document of a test. */
-export const FILE = 'proxy.yaml';
+export const fileName = 'proxy.yaml';
 
 export function fromFlags(...args: readonly string[]): Config {
   return loadConfig(parseCommandLine(args));
@@ -16,10 +16,10 @@ export function fromFlags(...args: readonly string[]): Config {
 
 /** @param content the whole file */
 export function fromText(content: string, ...args: readonly string[]): Config {
-  return loadConfig(parseCommandLine([`--config=${FILE}`, ...args]), () => content);
+  return loadConfig(parseCommandLine([`--config=${fileName}`, ...args]), () => content);
 }
 
-const header = { apiVersion: API_VERSION, kind: KIND };
+const header = { apiVersion: configApiVersion, kind: configKind };
 
 /** @param fields by path, such as `iptables.masqueradeBit` */
 export function documentOf(fields: Readonly<Record<string, Json>>): Readonly<Record<string, Json>> {
@@ -40,7 +40,7 @@ export function fromFields(fields: Readonly<Record<string, Json>>, ...args: read
 
 /** Lines after the header, which takes the first two. */
 export function fromYaml(lines: string, ...args: readonly string[]): Config {
-  return fromText(`apiVersion: ${API_VERSION}\nkind: ${KIND}\n${lines}`, ...args);
+  return fromText(`apiVersion: ${configApiVersion}\nkind: ${configKind}\n${lines}`, ...args);
 }
 
 /** What keeps a configuration from loading. */

@@ -12,7 +12,7 @@ const units: Readonly<Record<string, number>> = {
 };
 
 /** Go counts nanoseconds in 63 bits: about 292 years. */
-const MOST_MS = 2 ** 63 / 1e6;
+const mostMs = 2 ** 63 / 1e6;
 
 /** `300ms`, `5s`, `1m30s`, `-1.5h`, `0`. @returns milliseconds, or undefined when it is not a duration. */
 export function parseDuration(text: string): number | undefined {
@@ -23,7 +23,7 @@ export function parseDuration(text: string): number | undefined {
   for (const [, number, unit] of amount.matchAll(/(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)/g)) {
     total += Number(number) * (units[unit ?? ''] ?? 0);
   }
-  if (total >= MOST_MS) return undefined;
+  if (total >= mostMs) return undefined;
   return sign === '-' && total !== 0 ? -total : total;
 }
 

@@ -99,9 +99,9 @@ function integerKind(name: string, least: number, most: number): Kind<number> {
   );
 }
 
-export const MAX_INT32 = 2 ** 31 - 1;
-export const int32 = integerKind('int32', -(2 ** 31), MAX_INT32);
-export const level = integerKind('Level', 0, MAX_INT32);
+export const maxInt32 = 2 ** 31 - 1;
+export const int32 = integerKind('int32', -(2 ** 31), maxInt32);
+export const level = integerKind('Level', 0, maxInt32);
 
 export const float32: Kind<number> = plain(
   'float32',
@@ -144,13 +144,13 @@ const multiples: Readonly<Record<string, number>> = {
   ...{ '': 1, m: 1e-3, k: 1e3, K: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18 },
   ...{ Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40, Pi: 2 ** 50, Ei: 2 ** 60 },
 };
-const MOST_BYTES = 2 ** 31;
+const mostBytes = 2 ** 31;
 
 function bytesOf(given: string): number | undefined {
   const match = /^(\d+\.?\d*(?:[eE][+-]?\d+(?![a-zA-Z]))?|\.\d+)(m|[kKMGTPE]i?|)$/.exec(given);
   const factor = multiples[match?.[2] ?? ''];
   if (match === null || factor === undefined) return undefined;
-  return Math.min(Math.ceil(Number(match[1]) * factor), MOST_BYTES);
+  return Math.min(Math.ceil(Number(match[1]) * factor), mostBytes);
 }
 
 /** Bytes. More than 2 GiB is taken as 2 GiB. */

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { cidrContains, formatCidr, formatIpPort, parseAddress, parseCidr } from './addresses.js';
 
 // prettier-ignore
-const ADDRESSES: readonly (readonly [text: string, expected: string | undefined])[] = [
+const addressCases: readonly (readonly [text: string, expected: string | undefined])[] = [
   ['203.0.113.7', 'IPv4 203.0.113.7'],
   ['203.000.113.007', 'IPv4 203.0.113.7'],
   ['10.061.001.031', 'IPv4 10.61.1.31'],
@@ -46,7 +46,7 @@ const ADDRESSES: readonly (readonly [text: string, expected: string | undefined]
   [':1:2:3:4:5:6:7', undefined],
 ];
 
-for (const [text, expected] of ADDRESSES) {
+for (const [text, expected] of addressCases) {
   test(`address '${text}' is ${expected ?? 'refused'}`, () => {
     const parsed = parseAddress(text);
     assert.equal(parsed && `${parsed.family} ${parsed.ip}`, expected);
@@ -54,7 +54,7 @@ for (const [text, expected] of ADDRESSES) {
 }
 
 // prettier-ignore
-const CIDRS: readonly (readonly [text: string, expected: string | undefined])[] = [
+const cidrs: readonly (readonly [text: string, expected: string | undefined])[] = [
   ['198.51.100.0/26', 'IPv4 198.51.100.0/26'],
   ['198.51.100.9/26', 'IPv4 198.51.100.0/26'],
   ['198.051.100.000/026', 'IPv4 198.51.100.0/26'],
@@ -77,7 +77,7 @@ const CIDRS: readonly (readonly [text: string, expected: string | undefined])[] 
   ['::ffff:10.61.0.0/90', undefined],
 ];
 
-for (const [text, expected] of CIDRS) {
+for (const [text, expected] of cidrs) {
   test(`CIDR '${text}' is ${expected ?? 'refused'}`, () => {
     const parsed = parseCidr(text);
     assert.equal(parsed && `${parsed.family} ${formatCidr(parsed.cidr)}`, expected);
@@ -85,7 +85,7 @@ for (const [text, expected] of CIDRS) {
 }
 
 // prettier-ignore
-const CONTAINS: readonly (readonly [cidr: string, ip: string, expected: boolean])[] = [
+const contains: readonly (readonly [cidr: string, ip: string, expected: boolean])[] = [
   ['198.51.100.0/26', '198.51.100.63', true],
   ['198.51.100.0/26', '198.51.100.64', false],
   ['0.0.0.0/0', '10.0.0.1', true],
@@ -96,7 +96,7 @@ const CONTAINS: readonly (readonly [cidr: string, ip: string, expected: boolean]
   ['10.0.0.1/32', '10.0.0.1', true],
 ];
 
-for (const [text, ip, expected] of CONTAINS) {
+for (const [text, ip, expected] of contains) {
   test(`${text} ${expected ? 'contains' : 'does not contain'} ${ip}`, () => {
     const parsed = parseCidr(text);
     assert.ok(parsed);

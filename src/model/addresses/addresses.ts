@@ -20,9 +20,9 @@ export interface ParsedCidr {
 }
 
 /** Bits of an address of the family. */
-const ADDRESS_BITS: Readonly<Record<IPFamily, number>> = { IPv4: 32, IPv6: 128 };
+const addressBits: Readonly<Record<IPFamily, number>> = { IPv4: 32, IPv6: 128 };
 
-export const BOTH_FAMILIES: readonly IPFamily[] = ['IPv4', 'IPv6'];
+export const allFamilies: readonly IPFamily[] = ['IPv4', 'IPv6'];
 
 /** Endpoints are parsed by the hundred thousand, so IPv4 text that is canonical already comes back as it is. */
 export function parseAddress(text: string): ParsedAddress | undefined {
@@ -52,13 +52,13 @@ export function parseCidr(text: string): ParsedCidr | undefined {
     prefixLength -= 96;
   }
   const family = words.length === 2 ? 'IPv4' : 'IPv6';
-  if (prefixLength < 0 || prefixLength > ADDRESS_BITS[family]) return undefined;
+  if (prefixLength < 0 || prefixLength > addressBits[family]) return undefined;
   return { family, cidr: { ip: formatWords(maskWords(words, prefixLength)), prefixLength } };
 }
 
 /** The CIDR that holds exactly this canonical address. */
 export function hostCidr(ip: string): Cidr {
-  return { ip, prefixLength: ADDRESS_BITS[familyOf(ip)] };
+  return { ip, prefixLength: addressBits[familyOf(ip)] };
 }
 
 /** Family of canonical text. */
@@ -110,14 +110,14 @@ export function specialUse(ip: string): string | undefined {
   if (ip.startsWith('169.254.')) return 'a link-local address';
   if (ip === '255.255.255.255') return 'the broadcast address';
   // 224.0.0.0/4. What is above is reserved, but some clusters do have their pods there.
-  const first = ip.charCodeAt(0) === TWO && ip.charCodeAt(3) === DOT ? Number(ip.slice(0, 3)) : 0;
+  const first = ip.charCodeAt(0) === two && ip.charCodeAt(3) === dot ? Number(ip.slice(0, 3)) : 0;
   return first >= 224 && first < 240 ? 'a multicast address' : undefined;
 }
 
-const DOT = 0x2e;
-const TWO = 0x32;
-const ZERO = 0x30;
-const NINE = 0x39;
+const dot = 0x2e;
+const two = 0x32;
+const zeroCases = 0x30;
+const nine = 0x39;
 
 function canonicalIPv4(text: string): string | undefined {
   let octets = 0;
@@ -125,13 +125,13 @@ function canonicalIPv4(text: string): string | undefined {
   let digits = 0;
   let canonical = true;
   for (let i = 0; i <= text.length; i++) {
-    const code = i < text.length ? text.charCodeAt(i) : DOT;
-    if (code >= ZERO && code <= NINE) {
+    const code = i < text.length ? text.charCodeAt(i) : dot;
+    if (code >= zeroCases && code <= nine) {
       if (digits > 0 && value === 0) canonical = false;
-      value = value * 10 + (code - ZERO);
+      value = value * 10 + (code - zeroCases);
       if (value > 255) return undefined;
       digits++;
-    } else if (code === DOT) {
+    } else if (code === dot) {
       if (digits === 0 || ++octets > 4) return undefined;
       value = 0;
       digits = 0;

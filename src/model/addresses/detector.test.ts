@@ -27,15 +27,15 @@ function print(detector: LocalDetector | undefined): string {
   }
 }
 
-const BOTH = ['10.61.0.0/16', 'fd61::/48'];
+const both = ['10.61.0.0/16', 'fd61::/48'];
 
-const CASES: readonly {
+const cases: readonly {
   readonly fields: Partial<DetectorConfig>;
   readonly expected: readonly [v4: string, v6: string];
   readonly invalid?: RegExp;
 }[] = [
-  { fields: { clusterCIDRs: BOTH }, expected: ['10.61.0.0/16', 'fd61::/48'] },
-  { fields: { clusterCIDRs: [...BOTH].reverse() }, expected: ['10.61.0.0/16', 'fd61::/48'] },
+  { fields: { clusterCIDRs: both }, expected: ['10.61.0.0/16', 'fd61::/48'] },
+  { fields: { clusterCIDRs: [...both].reverse() }, expected: ['10.61.0.0/16', 'fd61::/48'] },
   { fields: { clusterCIDRs: [' 10.061.1.7/16'] }, expected: ['10.61.0.0/16', 'none'], invalid: /valid CIDR/ },
   { fields: {}, expected: ['none', 'none'] },
   { fields: { clusterCIDRs: [''] }, expected: ['none', 'none'], invalid: /valid CIDR/ },
@@ -45,22 +45,22 @@ const CASES: readonly {
     invalid: /one of each family/,
   },
   {
-    fields: { clusterCIDRs: [...BOTH, '10.62.0.0/16'] },
+    fields: { clusterCIDRs: [...both, '10.62.0.0/16'] },
     expected: ['10.61.0.0/16', 'fd61::/48'],
     invalid: /one/,
   },
   {
-    fields: { mode: 'NodeCIDR', clusterCIDRs: BOTH, podCIDRs: ['10.61.1.0/24', 'fd61:0:0:1::/64'] },
+    fields: { mode: 'NodeCIDR', clusterCIDRs: both, podCIDRs: ['10.61.1.0/24', 'fd61:0:0:1::/64'] },
     expected: ['10.61.1.0/24', 'fd61:0:0:1::/64'],
   },
-  { fields: { mode: 'NodeCIDR', clusterCIDRs: BOTH }, expected: ['none', 'none'] },
+  { fields: { mode: 'NodeCIDR', clusterCIDRs: both }, expected: ['none', 'none'] },
   { fields: { mode: 'BridgeInterface', bridgeInterface: 'br-pods' }, expected: ['br-pods', 'br-pods'] },
   { fields: { mode: 'BridgeInterface' }, expected: ['', ''], invalid: /--pod-bridge-interface/ },
   { fields: { mode: 'InterfaceNamePrefix', interfaceNamePrefix: 'veth' }, expected: ['veth*', 'veth*'] },
   { fields: { mode: 'InterfaceNamePrefix' }, expected: ['*', '*'], invalid: /--pod-interface-name-prefix/ },
 ];
 
-for (const { fields, expected, invalid } of CASES) {
+for (const { fields, expected, invalid } of cases) {
   test(`detector of ${JSON.stringify(fields)}`, () => {
     const { IPv4, IPv6, warnings } = resolveDetectors(config(fields));
     assert.deepEqual([print(IPv4), print(IPv6)], expected);

@@ -1,15 +1,15 @@
 /** How the source of a packet is recognised as a pod: `--detect-local-mode` (service-model.md 12). */
 import type { IPFamily } from '../../sources/objects.js';
-import { BOTH_FAMILIES, parseCidr } from './addresses.js';
+import { allFamilies, parseCidr } from './addresses.js';
 import type { LocalDetector } from '../types.js';
 
-export const DETECT_LOCAL_MODES = [
+export const detectLocalModes = [
   'ClusterCIDR',
   'NodeCIDR',
   'BridgeInterface',
   'InterfaceNamePrefix',
 ] as const;
-export type DetectLocalMode = (typeof DETECT_LOCAL_MODES)[number];
+export type DetectLocalMode = (typeof detectLocalModes)[number];
 
 export interface DetectorConfig {
   readonly mode: DetectLocalMode;
@@ -31,7 +31,7 @@ export interface Detectors {
 }
 
 export function isDetectLocalMode(text: string): text is DetectLocalMode {
-  return (DETECT_LOCAL_MODES as readonly string[]).includes(text);
+  return (detectLocalModes as readonly string[]).includes(text);
 }
 
 /** What is wrong with the settings, one sentence each; empty when they can be used. */
@@ -93,7 +93,7 @@ function perFamily(values: readonly string[], what: string): Detectors {
   const parsed = values.map((text) => parseCidr(text.trim())).filter((cidr) => cidr !== undefined);
   const detectors: Record<IPFamily, LocalDetector | undefined> = { IPv4: undefined, IPv6: undefined };
   const warnings: Record<IPFamily, string | undefined> = { IPv4: undefined, IPv6: undefined };
-  for (const family of BOTH_FAMILIES) {
+  for (const family of allFamilies) {
     // Only the first CIDR of a family counts, as upstream.
     const first = parsed.find((cidr) => cidr.family === family);
     if (first === undefined) {

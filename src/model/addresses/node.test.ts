@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nodeStatusIPs, resolveNodeIPs } from './node.js';
 
-const STATUS_CASES: readonly {
+const statusCases: readonly {
   readonly title: string;
   readonly addresses: readonly (readonly [type: string, address: string])[];
   readonly expected: readonly string[];
@@ -45,7 +45,7 @@ const STATUS_CASES: readonly {
   { title: 'only an external one', addresses: [['ExternalIP', '203.0.113.1']], expected: ['203.0.113.1'] },
 ];
 
-for (const { title, addresses, expected } of STATUS_CASES) {
+for (const { title, addresses, expected } of statusCases) {
   test(`node status: ${title}`, () => {
     assert.deepEqual(nodeStatusIPs(addresses.map(([type, address]) => ({ type, address }))), expected);
   });
@@ -53,7 +53,7 @@ for (const { title, addresses, expected } of STATUS_CASES) {
 
 // The table of process.md 3, and its gaps.
 // prettier-ignore
-const RESOLVE_CASES: readonly (readonly [status: readonly string[], bind: string, primary: string, v4: string, v6: string])[] = [
+const resolveCases: readonly (readonly [status: readonly string[], bind: string, primary: string, v4: string, v6: string])[] = [
   [[], '0.0.0.0', 'IPv4', '127.0.0.1', '::1'],
   [[], '', 'IPv4', '127.0.0.1', '::1'],
   [[], 'fd00:4321::2', 'IPv6', '127.0.0.1', 'fd00:4321::2'],
@@ -65,7 +65,7 @@ const RESOLVE_CASES: readonly (readonly [status: readonly string[], bind: string
   [['2001:db8::2', '90.90.90.90'], '', 'IPv6', '90.90.90.90', '2001:db8::2'],
 ];
 
-for (const [status, bind, primaryFamily, IPv4, IPv6] of RESOLVE_CASES) {
+for (const [status, bind, primaryFamily, IPv4, IPv6] of resolveCases) {
   test(`node IPs of [${status.join(', ')}] with bind address '${bind}'`, () => {
     const { warnings, ...ips } = resolveNodeIPs(status, bind);
     assert.deepEqual(ips, { primaryFamily, IPv4, IPv6 });

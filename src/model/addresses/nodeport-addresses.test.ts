@@ -7,8 +7,8 @@ import {
   selectNodePortIPs,
 } from './nodeport-addresses.js';
 
-const ALDER = { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' };
-const INTERFACES = [
+const alder = { IPv4: '100.64.10.11', IPv6: '2001:db8:a::11' };
+const interfaces = [
   '127.0.0.1',
   '100.64.10.11',
   '100.64.77.11',
@@ -17,15 +17,15 @@ const INTERFACES = [
   '2001:db8:a::11',
   '2001:db8:77::11',
 ];
-const V6 = ['2001:db8:a::11', '2001:db8:77::11'];
+const v6Cases = ['2001:db8:a::11', '2001:db8:77::11'];
 
-const CASES: readonly {
+const cases: readonly {
   readonly title: string;
   readonly values: readonly string[];
-  readonly node?: typeof ALDER;
+  readonly node?: typeof alder;
   /** CIDRs in effect; 'all' for match-all. */
   readonly cidrs: readonly [v4: string, v6: string];
-  /** Addresses selected out of INTERFACES. */
+  /** Addresses selected out of interfaces. */
   readonly v4: readonly string[];
   readonly v6: readonly string[];
   readonly warns?: readonly string[];
@@ -35,7 +35,7 @@ const CASES: readonly {
     values: [],
     cidrs: ['all', 'all'],
     v4: ['100.64.10.11', '100.64.77.11'],
-    v6: V6,
+    v6: v6Cases,
   },
   {
     title: 'rows 150 and 154: primary',
@@ -49,14 +49,14 @@ const CASES: readonly {
     values: ['100.64.77.0/24', '0.0.0.0/0', '::/0'],
     cidrs: ['all', 'all'],
     v4: ['100.64.10.11', '100.64.77.11'],
-    v6: V6,
+    v6: v6Cases,
   },
   {
     title: 'rows 158 to 160: one IPv4 CIDR leaves IPv6 open',
     values: ['100.64.77.0/24'],
     cidrs: ['100.64.77.0/24', 'all'],
     v4: ['100.64.77.11'],
-    v6: V6,
+    v6: v6Cases,
     warns: ['IPv6'],
   },
   {
@@ -65,7 +65,7 @@ const CASES: readonly {
     node: { IPv4: '100.64.10.11', IPv6: '::1' },
     cidrs: ['100.64.10.11/32', 'all'],
     v4: ['100.64.10.11'],
-    v6: V6,
+    v6: v6Cases,
     warns: ['IPv6'],
   },
   {
@@ -94,7 +94,7 @@ const CASES: readonly {
     values: ['primary', 'all', 'localhost'],
     cidrs: ['all', 'all'],
     v4: ['100.64.10.11', '100.64.77.11'],
-    v6: V6,
+    v6: v6Cases,
   },
   {
     title: 'localhost speaks for both families, primary then needs no address',
@@ -106,26 +106,26 @@ const CASES: readonly {
   },
 ];
 
-for (const { title, values, node = ALDER, cidrs, v4, v6, warns = [] } of CASES) {
+for (const { title, values, node = alder, cidrs, v4, v6, warns = [] } of cases) {
   test(`node port addresses: ${title}`, () => {
     const { IPv4, IPv6 } = resolveNodePortAddresses(values, node);
     const print = (selection: typeof IPv4): string =>
       selection.matchAll ? 'all' : selection.cidrs.map(formatCidr).join(',');
     assert.deepEqual([print(IPv4), print(IPv6)], cidrs);
-    assert.deepEqual(selectNodePortIPs(IPv4, INTERFACES), v4);
-    assert.deepEqual(selectNodePortIPs(IPv6, INTERFACES), v6);
+    assert.deepEqual(selectNodePortIPs(IPv4, interfaces), v4);
+    assert.deepEqual(selectNodePortIPs(IPv6, interfaces), v6);
     const warned = [IPv4, IPv6].filter((s) => s.warning !== undefined).map((s) => s.family);
     assert.deepEqual(warned, warns);
   });
 }
 
 test('loopback addresses count only where asked for, and only those that are configured (row 170)', () => {
-  const { IPv4 } = resolveNodePortAddresses(['127.0.0.0/8'], ALDER);
-  assert.deepEqual(selectNodePortIPs(IPv4, INTERFACES, true), ['127.0.0.1']);
+  const { IPv4 } = resolveNodePortAddresses(['127.0.0.0/8'], alder);
+  assert.deepEqual(selectNodePortIPs(IPv4, interfaces, true), ['127.0.0.1']);
 });
 
 // prettier-ignore
-const LOOPBACK: readonly (readonly [values: readonly string[], v4: boolean, v6: boolean])[] = [
+const loopback: readonly (readonly [values: readonly string[], v4: boolean, v6: boolean])[] = [
   [[], true, true],
   [['primary'], false, false],
   [['127.0.0.0/8'], true, true],
@@ -134,15 +134,15 @@ const LOOPBACK: readonly (readonly [values: readonly string[], v4: boolean, v6: 
   [['100.64.0.0/16', 'fd00::/8'], false, false],
 ];
 
-for (const [values, v4, v6] of LOOPBACK) {
+for (const [values, v4, v6] of loopback) {
   test(`[${values.join(', ')}] contains loopback: IPv4 ${v4}, IPv6 ${v6}`, () => {
-    const { IPv4, IPv6 } = resolveNodePortAddresses(values, ALDER);
+    const { IPv4, IPv6 } = resolveNodePortAddresses(values, alder);
     assert.deepEqual([IPv4.containsLoopback, IPv6.containsLoopback], [v4, v6]);
   });
 }
 
 // prettier-ignore
-const NAMED: readonly (readonly [values: readonly string[], v4: boolean, v6: boolean])[] = [
+const named: readonly (readonly [values: readonly string[], v4: boolean, v6: boolean])[] = [
   [[], false, false],
   [['all'], false, false],
   [['localhost'], true, true],
@@ -153,15 +153,15 @@ const NAMED: readonly (readonly [values: readonly string[], v4: boolean, v6: boo
   [['::/0'], false, false],
 ];
 
-for (const [values, v4, v6] of NAMED) {
+for (const [values, v4, v6] of named) {
   test(`[${values.join(', ')}] names loopback addresses: IPv4 ${v4}, IPv6 ${v6}`, () => {
-    const { IPv4, IPv6 } = resolveNodePortAddresses(values, ALDER);
+    const { IPv4, IPv6 } = resolveNodePortAddresses(values, alder);
     assert.deepEqual([IPv4.namesLoopback, IPv6.namesLoopback], [v4, v6]);
   });
 }
 
 // prettier-ignore
-const VALIDATION: readonly (readonly [values: readonly string[], expected: readonly string[]])[] = [
+const validation: readonly (readonly [values: readonly string[], expected: readonly string[]])[] = [
   [[], []],
   [['primary'], []],
   [['10.0.0.0/8', 'fd00::/8'], []],
@@ -172,7 +172,7 @@ const VALIDATION: readonly (readonly [values: readonly string[], expected: reado
   [['10.0.0.1', 'fd00::/8', 'pear', 'Primary'], ['Invalid value 0', 'Invalid value 2', 'Invalid value 3']],
 ];
 
-for (const [values, expected] of VALIDATION) {
+for (const [values, expected] of validation) {
   test(`[${values.join(', ')}] is ${expected.length === 0 ? 'valid' : 'refused'}`, () => {
     assert.deepEqual(
       findWrongNodePortAddresses(values).map(({ type, item }) => `${type} ${item.index}`),

@@ -1,7 +1,7 @@
 /** Which addresses of the node accept node ports: `--nodeport-addresses` (service-model.md 7). */
 import type { IPFamily } from '../../sources/objects.js';
 import {
-  BOTH_FAMILIES,
+  allFamilies,
   cidrContains,
   familyOf,
   hostCidr,
@@ -13,10 +13,10 @@ import type { NodeIPs } from './node.js';
 import type { Cidr } from '../types.js';
 
 /** Words that stand for CIDRs, in any mix with them. */
-const KEYWORDS = ['primary', 'localhost', 'all'] as const;
-type Keyword = (typeof KEYWORDS)[number];
+const keywords = ['primary', 'localhost', 'all'] as const;
+type Keyword = (typeof keywords)[number];
 
-const isKeyword = (value: string): value is Keyword => (KEYWORDS as readonly string[]).includes(value);
+const isKeyword = (value: string): value is Keyword => (keywords as readonly string[]).includes(value);
 
 export interface NodePortAddresses {
   readonly family: IPFamily;
@@ -36,15 +36,15 @@ export interface NodePortAddresses {
 }
 
 /** What is wrong with an entry, in upstream's words. */
-export interface WrongNodePortAddress {
+export interface InvalidNodePortAddress {
   readonly type: 'Invalid value' | 'Duplicate value';
   readonly allowed: string;
   readonly item: { readonly index: number; readonly value: string };
 }
 
 /** What is wrong with the list; empty when it is fine. */
-export function findWrongNodePortAddresses(values: readonly string[]): readonly WrongNodePortAddress[] {
-  return values.flatMap((value, index): readonly WrongNodePortAddress[] => {
+export function findWrongNodePortAddresses(values: readonly string[]): readonly InvalidNodePortAddress[] {
+  return values.flatMap((value, index): readonly InvalidNodePortAddress[] => {
     const item = { index, value };
     if (isKeyword(value)) {
       const first = values.indexOf(value) === index;
@@ -64,13 +64,14 @@ function expand(value: string, nodeIPs: Pick<NodeIPs, IPFamily>): readonly Cidr[
   }
   switch (value) {
     case 'primary':
-      return BOTH_FAMILIES.map((family) => nodeIPs[family])
+      return allFamilies
+        .map((family) => nodeIPs[family])
         .filter((ip) => !isLoopback(ip))
         .map(hostCidr);
     case 'localhost':
-      return BOTH_FAMILIES.map((family) => loopbackCidr[family]);
+      return allFamilies.map((family) => loopbackCidr[family]);
     case 'all':
-      return BOTH_FAMILIES.map((family) => everything[family]);
+      return allFamilies.map((family) => everything[family]);
   }
 }
 

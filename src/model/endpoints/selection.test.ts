@@ -4,13 +4,13 @@ import { test } from 'node:test';
 import type { EndpointSlice, Service, SliceEndpoint } from '../../sources/objects.js';
 import { deliver, endpoint, newModel, only, port, printEndpoints, service, slice } from '../fixtures.js';
 
-const NODE_PORT_LOCAL: Partial<Service> = {
+const nodePortLocal: Partial<Service> = {
   type: 'NodePort',
   externalTrafficPolicy: 'Local',
   ports: [port({ nodePort: 31150 })],
 };
 
-const USABLE: readonly (readonly [row: string, eps: string, cluster: string, local?: string])[] = [
+const usableCases: readonly (readonly [row: string, eps: string, cluster: string, local?: string])[] = [
   ['218', 'L1~ R1', 'R1', 'L1'],
   ['219', 'L1~ R1~', 'L1 R1', 'L1'],
   ['220', 'L1~ R1x', 'L1', 'L1'],
@@ -21,16 +21,20 @@ const USABLE: readonly (readonly [row: string, eps: string, cluster: string, loc
   ['247', 'L1~[mtl-1] R2~[mtl-2]', 'L1 R2', 'L1'],
 ];
 
-for (const [row, eps, cluster, local = ''] of USABLE) {
+for (const [row, eps, cluster, local = ''] of usableCases) {
   test(`5.1 row ${row}: ${eps}`, () => {
-    const result = only([service(NODE_PORT_LOCAL), slice(eps)]);
+    const result = only([service(nodePortLocal), slice(eps)]);
     assert.ok(result);
     assert.equal(printEndpoints(result.clusterEndpoints), cluster);
     assert.equal(printEndpoints(result.localEndpoints), local);
   });
 }
 
-const CONDITIONS: readonly (readonly [row: string, conditions: Partial<SliceEndpoint>, usable: boolean])[] = [
+const conditionCases: readonly (readonly [
+  row: string,
+  conditions: Partial<SliceEndpoint>,
+  usable: boolean,
+])[] = [
   ['223: all conditions unset', {}, true],
   ['224: ready unset, terminating', { terminating: true }, true],
   ['225: not ready, serving unset, terminating', { ready: false, terminating: true }, true],
@@ -38,7 +42,7 @@ const CONDITIONS: readonly (readonly [row: string, conditions: Partial<SliceEndp
   ['228: not ready, serving, not terminating', { ready: false }, false],
 ];
 
-for (const [row, conditions, usable] of CONDITIONS) {
+for (const [row, conditions, usable] of conditionCases) {
   test(`3.2 row ${row}`, () => {
     const result = only([service(), slice([endpoint('10.61.1.31', conditions)])]);
     assert.equal(result?.clusterEndpoints.length, usable ? 1 : 0);
@@ -46,7 +50,7 @@ for (const [row, conditions, usable] of CONDITIONS) {
   });
 }
 
-const HINTS: readonly {
+const hintCases: readonly {
   readonly row: string;
   readonly eps: string;
   readonly cluster: string;
@@ -75,11 +79,11 @@ const HINTS: readonly {
   },
 ];
 
-for (const { row, eps, cluster, local, zone = 'mtl-1' } of HINTS) {
+for (const { row, eps, cluster, local, zone = 'mtl-1' } of hintCases) {
   test(`5.2 ${row}: ${eps}, zone '${zone}'`, () => {
     const model = newModel();
     model.setZone(zone === '' ? undefined : zone);
-    deliver(model, service(NODE_PORT_LOCAL), slice(eps));
+    deliver(model, service(nodePortLocal), slice(eps));
     model.takeChanges();
     const [result] = model.servicePorts('IPv4');
     assert.ok(result);
@@ -88,19 +92,19 @@ for (const { row, eps, cluster, local, zone = 'mtl-1' } of HINTS) {
   });
 }
 
-const SLICE_PORT = { name: 'web', protocol: 'TCP', port: 9000 } as const;
+const slicePort = { name: 'web', protocol: 'TCP', port: 9000 } as const;
 
-const SLICES: readonly {
+const sliceCases: readonly {
   readonly title: string;
   readonly slices: readonly EndpointSlice[];
   readonly expected: string;
   readonly problems?: readonly string[];
 }[] = [
   { title: 'row 34: the empty name is a name', slices: [slice('L1 R1')], expected: 'L1 R1' },
-  { title: 'row 35: another name', slices: [slice('L1', { ports: [SLICE_PORT] })], expected: '' },
+  { title: 'row 35: another name', slices: [slice('L1', { ports: [slicePort] })], expected: '' },
   {
     title: 'row 36: no name',
-    slices: [slice('L1', { ports: [{ ...SLICE_PORT, name: undefined }] })],
+    slices: [slice('L1', { ports: [{ ...slicePort, name: undefined }] })],
     expected: '',
   },
   {
@@ -189,7 +193,7 @@ const SLICES: readonly {
   },
 ];
 
-for (const { title, slices, expected, problems = [] } of SLICES) {
+for (const { title, slices, expected, problems = [] } of sliceCases) {
   test(`3 ${title}`, () => {
     // The order of arrival must not matter.
     for (const order of [slices, [...slices].reverse()]) {
@@ -207,7 +211,7 @@ for (const { title, slices, expected, problems = [] } of SLICES) {
   });
 }
 
-const LOCALITY: readonly (readonly [
+const locality: readonly (readonly [
   row: string,
   nodeName: string | undefined,
   local: boolean,
@@ -219,7 +223,7 @@ const LOCALITY: readonly (readonly [
   ['row 307: no node', undefined, false, true],
 ];
 
-for (const [row, nodeName, local, nodeUnknown] of LOCALITY) {
+for (const [row, nodeName, local, nodeUnknown] of locality) {
   test(`3.2 node name: ${row}`, () => {
     const result = only([service(), slice([endpoint('10.61.1.31', { nodeName })])]);
     assert.deepEqual(result?.clusterEndpoints, [{ ip: '10.61.1.31', port: 9000, local, nodeUnknown }]);

@@ -8,11 +8,11 @@ import { compact } from '../lists.js';
 import {
   compareEndpoints,
   duplicateRank,
-  HINTS_THIS_NODE,
-  NODE_HINTED,
-  READY,
-  SERVING,
-  TERMINATING,
+  hintsThisNode,
+  nodeHinted,
+  readyFlag,
+  servingFlag,
+  terminatingFlag,
   type EndpointList,
 } from './slice.js';
 import type { Endpoint } from '../types.js';
@@ -26,9 +26,9 @@ export interface Selection {
   readonly any: boolean;
 }
 
-export const NO_ENDPOINTS: readonly Endpoint[] = [];
-const NO_HINTS: readonly string[] = [];
-const EMPTY: EndpointList = { endpoints: NO_ENDPOINTS, states: [], zoneHints: undefined };
+export const noEndpoints: readonly Endpoint[] = [];
+const noHints: readonly string[] = [];
+const empty: EndpointList = { endpoints: noEndpoints, states: [], zoneHints: undefined };
 
 /**
  * @param lists in the order of the slices' names: of equal duplicates the first stays
@@ -36,7 +36,7 @@ const EMPTY: EndpointList = { endpoints: NO_ENDPOINTS, states: [], zoneHints: un
  */
 export function mergeLists(lists: readonly EndpointList[]): EndpointList {
   const [first, second] = lists;
-  if (first === undefined) return EMPTY;
+  if (first === undefined) return empty;
   if (second === undefined) return first;
   if (lists.length === 2) return mergeTwo(first, second);
   // By halves, so that each endpoint is moved log2(slices) times.
@@ -73,10 +73,10 @@ export function selectEndpoints(
   }
   // The usual case: nothing to choose, so that the slice's array is shared.
   if (any && allReady && !uses.usesLocal && uses.usesCluster && !isHinted(list))
-    return { cluster: list.endpoints, local: NO_ENDPOINTS, any };
+    return { cluster: list.endpoints, local: noEndpoints, any };
   return {
-    cluster: uses.usesCluster && any ? selectCluster(list, zone) : NO_ENDPOINTS,
-    local: uses.usesLocal && any ? selectLocal(list) : NO_ENDPOINTS,
+    cluster: uses.usesCluster && any ? selectCluster(list, zone) : noEndpoints,
+    local: uses.usesLocal && any ? selectLocal(list) : noEndpoints,
     any,
   };
 }
@@ -91,7 +91,7 @@ export function servingEndpoints(
   protocol: 'UDP' | 'SCTP',
 ): readonly string[] {
   const serving = endpoints.filter(
-    (_, index) => protocol === 'SCTP' || (stateAt(states, index) & (READY | SERVING)) !== 0,
+    (_, index) => protocol === 'SCTP' || (stateAt(states, index) & (readyFlag | servingFlag)) !== 0,
   );
   return serving.map(({ ip, port }) => formatIpPort(ip, port));
 }
@@ -111,7 +111,7 @@ function mergeTwo(a: EndpointList, b: EndpointList): EndpointList {
   const take = (from: EndpointList, index: number, endpoint: Endpoint): void => {
     endpoints.push(endpoint);
     states.push(from.states[index] ?? 0);
-    if (hinted) zoneHints.push(from.zoneHints?.[index] ?? NO_HINTS);
+    if (hinted) zoneHints.push(from.zoneHints?.[index] ?? noHints);
   };
   let i = 0;
   let j = 0;
@@ -159,7 +159,7 @@ function selectLocal({ endpoints, states }: EndpointList): readonly Endpoint[] {
 
 /** Some hint may restrict the choice. */
 function isHinted({ states, zoneHints }: EndpointList): boolean {
-  return zoneHints !== undefined || (stateAt(states, 0) & NODE_HINTED) !== 0;
+  return zoneHints !== undefined || (stateAt(states, 0) & nodeHinted) !== 0;
 }
 
 type IndexFilter = (index: number) => boolean;
@@ -173,13 +173,13 @@ function hintFilter({ states, zoneHints }: EndpointList, zone: string | undefine
   for (let at = 0; at < states.length && (allNodeHinted || allZoneHinted); at++) {
     const state = stateAt(states, at);
     if (!isReady(state)) continue;
-    if ((state & NODE_HINTED) === 0) allNodeHinted = false;
-    if ((state & HINTS_THIS_NODE) !== 0) thisNode = true;
-    const hints = zoneHints?.[at] ?? NO_HINTS;
+    if ((state & nodeHinted) === 0) allNodeHinted = false;
+    if ((state & hintsThisNode) !== 0) thisNode = true;
+    const hints = zoneHints?.[at] ?? noHints;
     if (hints.length === 0) allZoneHinted = false;
     if (zone !== undefined && hints.includes(zone)) thisZone = true;
   }
-  if (allNodeHinted && thisNode) return (at) => (stateAt(states, at) & HINTS_THIS_NODE) !== 0;
+  if (allNodeHinted && thisNode) return (at) => (stateAt(states, at) & hintsThisNode) !== 0;
   if (allZoneHinted && thisZone && zone !== undefined)
     return (at) => zoneHints?.[at]?.includes(zone) === true;
   return undefined;
@@ -196,9 +196,9 @@ function stateAt(states: readonly number[], at: number): number {
 }
 
 function isReady(state: number): boolean {
-  return (state & READY) !== 0;
+  return (state & readyFlag) !== 0;
 }
 
 function isServingTerminating(state: number): boolean {
-  return (state & (READY | SERVING | TERMINATING)) === (SERVING | TERMINATING);
+  return (state & (readyFlag | servingFlag | terminatingFlag)) === (servingFlag | terminatingFlag);
 }

@@ -12,13 +12,13 @@ import { Problems, quoted } from '../services/problems.js';
 import type { Endpoint } from '../types.js';
 
 /** Bits of EndpointList.states. */
-export const READY = 1;
-export const SERVING = 2;
-export const TERMINATING = 4;
+export const readyFlag = 1;
+export const servingFlag = 2;
+export const terminatingFlag = 4;
 /** The endpoint has node hints at all. */
-export const NODE_HINTED = 8;
+export const nodeHinted = 8;
 /** One of the node hints names this node. */
-export const HINTS_THIS_NODE = 16;
+export const hintsThisNode = 16;
 
 /** Endpoints of one port, sorted by compareEndpoints(), each 'ip:port' once. The arrays run in parallel. */
 export interface EndpointList {
@@ -53,24 +53,24 @@ export interface SliceOptions {
   readonly families: readonly IPFamily[];
 }
 
-const NO_HINTS: readonly string[] = [];
-const NO_ENDPOINTS: readonly Endpoint[] = [];
-const MAX_PORT = 65535;
-const MAX_INTERNED = 1024;
+const noHints: readonly string[] = [];
+const noEndpoints: readonly Endpoint[] = [];
+const maxPort = 65535;
+const maxInterned = 1024;
 
 /** Shares hint lists between endpoints: a cluster has a handful of zones, and hundreds of thousands of hints. */
 export class HintInterner {
-  readonly #lists = new Map<string, readonly string[]>();
+  private readonly lists = new Map<string, readonly string[]>();
 
   intern(hints: readonly string[]): readonly string[] {
-    if (hints.length === 0) return NO_HINTS;
+    if (hints.length === 0) return noHints;
     const key = hints.join('\0');
-    const known = this.#lists.get(key);
+    const known = this.lists.get(key);
     if (known !== undefined) return known;
     // Hints are written by whoever may write slices: forgetting the lists costs sharing, never memory.
-    if (this.#lists.size >= MAX_INTERNED) this.#lists.clear();
+    if (this.lists.size >= maxInterned) this.lists.clear();
     const list = [...hints];
-    this.#lists.set(key, list);
+    this.lists.set(key, list);
     return list;
   }
 }
@@ -80,8 +80,8 @@ export class HintInterner {
  * before what is, and of the former the ready one (3.3). On equal terms the first one seen stays.
  */
 export function duplicateRank(state: number): number {
-  if ((state & TERMINATING) !== 0) return 0;
-  return (state & READY) !== 0 ? 2 : 1;
+  if ((state & terminatingFlag) !== 0) return 0;
+  return (state & readyFlag) !== 0 ? 2 : 1;
 }
 
 /** Plain string order of 'ip:port' and '[ip]:port', without building the strings. */
@@ -151,7 +151,7 @@ export function readSlice(
     const port = object.ports[index];
     if (port === undefined) break;
     if (port.name === undefined || port.port === 0) continue;
-    if (!Number.isInteger(port.port) || port.port < 0 || port.port > MAX_PORT) {
+    if (!Number.isInteger(port.port) || port.port < 0 || port.port > maxPort) {
       report(
         `ports[${index}].port`,
         () => `${port.port} is not a port number (1-65535); the port is left out`,
@@ -159,7 +159,7 @@ export function readSlice(
       continue;
     }
     const before = known?.find(port.name, port.protocol);
-    const endpoints = buildEndpoints(backends, port.port, before?.list.endpoints ?? NO_ENDPOINTS);
+    const endpoints = buildEndpoints(backends, port.port, before?.list.endpoints ?? noEndpoints);
     const list = keepList({ endpoints, states, zoneHints }, before?.list);
     ports.push(before?.list === list ? before : { name: port.name, protocol: port.protocol, list });
   }
@@ -172,24 +172,24 @@ export function readSlice(
 }
 
 /** From here on a list is looked up by its key; most lists have one item, and looking at it costs less. */
-const INDEXED_FROM = 8;
+const indexedFrom = 8;
 
 /** Finds ports of a slice by name and protocol. */
 class PortIndex {
-  readonly #byId: ReadonlyMap<string, SlicePort> | undefined;
+  private readonly byId: ReadonlyMap<string, SlicePort> | undefined;
 
   constructor(readonly ports: readonly SlicePort[]) {
-    if (ports.length < INDEXED_FROM) return;
+    if (ports.length < indexedFrom) return;
     const byId = new Map<string, SlicePort>();
     for (const port of ports) {
       const id = slicePortId(port.name, port.protocol);
       if (!byId.has(id)) byId.set(id, port);
     }
-    this.#byId = byId;
+    this.byId = byId;
   }
 
   find(name: string, protocol: Protocol): SlicePort | undefined {
-    if (this.#byId !== undefined) return this.#byId.get(slicePortId(name, protocol));
+    if (this.byId !== undefined) return this.byId.get(slicePortId(name, protocol));
     return this.ports.find((port) => port.name === name && port.protocol === protocol);
   }
 }
@@ -252,11 +252,11 @@ function readBackends(
 
 function stateOf(endpoint: SliceEndpoint, nodeName: string): number {
   return (
-    (endpoint.ready ? READY : 0) |
-    (endpoint.serving ? SERVING : 0) |
-    (endpoint.terminating ? TERMINATING : 0) |
-    (endpoint.nodeHints.length > 0 ? NODE_HINTED : 0) |
-    (endpoint.nodeHints.includes(nodeName) ? HINTS_THIS_NODE : 0)
+    (endpoint.ready ? readyFlag : 0) |
+    (endpoint.serving ? servingFlag : 0) |
+    (endpoint.terminating ? terminatingFlag : 0) |
+    (endpoint.nodeHints.length > 0 ? nodeHinted : 0) |
+    (endpoint.nodeHints.includes(nodeName) ? hintsThisNode : 0)
   );
 }
 

@@ -22,7 +22,7 @@ export interface Claimant {
   readonly service: ServiceName;
 }
 
-export interface Settlement<T> {
+export interface ClaimResolution<T> {
   /** Claimants that won or lost an address. */
   readonly affected: ReadonlySet<T>;
   /** Contests whose owner or claimants changed, and those that are over. */
@@ -32,16 +32,16 @@ export interface Settlement<T> {
 /** Contests are rare: an address with one claimant costs one map entry and nothing else. */
 export class Claims<T extends Claimant> {
   /** By protocol and port, then by address: so no text has to be put together for a key. */
-  readonly #byPort = new Map<number, Map<string, T | Contest<T>>>();
-  readonly #contestsOf = new Map<T, Set<Contest<T>>>();
+  private readonly byPort = new Map<number, Map<string, T | Contest<T>>>();
+  private readonly contestsOf = new Map<T, Set<Contest<T>>>();
   /** Contests to be decided again by settle(). */
-  readonly #open = new Set<Contest<T>>();
+  private readonly open = new Set<Contest<T>>();
 
   claim(claimant: T, address: VirtualAddress): void {
     const port = portKey(claimant, address);
     const ip = addressKey(claimant, address);
-    let addresses = this.#byPort.get(port);
-    if (addresses === undefined) this.#byPort.set(port, (addresses = new Map<string, T | Contest<T>>()));
+    let addresses = this.byPort.get(port);
+    if (addresses === undefined) this.byPort.set(port, (addresses = new Map<string, T | Contest<T>>()));
     const current = addresses.get(ip);
     if (current === undefined) {
       addresses.set(ip, claimant);
@@ -53,27 +53,27 @@ export class Claims<T extends Claimant> {
     } else {
       contest = new Contest(port, ip, printedAddress(claimant, address), claimant.family, current);
       addresses.set(ip, contest);
-      this.#enter(current, contest);
+      this.enter(current, contest);
     }
-    this.#enter(claimant, contest);
+    this.enter(claimant, contest);
   }
 
   release(claimant: T, address: VirtualAddress): void {
     const port = portKey(claimant, address);
     const ip = addressKey(claimant, address);
-    const current = this.#byPort.get(port)?.get(ip);
-    if (current instanceof Contest) this.#leave(claimant, current);
-    else if (current === claimant) this.#free(port, ip);
+    const current = this.byPort.get(port)?.get(ip);
+    if (current instanceof Contest) this.leave(claimant, current);
+    else if (current === claimant) this.free(port, ip);
   }
 
   /** What decides contests (`created`, `any`) is different now. */
   rankChanged(claimant: T): void {
-    for (const contest of this.#contestsOf.get(claimant) ?? []) this.#open.add(contest);
+    for (const contest of this.contestsOf.get(claimant) ?? []) this.open.add(contest);
   }
 
   /** The addresses that the claimant owns since the last settle(): the list itself when it owns them all. */
   owned(claimant: T, addresses: readonly VirtualAddress[]): readonly VirtualAddress[] {
-    const contests = this.#contestsOf.get(claimant);
+    const contests = this.contestsOf.get(claimant);
     if (contests === undefined) return addresses;
     const lost = new Set<string>();
     for (const { owner, ip, port } of contests) if (owner !== claimant) lost.add(`${ip} ${port}`);
@@ -84,10 +84,10 @@ export class Claims<T extends Claimant> {
   }
 
   /** Decides what was claimed, released or ranked anew since the last call. */
-  settle(): Settlement<T> {
+  settle(): ClaimResolution<T> {
     const affected = new Set<T>();
     const conflicts: AddressConflict[] = [];
-    for (const contest of this.#open) {
+    for (const contest of this.open) {
       const claimants = [...contest.claimants].sort(compareClaimants);
       const [winner, ...others] = claimants;
       if (winner !== contest.owner) {
@@ -96,10 +96,10 @@ export class Claims<T extends Claimant> {
       }
       if (winner === undefined || others.length === 0) {
         if (winner === undefined) {
-          this.#free(contest.port, contest.ip);
+          this.free(contest.port, contest.ip);
         } else {
-          this.#leave(winner, contest);
-          this.#byPort.get(contest.port)?.set(contest.ip, winner);
+          this.leave(winner, contest);
+          this.byPort.get(contest.port)?.set(contest.ip, winner);
         }
         if (contest.reported === '') continue;
         conflicts.push({
@@ -125,30 +125,30 @@ export class Claims<T extends Claimant> {
         });
       }
     }
-    this.#open.clear();
+    this.open.clear();
     return { affected, conflicts };
   }
 
-  #free(port: number, ip: string): void {
-    const addresses = this.#byPort.get(port);
+  private free(port: number, ip: string): void {
+    const addresses = this.byPort.get(port);
     addresses?.delete(ip);
-    if (addresses?.size === 0) this.#byPort.delete(port);
+    if (addresses?.size === 0) this.byPort.delete(port);
   }
 
-  #enter(claimant: T, contest: Contest<T>): void {
+  private enter(claimant: T, contest: Contest<T>): void {
     contest.claimants.add(claimant);
-    this.#open.add(contest);
-    const contests = this.#contestsOf.get(claimant);
-    if (contests === undefined) this.#contestsOf.set(claimant, new Set([contest]));
+    this.open.add(contest);
+    const contests = this.contestsOf.get(claimant);
+    if (contests === undefined) this.contestsOf.set(claimant, new Set([contest]));
     else contests.add(contest);
   }
 
-  #leave(claimant: T, contest: Contest<T>): void {
+  private leave(claimant: T, contest: Contest<T>): void {
     contest.claimants.delete(claimant);
-    this.#open.add(contest);
-    const contests = this.#contestsOf.get(claimant);
+    this.open.add(contest);
+    const contests = this.contestsOf.get(claimant);
     contests?.delete(contest);
-    if (contests?.size === 0) this.#contestsOf.delete(claimant);
+    if (contests?.size === 0) this.contestsOf.delete(claimant);
   }
 }
 

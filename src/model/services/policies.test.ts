@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { only, port, printEndpoints, service, slice, vip } from '../fixtures.js';
 import type { ServicePort, VirtualAddress } from '../types.js';
 
-const STATES: Readonly<Record<string, string>> = {
+const stateCases: Readonly<Record<string, string>> = {
   E0: 'L1! R1x',
   E1: 'R1',
   E2: 'L1 R1',
@@ -16,7 +16,7 @@ const STATES: Readonly<Record<string, string>> = {
 };
 
 type Source = 'pod' | 'host' | 'other';
-const SOURCES: readonly Source[] = ['pod', 'host', 'other'];
+const sourceCases: readonly Source[] = ['pod', 'host', 'other'];
 
 /** What a dataplane does for a packet, read off the contract of VirtualAddress. */
 function outcome(servicePort: ServicePort, address: VirtualAddress, source: Source): string {
@@ -37,7 +37,7 @@ interface Row {
 
 function check(title: string, rows: readonly Row[], run: (row: Row, eps: string) => readonly string[]): void {
   for (const row of rows) {
-    for (const [index, [state, eps]] of Object.entries(STATES).entries()) {
+    for (const [index, [state, eps]] of Object.entries(stateCases).entries()) {
       test(`${title}, policy ${row.policy}, ${state} (${eps}), from ${row.sources.join('/')}`, () => {
         for (const result of run(row, eps)) assert.equal(result, row.cells[index]);
       });
@@ -47,8 +47,8 @@ function check(title: string, rows: readonly Row[], run: (row: Row, eps: string)
 
 // prettier-ignore
 check('6.3 ClusterIP', [
-  { policy: 'Cluster', sources: SOURCES, cells: ['REJECT', 'R1', 'L1 R1', 'R1', 'L1 R1', 'R1', 'L1', 'R1'] },
-  { policy: 'Local', sources: SOURCES, cells: ['REJECT', 'DROP', 'L1', 'L1', 'L1', 'DROP', 'L1', 'DROP'] },
+  { policy: 'Cluster', sources: sourceCases, cells: ['REJECT', 'R1', 'L1 R1', 'R1', 'L1 R1', 'R1', 'L1', 'R1'] },
+  { policy: 'Local', sources: sourceCases, cells: ['REJECT', 'DROP', 'L1', 'L1', 'L1', 'DROP', 'L1', 'DROP'] },
 ], (row, eps) => {
   const result = only([service({ internalTrafficPolicy: row.policy }), slice(eps)]);
   const address = result?.addresses[0];
@@ -61,7 +61,7 @@ check('6.3 ClusterIP', [
 for (const internal of ['Cluster', 'Local']) {
   // prettier-ignore
   check(`6.4 external destinations (iTP ${internal})`, [
-    { policy: 'Cluster', sources: SOURCES,
+    { policy: 'Cluster', sources: sourceCases,
       cells: ['REJECT', 'R1 masq', 'L1 R1 masq', 'R1 masq', 'L1 R1 masq', 'R1 masq', 'L1 masq', 'R1 masq'] },
     { policy: 'Local', sources: ['pod'], cells: ['REJECT', 'R1', 'L1 R1', 'R1', 'L1 R1', 'R1', 'L1', 'R1'] },
     { policy: 'Local', sources: ['host'],

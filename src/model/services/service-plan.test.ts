@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { IPFamily, Service } from '../../sources/objects.js';
 import { formatCidr } from '../addresses/addresses.js';
-import { ALDER, port, service, vip } from '../fixtures.js';
+import { alder, port, service, vip } from '../fixtures.js';
 import { planService, type PlanOptions, type PortPlan } from './service-plan.js';
 
-const DUAL: Partial<Service> = {
+const dual: Partial<Service> = {
   clusterIP: '10.177.0.70',
   clusterIPs: ['10.177.0.70', 'fd77::70'],
   ipFamilies: ['IPv4', 'IPv6'],
@@ -17,7 +17,7 @@ function ports(
   family: IPFamily,
   options: Partial<PlanOptions> = {},
 ): readonly PortPlan[] {
-  return planService(service(fields), { ...ALDER, ...options }).plan?.[family]?.ports ?? [];
+  return planService(service(fields), { ...alder, ...options }).plan?.[family]?.ports ?? [];
 }
 
 /** 'ClusterIP 10.177.0.50:80, NodePort :31000' */
@@ -32,13 +32,13 @@ function addresses(
 }
 
 function problems(fields: Partial<Service>): readonly string[] {
-  return planService(service(fields), ALDER).problems.list.map(({ field }) => field);
+  return planService(service(fields), alder).problems.list.map(({ field }) => field);
 }
 
-const CLUSTER_IP = 'ClusterIP 10.177.0.50:80';
+const clusterIp = 'ClusterIP 10.177.0.50:80';
 
-const SKIPPED: readonly (readonly [title: string, fields: Partial<Service>, v4: string, v6: string])[] = [
-  ['an ordinary service', {}, CLUSTER_IP, ''],
+const skipped: readonly (readonly [title: string, fields: Partial<Service>, v4: string, v6: string])[] = [
+  ['an ordinary service', {}, clusterIp, ''],
   ['row 43: cluster IP None', { clusterIP: 'None', clusterIPs: ['None'] }, '', ''],
   [
     'row 45: no cluster IP takes the node port with it',
@@ -49,10 +49,10 @@ const SKIPPED: readonly (readonly [title: string, fields: Partial<Service>, v4: 
   ['row 44: ExternalName', { type: 'ExternalName' }, '', ''],
   ['row 46: another proxy serves it', { serviceProxyName: 'other' }, '', ''],
   ['row 48: the label counts even when it is empty', { serviceProxyName: '' }, '', ''],
-  ['row 55: dual stack', DUAL, 'ClusterIP 10.177.0.70:80', 'ClusterIP fd77::70:80'],
+  ['row 55: dual stack', dual, 'ClusterIP 10.177.0.70:80', 'ClusterIP fd77::70:80'],
   [
     'row 57: the order of the families has no meaning',
-    { ...DUAL, clusterIPs: ['fd77::70', '10.177.0.70'], ipFamilies: ['IPv6', 'IPv4'] },
+    { ...dual, clusterIPs: ['fd77::70', '10.177.0.70'], ipFamilies: ['IPv6', 'IPv4'] },
     'ClusterIP 10.177.0.70:80',
     'ClusterIP fd77::70:80',
   ],
@@ -70,18 +70,18 @@ const SKIPPED: readonly (readonly [title: string, fields: Partial<Service>, v4: 
   [
     'row 61: an IPv4 service has no IPv6 external IP',
     { externalIPs: ['203.0.113.61', '2001:db8:e::61'] },
-    `${CLUSTER_IP}, ExternalIP 203.0.113.61:80`,
+    `${clusterIp}, ExternalIP 203.0.113.61:80`,
     '',
   ],
-  ['row 62: an old object without ipFamilies', { ipFamilies: [], clusterIPs: [] }, CLUSTER_IP, ''],
+  ['row 62: an old object without ipFamilies', { ipFamilies: [], clusterIPs: [] }, clusterIp, ''],
   ['an old IPv6 object', { ipFamilies: [], clusterIP: 'fd77::62' }, '', 'ClusterIP fd77::62:80'],
-  ['row 66: fewer cluster IPs than families', { ipFamilies: ['IPv4', 'IPv6'] }, CLUSTER_IP, ''],
+  ['row 66: fewer cluster IPs than families', { ipFamilies: ['IPv4', 'IPv6'] }, clusterIp, ''],
   ['a cluster IP that is none', { clusterIP: '10.177.0', clusterIPs: ['10.177.0'] }, '', ''],
-  ['a cluster IP with leading zeros', { clusterIPs: ['010.177.000.050'] }, CLUSTER_IP, ''],
+  ['a cluster IP with leading zeros', { clusterIPs: ['010.177.000.050'] }, clusterIp, ''],
   ['no ports', { ports: [] }, '', ''],
 ];
 
-for (const [title, fields, v4, v6] of SKIPPED) {
+for (const [title, fields, v4, v6] of skipped) {
   test(`2.1 ${title}`, () => {
     assert.equal(addresses(fields), v4);
     assert.equal(addresses(fields, 'IPv6'), v6);
@@ -89,12 +89,12 @@ for (const [title, fields, v4, v6] of SKIPPED) {
 }
 
 test('2.1 a family that is not served gets no plan', () => {
-  const { plan } = planService(service(DUAL), { ...ALDER, families: ['IPv6'] });
+  const { plan } = planService(service(dual), { ...alder, families: ['IPv6'] });
   assert.equal(plan?.IPv4, undefined);
   assert.equal(plan?.IPv6?.ports.length, 1);
 });
 
-const ADDRESSES: readonly {
+const addressCases: readonly {
   readonly title: string;
   readonly fields: Partial<Service>;
   readonly expected: string;
@@ -184,10 +184,10 @@ const ADDRESSES: readonly {
   },
 ];
 
-for (const { title, fields, expected, options, problems: reported = [] } of ADDRESSES) {
+for (const { title, fields, expected, options, problems: reported = [] } of addressCases) {
   test(`2.2 ${title}`, () => {
     const all = addresses(fields, 'IPv4', options);
-    assert.equal(all, expected === '' ? CLUSTER_IP : `${CLUSTER_IP}, ${expected}`);
+    assert.equal(all, expected === '' ? clusterIp : `${clusterIp}, ${expected}`);
     if (options === undefined) assert.deepEqual(problems(fields), reported);
   });
 }
@@ -215,7 +215,7 @@ test('2.2 of two ports with one name and protocol the last one wins', () => {
 });
 
 // prettier-ignore
-const AFFINITY: readonly (readonly [affinity: string, timeout: number | undefined, expected: number, problem: boolean])[] = [
+const affinityCases: readonly (readonly [affinity: string, timeout: number | undefined, expected: number, problem: boolean])[] = [
   ['None', 600, 0, false],
   ['', undefined, 0, false],
   ['ClientIP', 600, 600, false],
@@ -226,7 +226,7 @@ const AFFINITY: readonly (readonly [affinity: string, timeout: number | undefine
   ['ClientIP', 86401, 10800, true],
 ];
 
-for (const [sessionAffinity, affinityTimeoutSeconds, expected, problem] of AFFINITY) {
+for (const [sessionAffinity, affinityTimeoutSeconds, expected, problem] of affinityCases) {
   test(`2.2 affinity '${sessionAffinity}' with timeout ${affinityTimeoutSeconds} is ${expected}`, () => {
     const fields = { sessionAffinity, affinityTimeoutSeconds };
     assert.equal(ports(fields, 'IPv4')[0]?.affinitySeconds, expected);
@@ -235,7 +235,7 @@ for (const [sessionAffinity, affinityTimeoutSeconds, expected, problem] of AFFIN
 }
 
 // prettier-ignore
-const POLICIES: readonly {
+const policyCases: readonly {
   readonly fields: Partial<Service>;
   readonly internal: 'Cluster' | 'Local';
   readonly external: 'Cluster' | 'Local' | 'none';
@@ -256,7 +256,7 @@ const POLICIES: readonly {
   { fields: { externalTrafficPolicy: 'Local', loadBalancerIngress: [vip('192.0.2.90')], externalIPs: ['2001:db8::1'] }, internal: 'Cluster', external: 'Local', uses: 'cluster local' },
 ];
 
-for (const [index, { fields, internal, external, uses }] of POLICIES.entries()) {
+for (const [index, { fields, internal, external, uses }] of policyCases.entries()) {
   test(`2.2 policies of ${JSON.stringify(fields)} (${index})`, () => {
     const [plan] = ports(fields, 'IPv4');
     assert.ok(plan);
@@ -269,7 +269,7 @@ for (const [index, { fields, internal, external, uses }] of POLICIES.entries()) 
   });
 }
 
-const RANGES: readonly {
+const rangeCases: readonly {
   readonly title: string;
   readonly ranges: readonly string[];
   /** undefined: unrestricted; []: nobody. */
@@ -338,10 +338,10 @@ const RANGES: readonly {
   },
 ];
 
-for (const { title, ranges, v4, v6, problems: count = 0 } of RANGES) {
+for (const { title, ranges, v4, v6, problems: count = 0 } of rangeCases) {
   test(`6.5 source ranges: ${title}`, () => {
     const fields: Partial<Service> = {
-      ...DUAL,
+      ...dual,
       type: 'LoadBalancer',
       loadBalancerIngress: [vip('192.0.2.100'), vip('192.0.2.101'), vip('2001:db8:b::100')],
       externalIPs: ['203.0.113.100'],
@@ -365,7 +365,7 @@ for (const { title, ranges, v4, v6, problems: count = 0 } of RANGES) {
 test('6.5 ranges that concern no VIP are not complained about', () => {
   assert.deepEqual(
     problems({
-      ...DUAL,
+      ...dual,
       loadBalancerSourceRanges: ['198.51.100.0/26'],
       loadBalancerIngress: [vip('192.0.2.1')],
     }),
@@ -373,27 +373,27 @@ test('6.5 ranges that concern no VIP are not complained about', () => {
   );
 });
 
-const BALANCER: Partial<Service> = {
+const balancer: Partial<Service> = {
   type: 'LoadBalancer',
   externalTrafficPolicy: 'Local',
   healthCheckNodePort: 32190,
 };
 
-const HEALTH: readonly (readonly [
+const healthCases: readonly (readonly [
   title: string,
   fields: Partial<Service>,
   expected: number,
   problem: boolean,
 ])[] = [
-  ['row 336: a load balancer with policy Local', BALANCER, 32190, false],
-  ['row 341: policy Cluster', { ...BALANCER, externalTrafficPolicy: 'Cluster' }, 0, false],
-  ['row 342: type NodePort', { ...BALANCER, type: 'NodePort' }, 0, false],
-  ['no number', { ...BALANCER, healthCheckNodePort: 0 }, 0, true],
+  ['row 336: a load balancer with policy Local', balancer, 32190, false],
+  ['row 341: policy Cluster', { ...balancer, externalTrafficPolicy: 'Cluster' }, 0, false],
+  ['row 342: type NodePort', { ...balancer, type: 'NodePort' }, 0, false],
+  ['no number', { ...balancer, healthCheckNodePort: 0 }, 0, true],
 ];
 
-for (const [title, fields, expected, problem] of HEALTH) {
+for (const [title, fields, expected, problem] of healthCases) {
   test(`2.2 health check node port: ${title}`, () => {
-    assert.equal(planService(service(fields), ALDER).plan?.IPv4?.healthCheckNodePort, expected);
+    assert.equal(planService(service(fields), alder).plan?.IPv4?.healthCheckNodePort, expected);
     assert.deepEqual(problems(fields), problem ? ['spec.healthCheckNodePort'] : []);
   });
 }

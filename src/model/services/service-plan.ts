@@ -19,9 +19,9 @@ import { Problems, quoted } from './problems.js';
 import type { AddressKind, Cidr, VirtualAddress } from '../types.js';
 
 /** Affinity timeout of a Service that asks for ClientIP without saying how long (API default). */
-const DEFAULT_AFFINITY_SECONDS = 10800;
-const MAX_AFFINITY_SECONDS = 86400;
-const MAX_PORT = 65535;
+const defaultAffinitySeconds = 10800;
+const maxAffinitySeconds = 86400;
+const maxPort = 65535;
 
 export interface PlanOptions {
   readonly families: readonly IPFamily[];
@@ -65,13 +65,13 @@ export interface PlanResult {
   readonly problems: Problems;
 }
 
-const NO_PROBLEMS = new Problems();
-const NOTHING: PlanResult = { plan: undefined, problems: NO_PROBLEMS };
+const noProblems = new Problems();
+const noProbe: PlanResult = { plan: undefined, problems: noProblems };
 
 export function planService(service: Service, options: PlanOptions): PlanResult {
-  if (service.serviceProxyName !== undefined) return NOTHING;
-  if (service.clusterIP === '' || service.clusterIP === 'None') return NOTHING;
-  if (service.type === 'ExternalName') return NOTHING;
+  if (service.serviceProxyName !== undefined) return noProbe;
+  if (service.clusterIP === '' || service.clusterIP === 'None') return noProbe;
+  if (service.type === 'ExternalName') return noProbe;
 
   const problems = new Problems();
   const report: Report = (field, message) => {
@@ -147,7 +147,7 @@ interface WantedAddress {
   readonly ip: string;
 }
 
-const NO_ADDRESSES: readonly WantedAddress[] = [];
+const noAddresses: readonly WantedAddress[] = [];
 
 function isExternalPolicyLocal(service: Service): boolean {
   if (service.externalTrafficPolicy !== 'Local') return false;
@@ -186,14 +186,14 @@ function readPorts(service: Service, report: Report): readonly ServicePortSpec[]
 
 function readAffinity(service: Service, report: Report): number {
   if (service.sessionAffinity !== 'ClientIP') return 0;
-  const seconds = service.affinityTimeoutSeconds ?? DEFAULT_AFFINITY_SECONDS;
-  if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_AFFINITY_SECONDS) return seconds;
+  const seconds = service.affinityTimeoutSeconds ?? defaultAffinitySeconds;
+  if (Number.isInteger(seconds) && seconds >= 1 && seconds <= maxAffinitySeconds) return seconds;
   report(
     'spec.sessionAffinityConfig.clientIP.timeoutSeconds',
     () =>
-      `${seconds} is not within 1-${MAX_AFFINITY_SECONDS} seconds; the default of ${DEFAULT_AFFINITY_SECONDS} is used`,
+      `${seconds} is not within 1-${maxAffinitySeconds} seconds; the default of ${defaultAffinitySeconds} is used`,
   );
-  return DEFAULT_AFFINITY_SECONDS;
+  return defaultAffinitySeconds;
 }
 
 /** External IPs and load balancer VIPs of both families. */
@@ -202,7 +202,7 @@ function readExternalAddresses(
   options: PlanOptions,
   report: Report,
 ): readonly WantedAddress[] {
-  if (service.loadBalancerIngress.length === 0 && service.externalIPs.length === 0) return NO_ADDRESSES;
+  if (service.loadBalancerIngress.length === 0 && service.externalIPs.length === 0) return noAddresses;
   const wanted: WantedAddress[] = [];
   const add = (kind: WantedAddress['kind'], text: string, field: string): void => {
     const address = parseAddress(text.trim());
@@ -265,7 +265,7 @@ function planFamily(wishes: Wishes, family: IPFamily): FamilyPlan | undefined {
   const { internalLocal, externalLocal } = wishes;
   const external =
     wishes.externalAddresses.length === 0
-      ? NO_ADDRESSES
+      ? noAddresses
       : wishes.externalAddresses.filter((address) => address.family === family);
   const ipsOf = (kind: AddressKind): string[] =>
     external.length === 0 ? [] : external.filter((address) => address.kind === kind).map(({ ip }) => ip);
@@ -431,7 +431,7 @@ function notAnAddress(text: string): string {
 }
 
 function isPort(value: number): boolean {
-  return Number.isInteger(value) && value >= 1 && value <= MAX_PORT;
+  return Number.isInteger(value) && value >= 1 && value <= maxPort;
 }
 
 function sameCidr(a: Cidr, b: Cidr): boolean {

@@ -7,13 +7,13 @@ import { inOnePiece } from '../../sources/strings.js';
 import type { Claimant } from './claims.js';
 import { sameList } from '../lists.js';
 import { ListMerger, worthwhile } from '../endpoints/merger.js';
-import { mergeLists, NO_ENDPOINTS, selectEndpoints, servingEndpoints } from '../endpoints/selection.js';
+import { mergeLists, noEndpoints, selectEndpoints, servingEndpoints } from '../endpoints/selection.js';
 import { sameVirtualAddress, type PortPlan } from './service-plan.js';
 import { sameEndpoint, type EndpointList } from '../endpoints/slice.js';
 import type { Endpoint, Fallback, ServicePort, VirtualAddress } from '../types.js';
 
-const NO_SERVING: readonly string[] = [];
-const NO_ADDRESSES: readonly VirtualAddress[] = [];
+const noServing: readonly string[] = [];
+const noAddresses: readonly VirtualAddress[] = [];
 
 /** What a service port knows about its Service. */
 export interface Owner {
@@ -35,10 +35,10 @@ export class PortState implements Claimant {
   /** False once the Service does not have the port any more. */
   live = true;
   any = false;
-  #cluster: readonly Endpoint[] = NO_ENDPOINTS;
-  #local: readonly Endpoint[] = NO_ENDPOINTS;
-  #serving: readonly string[] = NO_SERVING;
-  #merger: ListMerger | undefined;
+  private cluster: readonly Endpoint[] = noEndpoints;
+  private local: readonly Endpoint[] = noEndpoints;
+  private serving: readonly string[] = noServing;
+  private merger: ListMerger | undefined;
 
   constructor(
     readonly owner: Owner,
@@ -73,8 +73,8 @@ export class PortState implements Claimant {
   /** @param lists of its slices, in the order of their names */
   merge(lists: readonly EndpointList[]): EndpointList {
     // Nearly always there is one.
-    if (lists.length >= worthwhile) return (this.#merger ??= new ListMerger()).merge(lists);
-    this.#merger = undefined;
+    if (lists.length >= worthwhile) return (this.merger ??= new ListMerger()).merge(lists);
+    this.merger = undefined;
     return mergeLists(lists);
   }
 
@@ -87,10 +87,10 @@ export class PortState implements Claimant {
     const before = this.any;
     const { cluster, local, any } = selectEndpoints(list, this.plan, zone);
     this.any = any;
-    this.#cluster = keep(this.#cluster, cluster, sameEndpoint);
-    this.#local = keep(this.#local, local, sameEndpoint);
+    this.cluster = keep(this.cluster, cluster, sameEndpoint);
+    this.local = keep(this.local, local, sameEndpoint);
     if (this.protocol !== 'TCP')
-      this.#serving = keep(this.#serving, servingEndpoints(list, this.protocol), Object.is);
+      this.serving = keep(this.serving, servingEndpoints(list, this.protocol), Object.is);
     return any !== before;
   }
 
@@ -100,12 +100,12 @@ export class PortState implements Claimant {
    */
   build(owned: readonly VirtualAddress[]): ServicePort {
     const { plan, output } = this;
-    const addresses = this.#withFallbacks(owned);
+    const addresses = this.withFallbacks(owned);
     if (
       output?.addresses === addresses &&
-      output.clusterEndpoints === this.#cluster &&
-      output.localEndpoints === this.#local &&
-      output.servingEndpoints === this.#serving &&
+      output.clusterEndpoints === this.cluster &&
+      output.localEndpoints === this.local &&
+      output.servingEndpoints === this.serving &&
       output.affinitySeconds === plan.affinitySeconds &&
       output.clusterIP === plan.clusterIP &&
       output.port === plan.port
@@ -122,20 +122,20 @@ export class PortState implements Claimant {
       clusterIP: plan.clusterIP,
       port: plan.port,
       addresses,
-      clusterEndpoints: this.#cluster,
-      localEndpoints: this.#local,
+      clusterEndpoints: this.cluster,
+      localEndpoints: this.local,
       affinitySeconds: plan.affinitySeconds,
-      servingEndpoints: this.#serving,
+      servingEndpoints: this.serving,
     };
   }
 
-  #withFallbacks(owned: readonly VirtualAddress[]): readonly VirtualAddress[] {
-    const before = this.output?.addresses ?? NO_ADDRESSES;
+  private withFallbacks(owned: readonly VirtualAddress[]): readonly VirtualAddress[] {
+    const before = this.output?.addresses ?? noAddresses;
     let served = true;
-    for (const address of owned) served &&= this.#fallback(address) === address.fallback;
+    for (const address of owned) served &&= this.fallback(address) === address.fallback;
     if (served) return keep(before, owned, sameVirtualAddress);
     const addresses = owned.map((address, index) => {
-      const fallback = this.#fallback(address);
+      const fallback = this.fallback(address);
       if (fallback === address.fallback) return address;
       const wanted = { ...address, fallback };
       const known = before[index];
@@ -144,9 +144,9 @@ export class PortState implements Claimant {
     return keep(before, addresses, sameVirtualAddress);
   }
 
-  #fallback(address: VirtualAddress): Fallback {
+  private fallback(address: VirtualAddress): Fallback {
     if (!this.any) return 'reject';
-    return address.policy === 'Local' && this.#local.length === 0 ? 'drop' : 'serve';
+    return address.policy === 'Local' && this.local.length === 0 ? 'drop' : 'serve';
   }
 }
 

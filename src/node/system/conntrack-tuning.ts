@@ -56,7 +56,7 @@ export function conntrackMax(
 /** Everything there is to set, each until it is done or has failed for good. */
 export class ConntrackTuning {
   private readonly left: Map<string, () => void>;
-  private toldPending = false;
+  private reportedPending = false;
 
   /** @param cpus processors of the machine */
   constructor(
@@ -103,7 +103,7 @@ export class ConntrackTuning {
       } catch (error) {
         if (!(error instanceof SettingError)) throw error;
         if (error.code === 'ERR_SETTING_MISSING' && !this.isLoaded()) {
-          this.tellPending();
+          this.reportPending();
           return 'pending';
         }
         this.log.warn('A connection tracking setting stays as it is', {
@@ -123,9 +123,9 @@ export class ConntrackTuning {
     return this.files.exists(modulePath) || this.files.exists(sysctlPath(sysctl.max));
   }
 
-  private tellPending(): void {
-    if (this.toldPending) return;
-    this.toldPending = true;
+  private reportPending(): void {
+    if (this.reportedPending) return;
+    this.reportedPending = true;
     this.log.warn(
       'The kernel has not loaded connection tracking (module nf_conntrack); its settings are made when it appears',
       { settings: [...this.left.keys()] },

@@ -44,13 +44,13 @@ const maxNoteBytes = 1024;
 class ForbiddenError extends Error {}
 
 export class EventRecorder {
-  #tokens: number;
-  #refilledAt = performance.now();
+  private tokens: number;
+  private refilledAt = performance.now();
   /** By what they are about: of two about the same the later one says how things are. */
-  readonly #waiting = new Map<string, ClusterEvent>();
-  #timer: NodeJS.Timeout | undefined;
-  #forbidden = false;
-  readonly #abort = new AbortController();
+  private readonly waiting = new Map<string, ClusterEvent>();
+  private timer: NodeJS.Timeout | undefined;
+  private forbidden = false;
+  private readonly abort = new AbortController();
 
   constructor(
     private readonly client: ApiClient,
@@ -58,21 +58,21 @@ export class EventRecorder {
     private readonly log: Logger,
     private readonly pacing = usualPacing,
   ) {
-    this.#tokens = pacing.burst;
+    this.tokens = pacing.burst;
   }
 
   record(event: ClusterEvent): void {
     const { kind, namespace, name } = event.regarding;
     const about = `${event.reason} ${kind} ${namespace}/${name}`;
-    this.#refill();
-    if (this.#tokens > 0 && this.#waiting.size === 0) {
-      this.#tokens--;
+    this.refill();
+    if (this.tokens > 0 && this.waiting.size === 0) {
+      this.tokens--;
       void this.deliver(event);
-    } else if (this.#waiting.size < maxWaiting || this.#waiting.has(about)) {
-      this.#waiting.set(about, event);
-      this.#timer ??= setInterval(
+    } else if (this.waiting.size < maxWaiting || this.waiting.has(about)) {
+      this.waiting.set(about, event);
+      this.timer ??= setInterval(
         guarded('send events', () => {
-          this.#deliverNext();
+          this.deliverNext();
         }),
         this.pacing.refillMs,
       ).unref();
@@ -81,39 +81,39 @@ export class EventRecorder {
     }
   }
 
-  #refill(): void {
+  private refill(): void {
     const { burst, refillMs } = this.pacing;
-    const earned = Math.floor((performance.now() - this.#refilledAt) / refillMs);
+    const earned = Math.floor((performance.now() - this.refilledAt) / refillMs);
     if (earned <= 0) return;
-    this.#tokens = Math.min(burst, this.#tokens + earned);
-    this.#refilledAt += earned * refillMs;
+    this.tokens = Math.min(burst, this.tokens + earned);
+    this.refilledAt += earned * refillMs;
   }
 
-  #deliverNext(): void {
-    this.#refill();
-    for (const [about, event] of this.#waiting) {
-      if (this.#tokens === 0) return;
-      this.#tokens--;
-      this.#waiting.delete(about);
+  private deliverNext(): void {
+    this.refill();
+    for (const [about, event] of this.waiting) {
+      if (this.tokens === 0) return;
+      this.tokens--;
+      this.waiting.delete(about);
       void this.deliver(event);
     }
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+    clearInterval(this.timer);
+    this.timer = undefined;
   }
 
   /** Settles when the event has arrived, or can't be delivered. */
   async deliver(event: ClusterEvent): Promise<void> {
     try {
-      await this.#send(event);
+      await this.send(event);
     } catch (error) {
-      this.#failed(event, error);
+      this.failed(event, error);
     }
   }
 
   /** The first time that the API server forbids events is told: nobody would look for them elsewhere. */
-  #failed({ reason }: ClusterEvent, error: unknown): void {
-    if (error instanceof ForbiddenError && !this.#forbidden) {
-      this.#forbidden = true;
+  private failed({ reason }: ClusterEvent, error: unknown): void {
+    if (error instanceof ForbiddenError && !this.forbidden) {
+      this.forbidden = true;
       this.log.warn('Failed to send events: forbidden, further ones are lost', {
         reason,
         err: errorText(error),
@@ -125,13 +125,13 @@ export class EventRecorder {
   }
 
   close(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
-    this.#waiting.clear();
-    this.#abort.abort();
+    clearInterval(this.timer);
+    this.timer = undefined;
+    this.waiting.clear();
+    this.abort.abort();
   }
 
-  async #send({ type, reason, action, regarding, note }: ClusterEvent): Promise<void> {
+  private async send({ type, reason, action, regarding, note }: ClusterEvent): Promise<void> {
     const namespace = regarding.namespace === '' ? 'default' : regarding.namespace;
     const object = {
       apiVersion: 'events.k8s.io/v1',
@@ -154,7 +154,7 @@ export class EventRecorder {
       note: cut(note),
     };
     const request = new AbortController();
-    const unfollow = follow(this.#abort.signal, request);
+    const unfollow = follow(this.abort.signal, request);
     const timer = setTimeout(
       guarded('give an event up', () => {
         request.abort(new Error(`the API server took more than ${timeoutMs / 1000} s`));
@@ -162,14 +162,14 @@ export class EventRecorder {
       timeoutMs,
     );
     try {
-      await this.#post(namespace, object, request.signal);
+      await this.post(namespace, object, request.signal);
     } finally {
       clearTimeout(timer);
       unfollow();
     }
   }
 
-  async #post(namespace: string, object: unknown, signal: AbortSignal): Promise<void> {
+  private async post(namespace: string, object: unknown, signal: AbortSignal): Promise<void> {
     const response = await this.client.request({
       target: `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`,
       accept: 'application/json',

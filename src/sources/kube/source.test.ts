@@ -1400,7 +1400,7 @@ for (const [what, changes] of [
     const told: string[] = [];
     const { recorder, source } = await connect(t, url, {
       serverTimings: { holdBackMs: 500 },
-      onHeldBack: (kind, missing, held) => told.push(`${kind} ${missing} of ${held}`),
+      onUnconfirmedList: (kind, missing, held) => told.push(`${kind} ${missing} of ${held}`),
     });
     source.start();
     await until('the list', () => watching(source), recorder);

@@ -59,7 +59,7 @@ export interface ApiSourceOptions {
   /** Told of each object that can't be read, and why; undefined: it can again, or is gone. */
   readonly onUnreadable?: (object: ObjectIdentity, why: string | undefined) => void;
   /** A list is not believed for now: after the server's history changed it takes `missing` of `held` objects away. */
-  readonly onHeldBack?: (kind: ResourceKind, missing: number, held: number) => void;
+  readonly onUnconfirmedList?: (kind: ResourceKind, missing: number, held: number) => void;
   /** How connections are made; over the network when absent. */
   readonly dial?: NonNullable<ApiClientOptions['dial']>;
   readonly timeouts?: Partial<ClientTimeouts>;
@@ -86,9 +86,9 @@ interface Running {
 }
 
 export class ApiServerSource {
-  readonly #client: ApiClient;
-  readonly #reflectors: readonly Running[];
-  readonly #events: EventRecorder;
+  private readonly client: ApiClient;
+  private readonly reflectors: readonly Running[];
+  private readonly events: EventRecorder;
 
   constructor(options: ApiSourceOptions, sink: ClusterSink, log: Logger) {
     const { rateLimit, rereadMs, observer, dial, timeouts } = options;
@@ -116,8 +116,8 @@ export class ApiServerSource {
         server.connected();
       },
     });
-    this.#client = client;
-    this.#events = new EventRecorder(client, options.nodeName, log);
+    this.client = client;
+    this.events = new EventRecorder(client, options.nodeName, log);
     if (options.streamingLists === false) server.streamingRefused(Infinity);
     const strings = new StringTable();
     const reflect = <T>(
@@ -137,8 +137,8 @@ export class ApiServerSource {
         flush: () => {
           sink.flush();
         },
-        heldBack: (missing, held) => {
-          options.onHeldBack?.(resource.kind, missing, held);
+        unconfirmed: (missing, held) => {
+          options.onUnconfirmedList?.(resource.kind, missing, held);
         },
       };
       const reflector = new Reflector({
@@ -177,27 +177,27 @@ export class ApiServerSource {
         sink.serviceCIDR(key, object);
       }),
     ];
-    this.#reflectors =
+    this.reflectors =
       options.kinds === undefined ? all : all.filter(({ kind }) => options.kinds?.includes(kind));
   }
 
   /** Returns at once; the sink hears of everything that follows. */
   start(): void {
-    for (const reflector of this.#reflectors) reflector.start();
+    for (const reflector of this.reflectors) reflector.start();
   }
 
   /** Afterwards the sink is not called any more. */
   async stop(): Promise<void> {
-    const stopped = Promise.all(this.#reflectors.map((reflector) => reflector.stop()));
+    const stopped = Promise.all(this.reflectors.map((reflector) => reflector.stop()));
     // What they wait for, a credential plugin for example, ends now.
-    this.#events.close();
-    this.#client.close();
+    this.events.close();
+    this.client.close();
     await stopped;
   }
 
   /** Tells the cluster's users of something; on a best effort. */
   record(event: ClusterEvent): void {
-    this.#events.record(event);
+    this.events.record(event);
   }
 
   /** For health endpoints and metrics; cheap enough to ask at every probe. */
@@ -206,6 +206,6 @@ export class ApiServerSource {
   }
 
   status(): SourceStatus {
-    return Object.fromEntries(this.#reflectors.map(({ kind, status }) => [kind, status]));
+    return Object.fromEntries(this.reflectors.map(({ kind, status }) => [kind, status]));
   }
 }

@@ -97,17 +97,17 @@ export interface ManifestFile {
 
 /** Files that did not change since they were last read are not read again. */
 export class ManifestFiles {
-  #files: ReadonlyMap<string, ManifestFile & { readonly signature: string }> = new Map();
+  private files: ReadonlyMap<string, ManifestFile & { readonly signature: string }> = new Map();
 
   /** @throws ManifestError MANIFEST_PATH for the root; what is wrong with single files stands beside them */
   read(root: string): readonly ManifestFile[] {
     const read = new Map<string, ManifestFile & { readonly signature: string }>();
     for (const file of manifestFiles(root)) {
       const signature = fileSignature(file);
-      const known = this.#files.get(file);
+      const known = this.files.get(file);
       read.set(file, known?.signature === signature ? known : { ...readFile(file), signature });
     }
-    this.#files = read;
+    this.files = read;
     return [...read.values()];
   }
 }

@@ -36,9 +36,9 @@ export interface ManifestSet {
 
 /** Reads the file or folder, as often as it changes: only changed files are read again. */
 export class ManifestLoader {
-  readonly #files = new ManifestFiles();
+  private readonly files = new ManifestFiles();
   /** What each file held when it could last be used. */
-  #lastGood: ReadonlyMap<string, readonly ManifestObject[]> = new Map();
+  private lastGood: ReadonlyMap<string, readonly ManifestObject[]> = new Map();
 
   /** @param nodeName the Node objects of other nodes are left out */
   constructor(
@@ -51,7 +51,7 @@ export class ManifestLoader {
    * @throws ManifestError when the file or folder itself can't be read
    */
   load(): ManifestSet {
-    const files = this.#files.read(this.root);
+    const files = this.files.read(this.root);
     const collector = new Collector(this.nodeName);
     const good = new Map<string, readonly ManifestObject[]>();
     for (const { file, objects, error } of files) {
@@ -61,10 +61,10 @@ export class ManifestLoader {
         continue;
       }
       collector.failed(failure);
-      const before = this.#lastGood.get(file);
+      const before = this.lastGood.get(file);
       if (before !== undefined && collector.addFile(before) === undefined) good.set(file, before);
     }
-    this.#lastGood = good;
+    this.lastGood = good;
     if (files.length === 0) collector.warnings.push(`${this.root} holds no .yaml, .yml or .json file`);
     return collector.finish(files.length);
   }
@@ -96,37 +96,37 @@ class Held {
 }
 
 class Collector {
-  readonly #strings = new StringTable();
-  readonly #held = new Held();
-  readonly #errors: ManifestError[] = [];
+  private readonly strings = new StringTable();
+  private readonly held = new Held();
+  private readonly errors: ManifestError[] = [];
 
   constructor(private readonly nodeName: string) {}
 
   get warnings(): string[] {
-    return this.#held.warnings;
+    return this.held.warnings;
   }
 
   /** All of the file, or nothing. @returns why nothing was added */
   addFile(objects: readonly ManifestObject[]): ManifestError | undefined {
     const held = new Held();
     try {
-      for (const object of objects) this.#add(object, held);
+      for (const object of objects) this.addOne(object, held);
     } catch (error) {
       if (!(error instanceof ManifestError)) throw error;
       return error;
     }
-    this.#held.add(held);
+    this.held.add(held);
     return undefined;
   }
 
   /** A file can't be used. */
   failed(error: ManifestError): void {
-    this.#errors.push(error);
+    this.errors.push(error);
   }
 
-  #add(object: ManifestObject, held: Held): void {
+  private addOne(object: ManifestObject, held: Held): void {
     try {
-      this.#read(object, held);
+      this.read(object, held);
     } catch (error) {
       if (!(error instanceof BrokenObjectError)) throw error;
       const { metadata } = object.value;
@@ -141,13 +141,13 @@ class Collector {
     }
   }
 
-  #read(object: ManifestObject, held: Held): void {
+  private read(object: ManifestObject, held: Held): void {
     switch (`${object.apiVersion}/${object.kind}`) {
       case 'v1/Service': {
         const value = withNamespace(object.value);
-        const service = readService(value, this.#strings);
+        const service = readService(value, this.strings);
         const target = readServiceTarget(value, service);
-        held.services.set(this.#unique(object, held, service.namespace, service.name), {
+        held.services.set(this.unique(object, held, service.namespace, service.name), {
           service,
           target,
           object,
@@ -161,8 +161,8 @@ class Collector {
         return;
       }
       case 'discovery.k8s.io/v1/EndpointSlice': {
-        const slice = readEndpointSlice(withNamespace(object.value), this.#strings);
-        held.slices.set(this.#unique(object, held, slice.namespace, slice.name), slice);
+        const slice = readEndpointSlice(withNamespace(object.value), this.strings);
+        held.slices.set(this.unique(object, held, slice.namespace, slice.name), slice);
         if (slice.serviceName === '') {
           held.warnings.push(
             `${placeText(object.place('metadata'))}: EndpointSlice ${slice.name} belongs to no Service: ` +
@@ -172,24 +172,24 @@ class Collector {
         return;
       }
       case 'v1/Node': {
-        const node = readNode(withNamespace(object.value), this.#strings);
-        held.nodes.set(this.#unique(object, held, '', node.name), node);
+        const node = readNode(withNamespace(object.value), this.strings);
+        held.nodes.set(this.unique(object, held, '', node.name), node);
         return;
       }
       case 'networking.k8s.io/v1/ServiceCIDR': {
-        const cidr = readServiceCIDR(withNamespace(object.value), this.#strings);
-        held.serviceCIDRs.set(this.#unique(object, held, '', cidr.name), cidr);
+        const cidr = readServiceCIDR(withNamespace(object.value), this.strings);
+        held.serviceCIDRs.set(this.unique(object, held, '', cidr.name), cidr);
         return;
       }
       case 'v1/Pod': {
         const pod = readPod(withNamespace(object.value));
-        this.#unique(object, held, pod.namespace, pod.name);
+        this.unique(object, held, pod.namespace, pod.name);
         held.pods.push(pod);
         return;
       }
       case 'apps/v1/Deployment': {
         const deployment = readDeployment(withNamespace(object.value));
-        this.#unique(object, held, deployment.namespace, deployment.name);
+        this.unique(object, held, deployment.namespace, deployment.name);
         held.deployments.push(deployment);
         return;
       }
@@ -199,10 +199,10 @@ class Collector {
   }
 
   /** The key of the object; an error when another one of its kind has it. */
-  #unique(object: ManifestObject, held: Held, namespace: string, name: string): string {
+  private unique(object: ManifestObject, held: Held, namespace: string, name: string): string {
     const key = namespace === '' ? name : `${namespace}/${name}`;
     const identity = `${object.kind} ${key}`;
-    const other = held.places.get(identity) ?? this.#held.places.get(identity);
+    const other = held.places.get(identity) ?? this.held.places.get(identity);
     if (other !== undefined) {
       throw new ManifestError(
         'MANIFEST_INVALID',
@@ -216,7 +216,7 @@ class Collector {
   }
 
   finish(files: number): ManifestSet {
-    const held = this.#held;
+    const held = this.held;
     const served = new Set<string>();
     for (const slice of held.slices.values()) served.add(`${slice.namespace}/${slice.serviceName}`);
 
@@ -231,7 +231,7 @@ class Collector {
       if (served.has(key) || target.selector.size === 0) continue;
       const slices = slicesFromPods(service, target, held.pods);
       for (const slice of slices) endpointSlices.set(`${slice.namespace}/${slice.name}`, slice);
-      if (slices.length === 0) this.#explainEmpty(service, target, object);
+      if (slices.length === 0) this.explainEmpty(service, target, object);
     }
     const own = held.nodes.get(this.nodeName);
     return {
@@ -240,15 +240,15 @@ class Collector {
       nodes: own === undefined ? new Map() : new Map([[own.name, own]]),
       serviceCIDRs: held.serviceCIDRs,
       files,
-      errors: this.#errors,
+      errors: this.errors,
       ignored: [...held.ignored].sort(),
       warnings: held.warnings,
     };
   }
 
   /** A Deployment says which Pods there are to be, but only Pods have addresses. */
-  #explainEmpty(service: Service, target: ServiceTarget, object: ManifestObject): void {
-    const deployment = this.#held.deployments.find(
+  private explainEmpty(service: Service, target: ServiceTarget, object: ManifestObject): void {
+    const deployment = this.held.deployments.find(
       (candidate) =>
         candidate.namespace === service.namespace && selects(target.selector, candidate.podLabels),
     );

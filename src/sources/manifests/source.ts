@@ -33,28 +33,28 @@ const nothing: ManifestSet = {
 };
 
 export class ManifestSource {
-  readonly #root: string;
-  readonly #sink: ClusterSink;
-  readonly #log: Logger;
-  readonly #options: Required<ManifestSourceOptions>;
-  readonly #loader: ManifestLoader;
-  #current = nothing;
-  #signature = '';
-  #reported = '';
-  #watchers: FSWatcher[] = [];
-  #pending: NodeJS.Timeout | undefined;
-  #poll: NodeJS.Timeout | undefined;
-  #stopped = false;
+  private readonly root: string;
+  private readonly sink: ClusterSink;
+  private readonly log: Logger;
+  private readonly options: Required<ManifestSourceOptions>;
+  private readonly loader: ManifestLoader;
+  private current = nothing;
+  private signature = '';
+  private reported = '';
+  private watchers: FSWatcher[] = [];
+  private pending: NodeJS.Timeout | undefined;
+  private poll: NodeJS.Timeout | undefined;
+  private stopped = false;
   /** The files or the folder can't be read. */
-  #rootError: ManifestError | undefined;
-  #notices = new Set<string>();
+  private rootError: ManifestError | undefined;
+  private notices = new Set<string>();
 
   constructor(root: string, sink: ClusterSink, log: Logger, options: ManifestSourceOptions) {
-    this.#root = path.resolve(root);
-    this.#sink = sink;
-    this.#log = log;
-    this.#options = { debounceMs: 20, pollMs: 2000, settleMs: 100, ...options };
-    this.#loader = new ManifestLoader(this.#root, options.nodeName);
+    this.root = path.resolve(root);
+    this.sink = sink;
+    this.log = log;
+    this.options = { debounceMs: 20, pollMs: 2000, settleMs: 100, ...options };
+    this.loader = new ManifestLoader(this.root, options.nodeName);
   }
 
   /**
@@ -62,48 +62,48 @@ export class ManifestSource {
    * @throws ManifestError when no file can be used as it is
    */
   start(): void {
-    this.#signature = this.#look();
-    const set = this.#loader.load();
+    this.signature = this.look();
+    const set = this.loader.load();
     const [error] = set.errors;
     if (error !== undefined && set.errors.length === set.files) throw error;
-    this.#report(set.errors);
-    this.#notify(set);
-    this.#apply(set);
-    for (const kind of kinds) this.#sink.synced(kind);
-    this.#sink.flush();
-    this.#watch();
-    this.#poll = setInterval(this.#checkGuarded, this.#options.pollMs);
-    this.#poll.unref();
+    this.report(set.errors);
+    this.notify(set);
+    this.apply(set);
+    for (const kind of kinds) this.sink.synced(kind);
+    this.sink.flush();
+    this.watch();
+    this.poll = setInterval(this.checkGuarded, this.options.pollMs);
+    this.poll.unref();
   }
 
   stop(): void {
-    this.#stopped = true;
-    clearTimeout(this.#pending);
-    clearInterval(this.#poll);
-    for (const watcher of this.#watchers) watcher.close();
-    this.#watchers = [];
+    this.stopped = true;
+    clearTimeout(this.pending);
+    clearInterval(this.poll);
+    for (const watcher of this.watchers) watcher.close();
+    this.watchers = [];
   }
 
   /** A file that can't be read this moment (EACCES, ELOOP, EMFILE) is looked at again with the next poll. */
-  readonly #checkGuarded = guarded('look at the manifests', () => {
-    this.#check();
+  private readonly checkGuarded = guarded('look at the manifests', () => {
+    this.check();
   });
 
   /** Watch the folder, not the files: a file that is replaced takes its watch with it. */
-  #watch(): void {
-    for (const watcher of this.#watchers) watcher.close();
-    this.#watchers = [];
+  private watch(): void {
+    for (const watcher of this.watchers) watcher.close();
+    this.watchers = [];
     const folders = new Set<string>();
     try {
-      const real = realpathSync(this.#root);
+      const real = realpathSync(this.root);
       if (statSync(real).isDirectory()) {
-        folders.add(this.#root).add(real);
+        folders.add(this.root).add(real);
       } else {
         folders.add(path.dirname(real));
       }
-      folders.add(path.dirname(this.#root));
+      folders.add(path.dirname(this.root));
     } catch {
-      folders.add(path.dirname(this.#root));
+      folders.add(path.dirname(this.root));
     }
     for (const folder of folders) {
       try {
@@ -111,15 +111,15 @@ export class ManifestSource {
           folder,
           { persistent: false },
           guarded('follow the manifests', () => {
-            this.#soon(this.#options.debounceMs);
+            this.soon(this.options.debounceMs);
           }),
         );
         watcher.on('error', () => {
           watcher.close();
         });
-        this.#watchers.push(watcher);
+        this.watchers.push(watcher);
       } catch (error) {
-        this.#log.debug(2, 'A folder can not be watched, looking at it now and then', {
+        this.log.debug(2, 'A folder can not be watched, looking at it now and then', {
           folder,
           err: error instanceof Error ? error.message : String(error),
         });
@@ -127,21 +127,21 @@ export class ManifestSource {
     }
   }
 
-  #soon(ms: number): void {
-    if (this.#stopped || this.#pending !== undefined) return;
-    this.#pending = setTimeout(
+  private soon(ms: number): void {
+    if (this.stopped || this.pending !== undefined) return;
+    this.pending = setTimeout(
       guarded('look at the manifests', () => {
-        this.#pending = undefined;
-        this.#checkGuarded();
+        this.pending = undefined;
+        this.checkGuarded();
       }),
       ms,
     );
   }
 
   /** Which files there are and when they last changed. */
-  #look(): string {
+  private look(): string {
     try {
-      return manifestFiles(this.#root)
+      return manifestFiles(this.root)
         .map((file) => `${file} ${fileSignature(file)}`)
         .join('\n');
     } catch (error) {
@@ -149,76 +149,76 @@ export class ManifestSource {
     }
   }
 
-  #check(): void {
-    if (this.#stopped) return;
-    const signature = this.#look();
-    if (signature === this.#signature) return;
+  private check(): void {
+    if (this.stopped) return;
+    const signature = this.look();
+    if (signature === this.signature) return;
     let set: ManifestSet;
     try {
-      set = this.#loader.load();
+      set = this.loader.load();
     } catch (error) {
       if (!(error instanceof ManifestError)) throw error;
-      if (this.#mayBeInTheMaking(signature)) return;
-      this.#signature = signature;
-      this.#rootError = error;
-      this.#log.error('Failed to load manifests, keeping the last good state', error);
+      if (this.mayBeInTheMaking(signature)) return;
+      this.signature = signature;
+      this.rootError = error;
+      this.log.error('Failed to load manifests, keeping the last good state', error);
       return;
     }
-    if (set.errors.length > 0 && this.#mayBeInTheMaking(signature)) return;
-    this.#signature = signature;
-    this.#reported = '';
-    if (this.#rootError !== undefined) this.#log.info('Manifests loaded again', { path: this.#root });
-    this.#rootError = undefined;
-    this.#report(set.errors);
-    this.#notify(set);
-    if (this.#apply(set)) this.#sink.flush();
-    this.#watch();
+    if (set.errors.length > 0 && this.mayBeInTheMaking(signature)) return;
+    this.signature = signature;
+    this.reported = '';
+    if (this.rootError !== undefined) this.log.info('Manifests loaded again', { path: this.root });
+    this.rootError = undefined;
+    this.report(set.errors);
+    this.notify(set);
+    if (this.apply(set)) this.sink.flush();
+    this.watch();
   }
 
   /** Editors and copies write in steps: gives them the time to finish before complaining. */
-  #mayBeInTheMaking(signature: string): boolean {
-    if (signature === this.#reported) return false;
-    this.#reported = signature;
-    this.#soon(this.#options.settleMs);
+  private mayBeInTheMaking(signature: string): boolean {
+    if (signature === this.reported) return false;
+    this.reported = signature;
+    this.soon(this.options.settleMs);
     return true;
   }
 
   /** Names each file that can't be used, once for the same reason. */
-  #report(errors: readonly ManifestError[]): void {
-    const before = new Map(this.#current.errors.map((error) => [error.place.file, error.message]));
+  private report(errors: readonly ManifestError[]): void {
+    const before = new Map(this.current.errors.map((error) => [error.place.file, error.message]));
     for (const error of errors) {
       const { file, line, column } = error.place;
       const told = before.get(file);
       before.delete(file);
       if (told === error.message) continue;
-      this.#log.error('Failed to load manifest file, keeping its last good state', error, {
+      this.log.error('Failed to load manifest file, keeping its last good state', error, {
         file,
         line,
         column,
         field: error.field,
       });
     }
-    for (const file of before.keys()) this.#log.info('Manifest file loaded again', { file });
+    for (const file of before.keys()) this.log.info('Manifest file loaded again', { file });
   }
 
   /** Every notice once, however often the files are loaded. */
-  #notify(set: ManifestSet): void {
+  private notify(set: ManifestSet): void {
     const notices = new Set<string>();
     for (const warning of set.warnings) notices.add(warning);
     if (set.ignored.length > 0) notices.add(`These kinds are not needed here: ${set.ignored.join(', ')}`);
     for (const notice of notices) {
-      if (this.#notices.has(notice)) continue;
-      if (set.warnings.includes(notice)) this.#log.warn(notice);
-      else this.#log.info(notice);
+      if (this.notices.has(notice)) continue;
+      if (set.warnings.includes(notice)) this.log.warn(notice);
+      else this.log.info(notice);
     }
-    this.#notices = notices;
+    this.notices = notices;
   }
 
   /** @returns whether anything was delivered */
-  #apply(next: ManifestSet): boolean {
-    const before = this.#current;
-    this.#current = next;
-    const sink = this.#sink;
+  private apply(next: ManifestSet): boolean {
+    const before = this.current;
+    this.current = next;
+    const sink = this.sink;
     const delivered = [
       difference(before.nodes, next.nodes, (key, object) => {
         sink.node(key, object);

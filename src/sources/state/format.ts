@@ -36,19 +36,19 @@ export interface Commit {
 
 /** Covers the bytes of a group and its place in the file, not its own line. */
 export class GroupDigest {
-  readonly #hash: Hash;
+  private readonly hash: Hash;
 
   constructor(readonly number: number) {
-    this.#hash = createHash('sha256').update(`group ${number}\n`);
+    this.hash = createHash('sha256').update(`group ${number}\n`);
   }
 
   update(bytes: Buffer): void {
-    this.#hash.update(bytes);
+    this.hash.update(bytes);
   }
 
   /** Ends the group. */
   digest(at: number): string {
-    return this.#hash.update(`at ${at}\n`).digest('hex').slice(0, 32);
+    return this.hash.update(`at ${at}\n`).digest('hex').slice(0, 32);
   }
 }
 

@@ -182,7 +182,7 @@ export class StateFile implements ClusterSink {
     for (const key of gone) this.deliver(kind, key, undefined);
     gone.clear();
     this.fresh[kind].clear();
-    this.tellSynced(kind);
+    this.reportSynced(kind);
     if (!this.isListed()) return;
     this.recorder.completed();
     void this.release();
@@ -205,7 +205,7 @@ export class StateFile implements ClusterSink {
     return essential.every((kind) => this.listed.has(kind));
   }
 
-  private tellSynced(kind: ResourceKind): void {
+  private reportSynced(kind: ResourceKind): void {
     if (this.told.has(kind)) return;
     this.told.add(kind);
     this.inner?.synced(kind);
@@ -238,7 +238,7 @@ export class StateFile implements ClusterSink {
       this.served = false;
       return false;
     }
-    for (const kind of kinds) this.tellSynced(kind);
+    for (const kind of kinds) this.reportSynced(kind);
     this.inner?.flush();
     return true;
   }

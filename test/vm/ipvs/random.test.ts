@@ -83,7 +83,7 @@ describe('random changes', { skip }, () => {
         const world = new World(new Random(seed), family);
         let dataplane = open(family);
         try {
-          await dataplane.adopt([]);
+          await dataplane.resync([]);
           for (let step = 1; step <= steps; step++) {
             const report = await dataplane.apply({ family, ...world.step() });
             assert.deepEqual(report.failures, []);
@@ -95,13 +95,13 @@ describe('random changes', { skip }, () => {
               assert.match(incremental, kind);
             dataplane.close();
             dataplane = open(family);
-            const again = await dataplane.adopt(world.ports.values());
+            const again = await dataplane.resync(world.ports.values());
             assert.deepEqual([again.transactions, again.failures], [0, []], 'a restart writes nothing');
             assert.equal(kernel(), incremental);
             clear();
             dataplane.close();
             dataplane = open(family);
-            assert.deepEqual((await dataplane.adopt(world.ports.values())).failures, []);
+            assert.deepEqual((await dataplane.resync(world.ports.values())).failures, []);
             assert.equal(kernel(), incremental, 'as if built anew');
           }
         } finally {

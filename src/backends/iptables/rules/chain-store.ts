@@ -24,11 +24,11 @@ export class ChainStore {
   private readonly wanted = new Map<string, string>();
   private readonly kernel = new Map<string, string>();
   private readonly dirty = new Set<string>();
-  private wantedRules = 0;
+  private desiredRuleLines = 0;
 
   /** Rules that are wanted. */
   get rules(): number {
-    return this.wantedRules;
+    return this.desiredRuleLines;
   }
 
   has(name: string): boolean {
@@ -44,7 +44,7 @@ export class ChainStore {
     const before = this.wanted.get(name);
     const text = rules.join('\n');
     if (before === text) return;
-    this.wantedRules += rules.length - countLines(before);
+    this.desiredRuleLines += rules.length - countLines(before);
     // A text that the kernel has already need not be kept twice.
     const held = this.kernel.get(name);
     this.wanted.set(name, held === text ? held : text);
@@ -52,7 +52,7 @@ export class ChainStore {
   }
 
   delete(name: string): void {
-    this.wantedRules -= countLines(this.wanted.get(name));
+    this.desiredRuleLines -= countLines(this.wanted.get(name));
     this.wanted.delete(name);
     this.dirty.add(name);
   }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Endpoint, IPFamily, LocalDetector, ServicePort, VirtualAddress } from '../../../model/types.js';
-import { footprintOf, type FootprintContext } from './desired-rules.js';
+import { desiredRules, type RuleContext } from './desired-rules.js';
 import { endpointChain } from './names.js';
 import { averageRules, outcomes, walk, type Packet } from '../testing/walk.js';
 
@@ -50,7 +50,7 @@ function servicePort(addresses: readonly VirtualAddress[], more: Partial<Service
   };
 }
 
-function contextOf(more: Partial<FootprintContext> = {}): FootprintContext {
+function contextOf(more: Partial<RuleContext> = {}): RuleContext {
   return { family: 'IPv4', masqueradeAll: false, detector: podRange, ...more };
 }
 
@@ -67,7 +67,7 @@ function sendTo(
   context = contextOf(),
   trees: readonly string[] = ['services', 'nodePorts'],
 ) {
-  const { entries, chains } = footprintOf(port, context);
+  const { entries, chains } = desiredRules(port, context);
   const all = new Map(chains);
   all.set(
     'ROOT',
@@ -141,7 +141,7 @@ describe('cluster IP', () => {
 
   test('one or two endpoints take no chain, three take one', () => {
     const chainsOf = (endpoints: readonly Endpoint[]): number =>
-      footprintOf(servicePort([clusterIP], { clusterEndpoints: endpoints }), contextOf()).chains.size;
+      desiredRules(servicePort([clusterIP], { clusterEndpoints: endpoints }), contextOf()).chains.size;
     assert.deepEqual([chainsOf([]), chainsOf([local]), chainsOf([local, remote])], [0, 0, 0]);
     assert.equal(chainsOf([local, local2, remote]), 1);
   });
@@ -198,7 +198,7 @@ describe('external addresses', () => {
     const port = servicePort([clusterIP, vip, externalIP, nodePort]);
     for (const to of [vip, externalIP, nodePort])
       assert.equal(summary(sendTo(port, to, pod)), 'L 0.500 masq, R 0.500 masq');
-    assert.ok(footprintOf(port, contextOf()).chains.has('KUBE-EXT-TVLPR6G6OUYAL4AB'));
+    assert.ok(desiredRules(port, contextOf()).chains.has('KUBE-EXT-TVLPR6G6OUYAL4AB'));
   });
 
   test('source ranges: others get nowhere, not even to the node port by that address', () => {
@@ -246,7 +246,7 @@ describe('choice of an endpoint', () => {
 
   test('one endpoint more rewrites the way to its place, not the others', () => {
     const rulesOf = (count: number) =>
-      footprintOf(servicePort([clusterIP], { clusterEndpoints: endpoints(count) }), contextOf()).chains;
+      desiredRules(servicePort([clusterIP], { clusterEndpoints: endpoints(count) }), contextOf()).chains;
     const [before, after] = [rulesOf(1000), rulesOf(1001)];
     const changed = [...after].filter(([name, rules]) => before.get(name)?.join('\n') !== rules.join('\n'));
     assert.ok(after.size > 80);
@@ -257,7 +257,7 @@ describe('choice of an endpoint', () => {
 
 test('affinity: who was here lately goes where he was', () => {
   const port = servicePort([clusterIP], { affinitySeconds: 600 });
-  const [rules] = footprintOf(port, contextOf()).chains.values();
+  const [rules] = desiredRules(port, contextOf()).chains.values();
   const chainOf = (ip: string): string => endpointChain(port, { ip, port: 9000 });
   assert.deepEqual(rules, [
     '! -s 10.61.0.0/16 -d 10.177.0.50/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ',
@@ -278,7 +278,7 @@ test('IPv6', () => {
     clusterEndpoints: [{ ip: 'fd61:0:0:1::31', port: 9000, local: true, nodeUnknown: false }],
   });
   const detector: LocalDetector = { kind: 'cidr', cidr: { ip: 'fd61::', prefixLength: 48 } };
-  const { entries } = footprintOf(port, { family: ip, masqueradeAll: false, detector });
+  const { entries } = desiredRules(port, { family: ip, masqueradeAll: false, detector });
   assert.deepEqual(
     entries.map(({ rules }) => rules),
     [

@@ -37,21 +37,21 @@ export type TreeName =
   /** filter KUBE-PROXY-FIREWALL: what source ranges keep out */
   | 'firewall';
 
-export interface FootprintEntry {
+export interface DesiredEntry {
   readonly tree: TreeName;
   readonly key: string;
   readonly rules: readonly string[];
 }
 
-export interface Footprint {
-  readonly entries: readonly FootprintEntry[];
+export interface DesiredRules {
+  readonly entries: readonly DesiredEntry[];
   /** Chains of table nat that belong to the service port alone, by name; a chain comes after those it leads to. */
   readonly chains: ReadonlyMap<string, readonly string[]>;
   /** Addresses of endpoints that may be pods of this node: they may meet themselves. */
   readonly hairpins: ReadonlySet<string>;
 }
 
-export interface FootprintContext {
+export interface RuleContext {
   readonly family: IPFamily;
   readonly masqueradeAll: boolean;
   readonly detector: LocalDetector | undefined;
@@ -65,7 +65,7 @@ export const rejectWith: Readonly<Record<IPFamily, string>> = {
   IPv6: 'icmp6-port-unreachable',
 };
 
-export const emptyFootprint: Footprint = {
+export const noRules: DesiredRules = {
   entries: [],
   chains: new Map(),
   hairpins: new Set(),
@@ -78,25 +78,25 @@ const manyAddresses = 3;
 
 const mark = `-j ${chains.markMasquerade}`;
 
-export function footprintOf(port: ServicePort, context: FootprintContext): Footprint {
+export function desiredRules(port: ServicePort, context: RuleContext): DesiredRules {
   return new Builder(port, context).build();
 }
 
 class Builder {
-  private readonly entries: FootprintEntry[] = [];
+  private readonly entries: DesiredEntry[] = [];
   private readonly chains = new Map<string, readonly string[]>();
   private readonly hash: string;
   private readonly external: readonly VirtualAddress[];
 
   constructor(
     private readonly port: ServicePort,
-    private readonly context: FootprintContext,
+    private readonly context: RuleContext,
   ) {
     this.hash = servicePortHash(port);
     this.external = port.addresses.filter(({ scope }) => scope === 'external');
   }
 
-  build(): Footprint {
+  build(): DesiredRules {
     const { port } = this;
     if (!this.serveDirectly()) {
       for (const address of port.addresses) {

@@ -1,12 +1,12 @@
 /** The entries of table filter: what they refuse, and how they are told from each other in a table that somebody else wrote. */
 import type { Protocol, ServicePort } from '../../../model/types.js';
-import type { FootprintEntry, TreeName } from './desired-rules.js';
+import type { DesiredEntry, TreeName } from './desired-rules.js';
 import { addressKey, portKey } from './keys.js';
 import { chainPrefixes, chains } from './names.js';
 import type { SavedTable } from '../tool/saved.js';
 
 /** An entry as it was found in the kernel. */
-export interface FormerRefusal {
+export interface FormerRejection {
   readonly tree: TreeName;
   readonly key: string;
   readonly rule: string;
@@ -16,7 +16,7 @@ export interface FormerRefusal {
  * Whether an entry that is no longer wanted would refuse packets that were translated to an endpoint of the Service: one that
  * listens on this node at the very address or node port.
  */
-export function meetsTranslated({ tree, key }: FootprintEntry, port: ServicePort): boolean {
+export function meetsTranslated({ tree, key }: DesiredEntry, port: ServicePort): boolean {
   const { protocol } = port;
   return [port.clusterEndpoints, port.localEndpoints].some((endpoints) =>
     endpoints.some((endpoint) =>
@@ -31,7 +31,7 @@ const rulePattern =
   /^(?:-d (?<ip>[0-9a-f.:]+)\/(?:32|128) )?-p (?<protocol>tcp|udp|sctp) .*--dport (?<port>\d+) (?<node>-m addrtype --dst-type LOCAL )?-j (?:REJECT|DROP)/;
 
 /** Every rule of ours, or of upstream's, that refuses packets to one address and port, or to a node port. */
-export function* formerRefusals(filter: SavedTable): Generator<FormerRefusal> {
+export function* formerRejections(filter: SavedTable): Generator<FormerRejection> {
   for (const [chain, rules] of filter) {
     const tree = treeOf(chain);
     if (tree === undefined) continue;

@@ -5,11 +5,11 @@
 import type { Protocol, ServicePort } from '../../../model/types.js';
 import { ChainStore } from './chain-store.js';
 import {
-  emptyFootprint,
-  footprintOf,
+  noRules,
+  desiredRules,
   hairpinRule,
-  type Footprint,
-  type FootprintContext,
+  type DesiredRules,
+  type RuleContext,
   type TreeName,
 } from './desired-rules.js';
 import { AddressKeys, portKey, PortKeys, sourceKey } from './keys.js';
@@ -25,7 +25,7 @@ import {
   type PortRange,
 } from './layout.js';
 import { chainPrefixes, chains, releasedChain, type TableName } from './names.js';
-import { formerRefusals, meetsTranslated } from './refusals.js';
+import { formerRejections, meetsTranslated } from './refusals.js';
 import { RecentlyReleased } from '../released.js';
 import type { SavedTable } from '../tool/saved.js';
 import { ChainTree, type KeySpace } from './tree.js';
@@ -65,7 +65,7 @@ export class RuleSet {
   private readonly hairpinUse = new Map<string, number>();
   private readonly ports = new Map<string, ServicePort>();
   /** What the rules of service ports depend on. */
-  readonly context: FootprintContext;
+  readonly context: RuleContext;
   readonly released: RecentlyReleased;
   /** Entries of table filter that stay while packets may be under way that met table nat as it was. */
   private leaving: LeavingEntry[] = [];
@@ -114,8 +114,8 @@ export class RuleSet {
   /** @param next undefined: the service port is gone */
   change(key: string, next: ServicePort | undefined): void {
     const before = this.ports.get(key);
-    const old = before === undefined ? emptyFootprint : footprintOf(before, this.context);
-    const now = next === undefined ? emptyFootprint : footprintOf(next, this.context);
+    const old = before === undefined ? noRules : desiredRules(before, this.context);
+    const now = next === undefined ? noRules : desiredRules(next, this.context);
     if (next === undefined) this.ports.delete(key);
     else this.ports.set(key, next);
     this.changeChains(old, now);
@@ -195,8 +195,8 @@ export class RuleSet {
    * What table filter was found to refuse stays until table nat is written and a little longer, whoever wrote it.
    * @param found table filter
    */
-  keepFormerRefusals(found: SavedTable): void {
-    for (const { tree, key, rule } of formerRefusals(found)) {
+  keepFormerRejections(found: SavedTable): void {
+    for (const { tree, key, rule } of formerRejections(found)) {
       if (!this.trees[tree].has(key)) {
         this.trees[tree].set({ key, owner: formerOwner, rules: [rule] });
         this.leaving.push({ tree, key, owner: formerOwner, since: undefined });
@@ -208,12 +208,17 @@ export class RuleSet {
     for (const { tree, key, owner: by } of entries) this.trees[tree].delete(key, by);
   }
 
-  private changeChains(old: Footprint, now: Footprint): void {
+  private changeChains(old: DesiredRules, now: DesiredRules): void {
     for (const [name, rules] of now.chains) this.nat.set(name, rules);
     for (const name of old.chains.keys()) if (!now.chains.has(name)) this.nat.delete(name);
   }
 
-  private changeEntries(key: string, next: ServicePort | undefined, old: Footprint, now: Footprint): void {
+  private changeEntries(
+    key: string,
+    next: ServicePort | undefined,
+    old: DesiredRules,
+    now: DesiredRules,
+  ): void {
     const kept = new Set(now.entries.map((entry) => `${entry.tree} ${entry.key}`));
     for (const entry of old.entries) {
       if (kept.has(`${entry.tree} ${entry.key}`)) continue;
@@ -233,7 +238,7 @@ export class RuleSet {
       );
   }
 
-  private changeHairpins(old: Footprint, now: Footprint): void {
+  private changeHairpins(old: DesiredRules, now: DesiredRules): void {
     for (const ip of now.hairpins) if (!old.hairpins.has(ip)) this.useHairpin(ip, 1);
     for (const ip of old.hairpins) if (!now.hairpins.has(ip)) this.useHairpin(ip, -1);
   }

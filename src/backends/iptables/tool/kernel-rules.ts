@@ -21,7 +21,7 @@ export interface RuleHandle {
   readonly handle: bigint;
 }
 
-export interface FoundJumps {
+export interface ObservedJumps {
   readonly missing: readonly Jump[];
   /** The same as another that stands before it. */
   readonly surplus: readonly RuleHandle[];
@@ -65,7 +65,7 @@ export class KernelRules {
     return this.rules(table, chain).some((found) => shapeOfRule(found) === wanted);
   }
 
-  findJumps(wanted: readonly Jump[]): FoundJumps {
+  findJumps(wanted: readonly Jump[]): ObservedJumps {
     const missing: Jump[] = [];
     const surplus: RuleHandle[] = [];
     for (const [place, jumps] of grouped(wanted, placeOf)) {

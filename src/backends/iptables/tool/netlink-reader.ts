@@ -7,7 +7,7 @@ import { IptablesError } from './errors.js';
 import type { KernelRules, RuleHandle } from './kernel-rules.js';
 import { jumps, loopbackGuard, type IptablesOptions } from '../rules/layout.js';
 import { chains, type TableName } from '../rules/names.js';
-import { foundIn, ourTables, type Found, type TableReader } from './reading.js';
+import { foundIn, ourTables, type ObservedRules, type TableReader } from './reading.js';
 import { Saved } from './saved.js';
 import type { IptablesTool } from './tool.js';
 import { kubernetesPrefix, UnreadableRules } from './unreadable-rules.js';
@@ -30,7 +30,7 @@ export class NetlinkReader implements TableReader {
     this.unreadableRules = new UnreadableRules(kernel, log);
   }
 
-  async read(): Promise<Found> {
+  async read(): Promise<ObservedRules> {
     const texts: string[] = [];
     for (const table of ourTables) texts.push(await this.readTable(table));
     const { saved, guarded } = foundIn(await Saved.read(texts.join('')), this.options);
@@ -45,7 +45,7 @@ export class NetlinkReader implements TableReader {
     };
   }
 
-  finish({ missing }: Found): void {
+  finish({ missing }: ObservedRules): void {
     this.kernel.deleteRules(this.surplus);
     this.surplus = [];
     const lost = this.kernel.confirm(missing);
@@ -67,7 +67,7 @@ export class NetlinkReader implements TableReader {
       await this.tool.listChains(table, [chain]);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      this.unreadableRules.tell(table, error.message, by);
+      this.unreadableRules.report(table, error.message, by);
     }
   }
 
@@ -84,7 +84,7 @@ export class NetlinkReader implements TableReader {
       const texts = [`*${table}\n`];
       for (let from = 0; from < names.length; from += chainsPerRun)
         await this.listChains(table, names.slice(from, from + chainsPerRun), texts);
-      this.unreadableRules.tell(table, error.message);
+      this.unreadableRules.report(table, error.message);
       return texts.join('');
     }
   }

@@ -7,7 +7,7 @@ import type { IptablesTool } from './tool.js';
 /** Of iptables that we write, in the order in which they are read. */
 export const ourTables: readonly TableName[] = ['mangle', 'filter', 'nat'];
 
-export interface Found {
+export interface ObservedRules {
   readonly saved: Saved;
   /** Rules that lead to our chains, and are not there. */
   readonly missing: readonly Jump[];
@@ -19,12 +19,12 @@ export interface Found {
 
 export interface TableReader {
   /** @throws IptablesError, NetlinkError when it can't be told what the kernel holds */
-  read(): Promise<Found>;
+  read(): Promise<ObservedRules>;
   /**
    * What was missing in `found` has been written.
    * @throws IptablesError IPTABLES_UNDONE when it is not there all the same
    */
-  finish(found: Found): void;
+  finish(found: ObservedRules): void;
   close(): void;
 }
 
@@ -35,7 +35,7 @@ export class SavedReader implements TableReader {
     private readonly options: IptablesOptions,
   ) {}
 
-  async read(): Promise<Found> {
+  async read(): Promise<ObservedRules> {
     const texts: string[] = [];
     for (const table of ourTables) texts.push(await this.tool.save(table));
     return foundIn(await Saved.read(texts.join('')), this.options);
@@ -51,7 +51,7 @@ export class SavedReader implements TableReader {
 }
 
 /** Everything told from the text alone. */
-export function foundIn(saved: Saved, options: IptablesOptions): Found {
+export function foundIn(saved: Saved, options: IptablesOptions): ObservedRules {
   const missing: Jump[] = [];
   const surplus: Jump[] = [];
   for (const jump of jumps(options)) {

@@ -38,7 +38,7 @@ const readableMeta: ReadonlySet<string> = new Set([
 
 export class UnreadableRules {
   /** By table: the words of the last warning. */
-  private readonly told = new Map<TableName, string>();
+  private readonly reported = new Map<TableName, string>();
 
   constructor(
     private readonly kernel: KernelRules,
@@ -55,11 +55,11 @@ export class UnreadableRules {
    * @param problem what iptables says
    * @param by who has changed it, where that is known
    */
-  tell(table: TableName, problem: string, by?: string): void {
+  report(table: TableName, problem: string, by?: string): void {
     const found = this.find(table);
     const words = JSON.stringify(found);
-    if (this.told.get(table) === words) return;
-    this.told.set(table, words);
+    if (this.reported.get(table) === words) return;
+    this.reported.set(table, words);
     this.log.warn(
       'A table holds a rule that iptables cannot read; only the chains of Kubernetes are read in it',
       {

@@ -21,7 +21,7 @@ const restFactor = 20;
 export interface ForeignChangesOptions {
   readonly onForeignChange: (family: IPFamily) => void;
   /** What another program, named `by`, changed will be put right after so many milliseconds. */
-  readonly onPutOff?: (by: string, delayMs: number) => void;
+  readonly onBackoff?: (by: string, delayMs: number) => void;
   readonly log: Logger;
 }
 
@@ -46,7 +46,7 @@ export class ForeignChanges {
       by,
       inMs: this.delayMs,
     });
-    this.options.onPutOff?.(by, this.delayMs);
+    this.options.onBackoff?.(by, this.delayMs);
     for (const family of fresh) {
       const timer = setTimeout(
         guarded('repair rules', () => {

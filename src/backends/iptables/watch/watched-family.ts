@@ -21,11 +21,11 @@ export class WatchedFamily implements Dataplane {
     this.family = inner.family;
   }
 
-  async adopt(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
+  async resync(wanted: Iterable<ServicePort>): Promise<ApplyReport> {
     const start = performance.now();
     this.watch?.checks.begin(this.family);
     try {
-      return await this.unwatched(() => this.inner.adopt(wanted));
+      return await this.unwatched(() => this.inner.resync(wanted));
     } finally {
       const milliseconds = performance.now() - start;
       this.foreign.compared(milliseconds);

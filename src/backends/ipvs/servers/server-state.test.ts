@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { describeCommand, FORWARDING, IPVS_SVC_F, type RealServer } from '@kube-proxy-ts/netlink/ipvs';
 import type { Endpoint, ServicePort } from '../../../model/types.js';
-import { footprintOf, type WantedServer } from '../desired-state.js';
+import { desiredState, type DesiredServer } from '../desired-state.js';
 import { schedulerNamed } from './schedulers.js';
 import {
   planServer,
@@ -13,9 +13,9 @@ import {
 } from './server-state.js';
 import { L1, L2, R1, R2, servicePort } from '../testing/service-ports.js';
 
-function wanted(fields: Partial<ServicePort> = {}, scheduler = 'rr'): WantedServer {
+function wanted(fields: Partial<ServicePort> = {}, scheduler = 'rr'): DesiredServer {
   const context = { scheduler, traits: schedulerNamed(scheduler), nodePortAddresses: [] };
-  const [plan] = footprintOf(servicePort(fields), 0, context).services.values();
+  const [plan] = desiredState(servicePort(fields), 0, context).services.values();
   assert.ok(plan);
   return plan.server;
 }

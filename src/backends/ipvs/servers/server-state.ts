@@ -15,7 +15,7 @@ import type {
 } from '@kube-proxy-ts/netlink/ipvs';
 import { IPVS_SVC_F } from '@kube-proxy-ts/netlink/ipvs';
 import type { Protocol } from '../../../model/types.js';
-import type { WantedServer } from '../desired-state.js';
+import type { DesiredServer } from '../desired-state.js';
 import { schedulerNamed } from './schedulers.js';
 
 /** An endpoint as IPVS sees it. */
@@ -99,7 +99,10 @@ export function sameSettings(a: VirtualServerSettings, b: VirtualServerSettings)
 }
 
 /** From what the kernel holds to what is wanted; undefined: nothing. */
-export function planServer(current: ServerState | undefined, wanted: WantedServer | undefined): ServerChange {
+export function planServer(
+  current: ServerState | undefined,
+  wanted: DesiredServer | undefined,
+): ServerChange {
   if (wanted === undefined)
     return current === undefined ? { commands: [], next: undefined, drains: false } : retire(current);
   const { key, protocol, settings, endpoints } = wanted;

@@ -13,7 +13,7 @@ import {
   type VirtualServerKey,
 } from '@kube-proxy-ts/netlink/ipvs';
 import { TableDamagedError } from '../../backend.js';
-import { protocolOf, serverId, type WantedServer } from '../desired-state.js';
+import { protocolOf, serverId, type DesiredServer } from '../desired-state.js';
 import type { IpvsKernel } from '../kernel.js';
 import {
   destinationId,
@@ -26,7 +26,7 @@ import {
   type ServerState,
 } from './server-state.js';
 import { missingScheduler } from './schedulers.js';
-import { Tally } from '../sync-stats.js';
+import { SyncStats } from '../sync-stats.js';
 
 export class SchedulerMissingError extends Error {
   readonly code = 'ERR_IPVS_SCHEDULER_MISSING';
@@ -35,7 +35,7 @@ export class SchedulerMissingError extends Error {
 export interface VirtualServersOptions {
   readonly family: 'ip' | 'ip6';
   /** By id; undefined: none. */
-  readonly wanted: (id: string) => WantedServer | undefined;
+  readonly wanted: (id: string) => DesiredServer | undefined;
   /** Somebody else's, whatever it looks like: left alone when we don't want it. */
   readonly isExcluded: (key: VirtualServerKey) => boolean;
   /** The address is on the service interface, so there are no sockets of this host behind it. */
@@ -135,13 +135,13 @@ export class VirtualServers {
   }
 
   /** Makes the kernel follow what is wanted of these virtual servers. What it refuses is reported of the owner. */
-  write(ids: Iterable<string>, tally: Tally): void {
+  write(ids: Iterable<string>, stats: SyncStats): void {
     const changes: PlannedChange[] = [];
     const drained: string[] = [];
     for (const id of ids) {
       const unread = this.unread.get(id);
       if (unread !== undefined) {
-        tally.timed(() => {
+        stats.timed(() => {
           this.takeOver(id, unread);
         });
         this.unread.delete(id);
@@ -151,8 +151,8 @@ export class VirtualServers {
       else changes.push({ id, change });
       if (change.drains) drained.push(id);
     }
-    for (const [id, error] of this.execute(changes, tally)) this.repair(id, error, tally);
-    this.settle(drained, tally);
+    for (const [id, error] of this.execute(changes, stats)) this.repair(id, error, stats);
+    this.settle(drained, stats);
   }
 
   /**
@@ -160,7 +160,7 @@ export class VirtualServers {
    * @param ids of those that drain endpoints, some in turn, if not given
    * @returns addresses that may have become free
    */
-  settle(ids: Iterable<string> | undefined, tally: Tally): Set<string> {
+  settle(ids: Iterable<string> | undefined, stats: SyncStats): Set<string> {
     const changes: PlannedChange[] = [];
     const freed = new Set<string>();
     for (const id of ids ?? [...this.toSettle.next(settledAtOnce)]) {
@@ -170,7 +170,7 @@ export class VirtualServers {
       if (current.retired && 'address' in key) freed.add(key.address);
       let destinations;
       try {
-        destinations = tally.timed(() => this.kernel.listDestinations(key));
+        destinations = stats.timed(() => this.kernel.listDestinations(key));
       } catch (error) {
         if (!(error instanceof NetlinkError && ['ESRCH', 'ENOENT'].includes(error.code))) throw error;
         this.set(id, undefined);
@@ -181,7 +181,7 @@ export class VirtualServers {
       if (change.commands.length > 0) changes.push({ id, change });
       else this.set(id, change.next);
     }
-    for (const [id, error] of this.execute(changes, tally)) this.repair(id, error, tally);
+    for (const [id, error] of this.execute(changes, stats)) this.repair(id, error, stats);
     return freed;
   }
 
@@ -203,7 +203,7 @@ export class VirtualServers {
    * @throws TableDamagedError
    */
   async verify(observer: IpvsKernel, signal?: AbortSignal): Promise<number> {
-    const tally = new Tally();
+    const stats = new SyncStats();
     const missing = new Set(this.states.keys());
     const suspects: string[] = [];
     const compare = (server: VirtualServer): void => {
@@ -214,7 +214,7 @@ export class VirtualServers {
       if (state !== undefined && !isAsLeft(server, state)) suspects.push(id);
     };
     await observer.listServicesAsync((server) => {
-      tally.timed(() => {
+      stats.timed(() => {
         compare(server);
       });
     }, signal);
@@ -222,19 +222,19 @@ export class VirtualServers {
     let at = 0;
     for (const id of [...suspects, ...missing]) {
       if (++at % piece === 0) await nextTurn();
-      tally.timed(() => {
+      stats.timed(() => {
         this.verifyServer(id);
       });
     }
     for (const state of this.toVerify.next(endpointChecks)) {
-      tally.timed(() => {
+      stats.timed(() => {
         this.verifyEndpoints(state);
       });
       if (++at % piece !== 0) continue;
       await nextTurn();
       signal?.throwIfAborted();
     }
-    return tally.kernelMs;
+    return stats.kernelMs;
   }
 
   /** @throws TableDamagedError */
@@ -286,7 +286,7 @@ export class VirtualServers {
   }
 
   /** @returns ids of which a command was refused, with the first reason */
-  private execute(changes: readonly PlannedChange[], tally: Tally): ReadonlyMap<string, NetlinkError> {
+  private execute(changes: readonly PlannedChange[], stats: SyncStats): ReadonlyMap<string, NetlinkError> {
     const refused = new Map<string, NetlinkError>();
     const commands: IpvsCommand[] = [];
     /** Where each change ends among the commands. */
@@ -296,30 +296,30 @@ export class VirtualServers {
       ends.push(commands.length);
     }
     if (commands.length === 0) return refused;
-    const refusals = tally.timed(() => this.kernel.executeAll(commands));
+    const refusals = stats.timed(() => this.kernel.executeAll(commands));
     let at = 0;
     for (const { index, error } of refusals) {
       while (index >= (ends[at] ?? Infinity)) at++;
       const id = changes[at]?.id;
       if (id !== undefined && !refused.has(id)) refused.set(id, error);
     }
-    tally.transactions++;
+    stats.transactions++;
     for (const command of commands) {
-      if (command.do === 'delete service' || command.do === 'delete destination') tally.elementsDeleted++;
-      else tally.elementsAdded++;
+      if (command.do === 'delete service' || command.do === 'delete destination') stats.elementsDeleted++;
+      else stats.elementsAdded++;
     }
     for (const { id, change } of changes) if (!refused.has(id)) this.set(id, change.next);
     return refused;
   }
 
   /** The kernel did not hold what we thought: look, and try once more. */
-  private repair(id: string, reason: NetlinkError, tally: Tally): void {
+  private repair(id: string, reason: NetlinkError, stats: SyncStats): void {
     const key = this.states.get(id)?.key ?? this.options.wanted(id)?.key;
     if (key === undefined) return;
     this.takeOver(id, this.kernel.getService(key));
     const change = this.plan(id);
     if (change.commands.length === 0) this.set(id, change.next);
-    const again = this.execute([{ id, change }], tally).get(id);
+    const again = this.execute([{ id, change }], stats).get(id);
     if (again === undefined) return;
     this.takeOver(id, this.kernel.getService(key));
     const wanted = this.options.wanted(id);
@@ -329,7 +329,7 @@ export class VirtualServers {
       });
     }
     const hasScheduler = this.states.get(id)?.settings.scheduler === wanted.settings.scheduler;
-    tally.fail(wanted.owner, hasScheduler ? again : explain(again, wanted));
+    stats.fail(wanted.owner, hasScheduler ? again : explain(again, wanted));
   }
 
   /** Learns what the kernel holds of a virtual server. */
@@ -351,7 +351,7 @@ export class VirtualServers {
 }
 
 /** Why a virtual server can't have its scheduler. The configured one was tried at the start; affinityByHash may be missing. */
-function explain(error: NetlinkError, { settings: { scheduler } }: WantedServer): Error {
+function explain(error: NetlinkError, { settings: { scheduler } }: DesiredServer): Error {
   if (error.code !== 'ENOENT') return error;
   return new SchedulerMissingError(missingScheduler(scheduler), { cause: error });
 }

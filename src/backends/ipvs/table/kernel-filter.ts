@@ -92,11 +92,11 @@ export class KernelFilter extends KernelSets {
         length === undefined ? definitions.get(set.name) : sourceRangeSetDefinition(options.family, length);
       if (wanted === undefined || !sameSetDefinition(wanted, set)) return 'foreign';
     }
-    const wantedChains = new Map(chainDefinitions(options, []).map((chain) => [chain.name, chain]));
+    const desiredChains = new Map(chainDefinitions(options, []).map((chain) => [chain.name, chain]));
     const filter = new KernelFilter();
     filter.exists = true;
     for (const { name, base } of connection.listChains(family, tableName)) {
-      const wanted = wantedChains.get(name);
+      const wanted = desiredChains.get(name);
       if (
         wanted === undefined ||
         wanted.base?.hook !== base?.hook ||

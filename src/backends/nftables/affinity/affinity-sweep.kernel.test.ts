@@ -122,7 +122,7 @@ describe('clients that nothing stands behind any more', { skip }, () => {
 
   test('go in small turns, also beside changes that never end; those of the living stay', async (t) => {
     await onTable(async (dataplane) => {
-      await dataplane.adopt([servicePort(1, [1, 2, 3]), servicePort(2, [4])]);
+      await dataplane.resync([servicePort(1, [1, 2, 3]), servicePort(2, [4])]);
       remember(0x8000, 1, 0, 100);
       remember(0x8000, 2, 100, 25_000);
       remember(0x8001, 1, 0, 10_000);
@@ -141,7 +141,7 @@ describe('clients that nothing stands behind any more', { skip }, () => {
 
   test('more than can be noted at once', async () => {
     await onTable(async (dataplane) => {
-      await dataplane.adopt([servicePort(1, [1])]);
+      await dataplane.resync([servicePort(1, [1])]);
       remember(0x8000, 1, 0, 10);
       remember(0x8007, 1, 0, 45_000);
       await apply(dataplane, [], ['shop/s1/TCP']);
@@ -152,14 +152,14 @@ describe('clients that nothing stands behind any more', { skip }, () => {
 
   test('are not inherited by the process that comes after: neither endpoint nor Service gets their numbers', async () => {
     await onTable(async (dataplane) => {
-      await dataplane.adopt([servicePort(1, [1, 2])]);
+      await dataplane.resync([servicePort(1, [1, 2])]);
       remember(0x8000, 1, 0, 10);
       // Of an endpoint and a Service that are gone.
       remember(0x8000, 3, 10, 20);
       remember(0x8001, 1, 0, 10);
       dataplane.close();
       const next = open();
-      await next.adopt([servicePort(1, [1, 2, 3]), servicePort(2, [4])]);
+      await next.resync([servicePort(1, [1, 2, 3]), servicePort(2, [4])]);
       const numbers: string[] = [];
       eye.listElements('ip', table, 'affinity-endpoints', (key) => {
         numbers.push(readHostUint32(key.toString('latin1')).toString(16));
@@ -173,7 +173,7 @@ describe('clients that nothing stands behind any more', { skip }, () => {
 
   test('a shorter timeout: what is left of each is what it would have been', async () => {
     await onTable(async (dataplane) => {
-      await dataplane.adopt([servicePort(1, [1, 2])]);
+      await dataplane.resync([servicePort(1, [1, 2])]);
       remember(0x8000, 1, 0, 10);
       await sleep(1500);
       remember(0x8000, 2, 10, 20);
@@ -196,7 +196,7 @@ describe('clients that nothing stands behind any more', { skip }, () => {
 
   test('nothing is read while there is no reason to', async () => {
     await onTable(async (dataplane) => {
-      await dataplane.adopt([servicePort(1, [1, 2])]);
+      await dataplane.resync([servicePort(1, [1, 2])]);
       assert.equal(dataplane.deferredDueAt, undefined);
       await apply(dataplane, [servicePort(1, [1, 2, 3]), servicePort(2, [1], 0)]);
       await apply(dataplane, [servicePort(1, [1, 2, 3], 700), servicePort(2, [2], 0)]);

@@ -14,8 +14,8 @@ import { readHostUint32 } from '../../nft/keys.js';
 import { forgetUntil } from './affinity-numbers.js';
 import type { Committer } from '../transaction/committer.js';
 import { maps } from '../layout/names.js';
-import type { Tally } from '../transaction/sync-stats.js';
-import type { Written } from '../state/applied-state.js';
+import type { SyncStats } from '../transaction/sync-stats.js';
+import type { AppliedState } from '../state/applied-state.js';
 
 /** A packet may be so long on its way, and write down a number that has just become free. */
 const graceMs = 200;
@@ -45,7 +45,7 @@ export interface AffinitySweepOptions {
   readonly family: 'ip' | 'ip6';
   readonly table: string;
   readonly committer: Committer;
-  readonly written: Written;
+  readonly written: AppliedState;
 }
 
 /** What should become of an element: it stays, it goes, or so many milliseconds are left to it. */
@@ -98,13 +98,13 @@ export class AffinitySweep {
   }
 
   /** A small part of the work. @param now performance.now() */
-  turn(now: number, tally: Tally): void {
+  turn(now: number, stats: SyncStats): void {
     const due = this.dueAt;
     if (due === undefined || due > now) return;
     this.lastTurn = performance.now();
     if (this.reading !== undefined) return;
     try {
-      if (this.noted.length > 0) this.deleteSome(tally);
+      if (this.noted.length > 0) this.deleteSome(stats);
       else void this.read();
       if (this.noted.length === 0) this.settle();
     } catch (error) {
@@ -174,7 +174,7 @@ export class AffinitySweep {
     this.options.written.affinityChanges.settle(until);
   }
 
-  private deleteSome(tally: Tally): void {
+  private deleteSome(stats: SyncStats): void {
     const { connection, family, table } = this.options;
     const found: Element[] = [];
     // The packets of the client may have changed it meanwhile.
@@ -189,11 +189,11 @@ export class AffinitySweep {
         if (this.judge(element) !== 'stays') found.push(element);
       },
     );
-    this.write(found, tally);
+    this.write(found, stats);
   }
 
   /** What has expired since it was read makes the kernel refuse a transaction: the others get one of their own. */
-  private write(elements: readonly Element[], tally: Tally): void {
+  private write(elements: readonly Element[], stats: SyncStats): void {
     if (elements.length === 0) return;
     const tx = this.options.committer.begin();
     for (const element of elements) {
@@ -207,13 +207,13 @@ export class AffinitySweep {
       tx.added++;
     }
     try {
-      this.options.committer.commit(tx, tally, 'repair');
+      this.options.committer.commit(tx, stats, 'repair');
     } catch (error) {
       if (!(error instanceof NetlinkError && error.code === 'ENOENT')) throw error;
       if (elements.length === 1) return;
       const middle = elements.length >> 1;
-      this.write(elements.slice(0, middle), tally);
-      this.write(elements.slice(middle), tally);
+      this.write(elements.slice(0, middle), stats);
+      this.write(elements.slice(middle), stats);
     }
   }
 

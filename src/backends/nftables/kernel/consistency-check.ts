@@ -8,7 +8,7 @@ import type { NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import { ElementTable } from '../../nft/element-table.js';
 import { noValue } from '../../nft/kernel-sets.js';
 import { keyBytes, valueBytes } from '../state/element-bytes.js';
-import type { Footprint } from '../state/desired-elements.js';
+import type { DesiredElements } from '../state/desired-elements.js';
 import { numberKey, slotKey, slotValue, type Element, type NumberedEndpoints } from '../state/elements.js';
 import { targetBytes } from '../../nft/keys.js';
 import { maps, sets } from '../layout/names.js';
@@ -32,7 +32,11 @@ export function isByService(set: string): boolean {
 }
 
 /** All elements that a service port alone wants. */
-export function* elementsOf({ elements, blocks, numbered }: Footprint): Generator<Element, void, undefined> {
+export function* elementsOf({
+  elements,
+  blocks,
+  numbered,
+}: DesiredElements): Generator<Element, void, undefined> {
   yield* elements;
   for (const block of blocks) {
     for (const slot of block.slots.keys()) {

@@ -374,7 +374,7 @@ export class KernelTable extends KernelSets {
     }
   }
 
-  private addressBlock(port: ServicePort, list: 'cluster' | 'local'): FoundBlock | undefined {
+  private addressBlock(port: ServicePort, list: 'cluster' | 'local'): ObservedBlock | undefined {
     for (const address of port.addresses) {
       const onNode = address.kind === 'NodePort';
       const prefix = addressKey(port, address);
@@ -413,7 +413,7 @@ export class KernelTable extends KernelSets {
   }
 
   /** undefined when slot 0 is not there. */
-  private block(set: string, prefix: string): FoundBlock | undefined {
+  private block(set: string, prefix: string): ObservedBlock | undefined {
     const elements = this.elements.get(set);
     return elements === undefined || elements.find(slotKeyBytes(prefix, 0)) < 0
       ? undefined
@@ -519,7 +519,7 @@ function slotsIn(set: string, table: ElementTable, record: number): number {
 }
 
 /** The slots of one list of one address. */
-interface FoundBlock {
+interface ObservedBlock {
   readonly elements: ElementTable;
   /** latin1 */
   readonly prefix: string;
@@ -527,7 +527,7 @@ interface FoundBlock {
 
 /** The slots hold exactly these endpoints, in this order: the rule for services that never changed. */
 function* holds(
-  { elements, prefix }: FoundBlock,
+  { elements, prefix }: ObservedBlock,
   endpoints: readonly Endpoint[],
 ): Generator<undefined, boolean, undefined> {
   for (const [slot, endpoint] of endpoints.entries()) {

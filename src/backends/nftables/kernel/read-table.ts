@@ -33,12 +33,12 @@ export interface ReadOptions {
 const affinityTargets: readonly string[] = [maps.affinityEndpoints, maps.affinityEndpointsLocal];
 
 /** A set as the kernel lists it. */
-export type FoundSet = ReturnType<NftablesConnection['listSets']>[number];
+export type ObservedSet = ReturnType<NftablesConnection['listSets']>[number];
 
 export interface Layout {
   /** Without elements, but for those that are handled as a whole. */
   readonly table: KernelTable;
-  readonly sets: readonly FoundSet[];
+  readonly sets: readonly ObservedSet[];
 }
 
 /** Small sets that belong to the layout. */
@@ -81,12 +81,12 @@ function readChainsAndSets(
       length === undefined ? wantedSets.get(set.name) : sourceRangeSetDefinition(options.family, length);
     if (wanted === undefined || !sameSetDefinition(wanted, set)) return 'foreign';
   }
-  const wantedChains = new Map(base.chains.map((chain) => [chain.name, chain]));
+  const desiredChains = new Map(base.chains.map((chain) => [chain.name, chain]));
   const table = new KernelTable();
   table.exists = true;
   table.dormant = there.dormant;
   for (const chain of connection.listChains(family, tableName)) {
-    const wanted = wantedChains.get(chain.name)?.base;
+    const wanted = desiredChains.get(chain.name)?.base;
     const same =
       wanted?.hook === chain.base?.hook &&
       wanted?.priority === chain.base?.priority &&

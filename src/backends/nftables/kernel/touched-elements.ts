@@ -4,7 +4,7 @@
  */
 import type { IPFamily } from '../../../model/types.js';
 import type { ClassNumbers } from '../layout/classes.js';
-import { footprintOf, type ServicePortState } from '../state/desired-elements.js';
+import { desiredElements, type ServicePortState } from '../state/desired-elements.js';
 import { numberKey, slotValue, type Element } from '../state/elements.js';
 import { readHostUint32, targetBytes } from '../../nft/keys.js';
 import { sourceRangePrefix } from '../../nft/source-range-rules.js';
@@ -60,7 +60,7 @@ const byAffinityNumber = new Set<string>([
  * @returns undefined when a set is among them whose elements are not single facts (verdicts, ranges): then only
  *   comparing the whole table helps
  */
-export function wantedAmong(
+export function desiredAmong(
   touched: TouchedElements,
   known: Known,
 ): ReadonlyMap<string, Element> | undefined {
@@ -106,7 +106,7 @@ function collect(
   numbers: ClassNumbers,
   wanted: Map<string, Element>,
 ): void {
-  const { elements, blocks, numbered } = footprintOf(state, numbers);
+  const { elements, blocks, numbered } = desiredElements(state, numbers);
   for (const element of elements) {
     if (touched.get(element.set)?.has(element.key) === true)
       wanted.set(elementId(element.set, element.key), element);

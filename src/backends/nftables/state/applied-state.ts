@@ -17,11 +17,11 @@ import {
   type ServiceClass,
 } from '../layout/classes.js';
 import {
-  emptyFootprint,
-  footprintOf,
+  noElements,
+  desiredElements,
   hairpinsOf,
   isNearby,
-  type Footprint,
+  type DesiredElements,
   type ServicePortState,
 } from './desired-elements.js';
 import {
@@ -80,7 +80,7 @@ type Lists = Pick<ServicePortState, 'clusterSlots' | 'localSlots'>;
 /** Slots of a former owner's that a new owner covers. */
 const maxCovered = 8192;
 
-export class Written {
+export class AppliedState {
   /** By key of the service port. */
   readonly states = new ServicePortStates();
   /** By set and key: how many service ports want the element. */
@@ -179,8 +179,8 @@ export class Written {
   private coverSlots(tx: Transaction, former: ServicePortState, key: string): void {
     const state = this.states.get(key);
     if (former.affinity === undefined || state?.affinity === undefined) return;
-    const now = footprintOf(state, this.numbers);
-    for (const { set, slots } of footprintOf(former, this.numbers).blocks) {
+    const now = desiredElements(state, this.numbers);
+    for (const { set, slots } of desiredElements(former, this.numbers).blocks) {
       // Of a list that the new owner does not have, its other one will do.
       const own = now.blocks.find((block) => block.set === set);
       const other = own ?? now.blocks.find((block) => isAffinitySlots(block.set));
@@ -211,9 +211,9 @@ export class Written {
 
   change(tx: Transaction, key: string, next: ServicePort | undefined): void {
     const before = this.states.get(key);
-    const old = before === undefined ? emptyFootprint : footprintOf(before, this.numbers);
+    const old = before === undefined ? noElements : desiredElements(before, this.numbers);
     const state = next === undefined ? undefined : this.nextState(tx, before, next);
-    const now = state === undefined ? emptyFootprint : footprintOf(state, this.numbers);
+    const now = state === undefined ? noElements : desiredElements(state, this.numbers);
     if (before?.affinity !== undefined) this.noteAffinity(tx, before, before.affinity.service, state);
     this.writeDifference(tx, old, now, state);
     tx.note(this.states, key, state);
@@ -298,11 +298,11 @@ export class Written {
 
   private writeDifference(
     tx: Transaction,
-    old: Footprint,
-    now: Footprint,
+    old: DesiredElements,
+    now: DesiredElements,
     state: ServicePortState | undefined,
   ): void {
-    if (old === emptyFootprint) {
+    if (old === noElements) {
       this.writeNew(tx, now);
       return;
     }
@@ -352,7 +352,7 @@ export class Written {
     for (const of of old.classes) this.useClass(tx, className(of), -1);
   }
 
-  private writeNew(tx: Transaction, now: Footprint): void {
+  private writeNew(tx: Transaction, now: DesiredElements): void {
     for (const of of now.classes) this.acquireClass(tx, of);
     for (const element of now.elements) {
       this.ensureSourceRangeSet(tx, element.set);
@@ -383,7 +383,7 @@ export class Written {
    * What waits from the address's former state, and packets that come now would be led to again: sources that it allowed
    * then, and, when it is asked again who sends, the endpoints that it had for them.
    */
-  private endExposed(tx: Transaction, now: Footprint): void {
+  private endExposed(tx: Transaction, now: DesiredElements): void {
     if (this.deferred.isEmpty) return;
     for (const { set, key, value } of now.elements) {
       if (set === sets.firewallIPs) {
@@ -514,7 +514,7 @@ export class Written {
    * Numbers that wait may lead to endpoints that go now, or that went when there was no other. Clients that are
    * remembered with such a number come to living endpoints.
    */
-  private leadOn(tx: Transaction, old: Footprint, now: Footprint): void {
+  private leadOn(tx: Transaction, old: DesiredElements, now: DesiredElements): void {
     for (const { set, service, endpoints: living } of now.numbered) {
       const waiting = this.deferred
         .targetsOf(set)
@@ -666,7 +666,7 @@ function differenceBetween(before: Lists, next: Lists): Difference {
 }
 
 /** The endpoints that have numbers are the same objects as before. */
-function isSameNumbered(old: Footprint, now: Footprint): boolean {
+function isSameNumbered(old: DesiredElements, now: DesiredElements): boolean {
   return (
     old.numbered.length === now.numbered.length &&
     now.numbered.every((list, i) => {

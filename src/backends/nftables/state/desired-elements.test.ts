@@ -5,7 +5,7 @@ import type { Cidr, Endpoint, Fallback, ServicePort, VirtualAddress } from '../.
 import { ClassNumbers } from '../layout/classes.js';
 import { numberedElements } from '../kernel/consistency-check.js';
 import { EndpointNumbers } from '../affinity/endpoint-numbers.js';
-import { footprintOf, hairpinsOf, type ServicePortState } from './desired-elements.js';
+import { desiredElements, hairpinsOf, type ServicePortState } from './desired-elements.js';
 import { elementComment, slotValue } from './elements.js';
 import { addressText, readHostUint32 } from '../../nft/keys.js';
 
@@ -116,7 +116,7 @@ function valueText(value: string | undefined): string {
 }
 
 function print(given: Given): string[] {
-  const { elements, blocks, numbered, shared } = footprintOf(state(given), new ClassNumbers());
+  const { elements, blocks, numbered, shared } = desiredElements(state(given), new ClassNumbers());
   const lines: string[] = [];
   for (const { set, key, value, comment } of [
     ...elements,
@@ -309,7 +309,7 @@ for (const [what, given, elements] of cases) {
 }
 
 test('a class is named once per element that leads to it', () => {
-  const { classes } = footprintOf(
+  const { classes } = desiredElements(
     state({ addresses: ['ClusterIP', 'ExternalIP'], cluster: 'R1' }),
     new ClassNumbers(),
   );
@@ -327,7 +327,7 @@ test('a hostile number of endpoints is cut to what a class can count', () => {
     nodeUnknown: false,
   }));
   const given = state({ addresses: ['ClusterIP'] });
-  const { classes, blocks } = footprintOf({ ...given, clusterSlots: many }, new ClassNumbers());
+  const { classes, blocks } = desiredElements({ ...given, clusterSlots: many }, new ClassNumbers());
   assert.equal(classes[0]?.endpoints, 65_535);
   assert.equal([...blocks.values()][0]?.slots.length, 65_535);
 });

@@ -35,7 +35,7 @@ export interface GuardedAddress extends VirtualAddress {
   readonly guardOnly: true;
 }
 
-export interface Footprint {
+export interface DesiredElements {
   /** Each (set, key) once. */
   readonly elements: readonly Element[];
   /** Each (set, prefix) once; none is empty. */
@@ -48,7 +48,7 @@ export interface Footprint {
   readonly shared: readonly Element[];
 }
 
-export const emptyFootprint: Footprint = {
+export const noElements: DesiredElements = {
   elements: [],
   blocks: [],
   numbered: [],
@@ -56,16 +56,16 @@ export const emptyFootprint: Footprint = {
   shared: [],
 };
 
-export function footprintOf(state: ServicePortState, numbers: ClassNumbers): Footprint {
-  const footprint = new FootprintInTheMaking(state, numbers);
-  for (const address of state.port.addresses) footprint.putAddress(address);
-  footprint.putAffinity();
-  footprint.putShared();
-  return footprint;
+export function desiredElements(state: ServicePortState, numbers: ClassNumbers): DesiredElements {
+  const desired = new DesiredElementsBuilder(state, numbers);
+  for (const address of state.port.addresses) desired.putAddress(address);
+  desired.putAffinity();
+  desired.putShared();
+  return desired;
 }
 
 /** Methods instead of closures: at a cold start there are as many footprints as service ports. */
-class FootprintInTheMaking implements Footprint {
+class DesiredElementsBuilder implements DesiredElements {
   readonly elements: Element[] = [];
   readonly blocks: SlotBlock[] = [];
   readonly numbered: NumberedEndpoints[] = [];

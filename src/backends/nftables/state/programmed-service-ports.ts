@@ -11,18 +11,18 @@ type Owners = string | readonly string[];
 
 export class ServicePortStates extends Map<string, ServicePortState> {
   /** By hash of the address's key: numbers take less room than keys, and there are a hundred thousand. */
-  readonly #byAddress = new Map<number, Owners>();
-  readonly #byAffinityNumber = new Map<number, string>();
+  private readonly byAddress = new Map<number, Owners>();
+  private readonly byAffinityNumber = new Map<number, string>();
 
   override set(key: string, state: ServicePortState): this {
     const before = this.get(key);
     if (before?.port.addresses !== state.port.addresses || before.port.protocol !== state.port.protocol) {
-      if (before !== undefined) this.#leave(key, before.port);
-      this.#enter(key, state.port);
+      if (before !== undefined) this.leave(key, before.port);
+      this.enter(key, state.port);
     }
     if (before?.affinity?.service !== state.affinity?.service) {
-      if (before !== undefined) this.#leaveNumber(key, before);
-      if (state.affinity !== undefined) this.#byAffinityNumber.set(state.affinity.service, key);
+      if (before !== undefined) this.leaveNumber(key, before);
+      if (state.affinity !== undefined) this.byAffinityNumber.set(state.affinity.service, key);
     }
     return super.set(key, state);
   }
@@ -30,21 +30,21 @@ export class ServicePortStates extends Map<string, ServicePortState> {
   override delete(key: string): boolean {
     const before = this.get(key);
     if (before !== undefined) {
-      this.#leave(key, before.port);
-      this.#leaveNumber(key, before);
+      this.leave(key, before.port);
+      this.leaveNumber(key, before);
     }
     return super.delete(key);
   }
 
   override clear(): void {
-    this.#byAddress.clear();
-    this.#byAffinityNumber.clear();
+    this.byAddress.clear();
+    this.byAffinityNumber.clear();
     super.clear();
   }
 
   /** All that have an address with this key (addressKey), and perhaps others. */
   *withAddress(address: string): Generator<ServicePortState, void, undefined> {
-    const owners = this.#byAddress.get(hash(address));
+    const owners = this.byAddress.get(hash(address));
     if (owners === undefined) return;
     for (const key of typeof owners === 'string' ? [owners] : owners) {
       const state = this.get(key);
@@ -54,34 +54,34 @@ export class ServicePortStates extends Map<string, ServicePortState> {
 
   /** The one whose clients are remembered under this number. */
   withAffinityNumber(number: number): ServicePortState | undefined {
-    const key = this.#byAffinityNumber.get(number);
+    const key = this.byAffinityNumber.get(number);
     return key === undefined ? undefined : this.get(key);
   }
 
-  #enter(key: string, port: ServicePort): void {
+  private enter(key: string, port: ServicePort): void {
     for (const address of port.addresses) {
       const id = hash(addressKey(port, address));
-      const owners = this.#byAddress.get(id);
-      if (owners === undefined) this.#byAddress.set(id, key);
-      else this.#byAddress.set(id, [...(typeof owners === 'string' ? [owners] : owners), key]);
+      const owners = this.byAddress.get(id);
+      if (owners === undefined) this.byAddress.set(id, key);
+      else this.byAddress.set(id, [...(typeof owners === 'string' ? [owners] : owners), key]);
     }
   }
 
-  #leave(key: string, port: ServicePort): void {
+  private leave(key: string, port: ServicePort): void {
     for (const address of port.addresses) {
       const id = hash(addressKey(port, address));
-      const owners = this.#byAddress.get(id);
+      const owners = this.byAddress.get(id);
       if (owners === undefined) continue;
       const rest = typeof owners === 'string' ? (owners === key ? [] : [owners]) : without(owners, key);
       const [only] = rest;
-      if (only === undefined) this.#byAddress.delete(id);
-      else this.#byAddress.set(id, rest.length === 1 ? only : rest);
+      if (only === undefined) this.byAddress.delete(id);
+      else this.byAddress.set(id, rest.length === 1 ? only : rest);
     }
   }
 
-  #leaveNumber(key: string, { affinity }: ServicePortState): void {
-    if (affinity !== undefined && this.#byAffinityNumber.get(affinity.service) === key)
-      this.#byAffinityNumber.delete(affinity.service);
+  private leaveNumber(key: string, { affinity }: ServicePortState): void {
+    if (affinity !== undefined && this.byAffinityNumber.get(affinity.service) === key)
+      this.byAffinityNumber.delete(affinity.service);
   }
 }
 

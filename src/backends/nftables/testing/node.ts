@@ -6,7 +6,7 @@ import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket } from '@kube-proxy-ts/n
 import { Batch, NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
 import type { DataplaneOptions } from '../../backend.js';
 import { NftablesFamily } from '../family.js';
-import { readLines, wantedLines } from './table-text.js';
+import { readLines, desiredLines } from './table-text.js';
 
 export const tableName = 'kube-proxy';
 
@@ -89,15 +89,15 @@ export class Node {
     this.dataplane = new NftablesFamily(this.connection, this.options, this.reading.dumpLimit);
   }
 
-  async adopt() {
-    const report = await this.adoptOnly();
+  async resync() {
+    const report = await this.resyncOnly();
     await this.settle();
     return report;
   }
 
   /** Without the deletions that wait. */
-  async adoptOnly() {
-    return await this.dataplane.adopt(this.wanted.values());
+  async resyncOnly() {
+    return await this.dataplane.resync(this.wanted.values());
   }
 
   async apply(upserted: readonly ServicePort[], removed: readonly string[] = []) {
@@ -125,8 +125,8 @@ export class Node {
     }
   }
 
-  check(what: string, around: Parameters<typeof wantedLines>[1] = {}): void {
-    assert.deepEqual(readLines(this.eye, this.family), wantedLines(this.wanted.values(), around), what);
+  check(what: string, around: Parameters<typeof desiredLines>[1] = {}): void {
+    assert.deepEqual(readLines(this.eye, this.family), desiredLines(this.wanted.values(), around), what);
     this.checkChains(what);
   }
 

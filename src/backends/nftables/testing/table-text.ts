@@ -1,6 +1,6 @@
 /**
  * Two independent accounts of what the table holds, as lines of text that a test can compare: what the kernel has
- * (`readLines`), and what service ports ask for (`wantedLines`). Neither uses the code that writes the table: keys are
+ * (`readLines`), and what service ports ask for (`desiredLines`). Neither uses the code that writes the table: keys are
  * taken apart here by hand, class numbers are followed to their chains, slots have to be dense, affinity numbers are
  * replaced by what they stand for.
  */
@@ -191,13 +191,13 @@ function dense<T>(list: readonly (T | undefined)[]): T[] {
 }
 
 /** Fixed sets beside the service ports. */
-export interface Surroundings {
+export interface TableContext {
   readonly nodePortIPs?: readonly string[];
   /** As readLines prints them: 'from 10.96.0.0', 'before 10.112.0.0'. */
   readonly serviceCIDRs?: readonly string[];
 }
 
-export function wantedLines(ports: Iterable<ServicePort>, around: Surroundings = {}): string[] {
+export function desiredLines(ports: Iterable<ServicePort>, around: TableContext = {}): string[] {
   const lines = new Set<string>();
   for (const ip of around.nodePortIPs ?? []) lines.add(`nodeport-ips: ${ip}`);
   for (const edge of around.serviceCIDRs ?? []) lines.add(`service-cidrs: ${edge}`);

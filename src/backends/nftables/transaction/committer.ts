@@ -5,7 +5,7 @@ import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetlinkError } from '@kube-proxy-ts/netlink';
 import { Batch, BatchMemory, type NftablesConnection } from '@kube-proxy-ts/netlink/nftables';
-import type { Tally } from './sync-stats.js';
+import type { SyncStats } from './sync-stats.js';
 import { Transaction } from './transaction.js';
 
 /**
@@ -54,7 +54,7 @@ export class Committer {
   }
 
   /** @param purpose 'repair': the kernel has what it had before others changed it */
-  commit(tx: Transaction, tally: Tally, purpose?: 'repair'): void {
+  commit(tx: Transaction, stats: SyncStats, purpose?: 'repair'): void {
     const { batch, preparation } = tx;
     const isAhead = preparation?.isEmpty === false;
     if (batch.isEmpty && !isAhead) return;
@@ -62,7 +62,7 @@ export class Committer {
     try {
       if (isAhead) {
         this.options.connection.commit(preparation);
-        tally.transactions++;
+        stats.transactions++;
         tx.prepared();
       }
       this.options.connection.commit(batch);
@@ -70,21 +70,21 @@ export class Committer {
       tx.rollBack();
       throw error;
     } finally {
-      tally.kernelMs += performance.now() - start;
+      stats.kernelMs += performance.now() - start;
     }
     if (purpose === undefined) {
       for (const [set, by] of tx.growthBySet())
         this.elementCounts.set(set, (this.elementCounts.get(set) ?? 0) + by);
     }
-    tally.transactions++;
-    tally.elementsAdded += tx.added;
-    tally.elementsDeleted += tx.deleted;
+    stats.transactions++;
+    stats.elementsAdded += tx.added;
+    stats.elementsDeleted += tx.deleted;
   }
 
   /** For the deletion of chains. Kernels before 6.2 release the reference of a deleted map element late: another time. */
-  commitUnlessBusy(tx: Transaction, tally: Tally): void {
+  commitUnlessBusy(tx: Transaction, stats: SyncStats): void {
     try {
-      this.commit(tx, tally);
+      this.commit(tx, stats);
     } catch (error) {
       if (!(error instanceof NetlinkError && error.code === 'EBUSY')) throw error;
     }
@@ -97,7 +97,7 @@ export class Committer {
    */
   async inTransactions<T extends Named>(
     steps: readonly T[],
-    tally: Tally,
+    stats: SyncStats,
     build: (tx: Transaction, step: T) => void,
     mayJoin: (tx: Transaction, step: T) => boolean = () => true,
   ): Promise<void> {
@@ -119,15 +119,15 @@ export class Committer {
           to++;
         }
         built = true;
-        this.commit(tx, tally);
+        this.commit(tx, stats);
       } catch (error) {
         tx.rollBack();
         if (built) {
-          await this.isolate(steps.slice(from, to), error, tally, build, mayJoin);
+          await this.isolate(steps.slice(from, to), error, stats, build, mayJoin);
         } else {
           // The step at `to` can't be put into bytes; those before it can.
-          await this.inTransactions(steps.slice(from, to), tally, build, mayJoin);
-          this.refused(steps[to], error, tally);
+          await this.inTransactions(steps.slice(from, to), stats, build, mayJoin);
+          this.refused(steps[to], error, stats);
           to++;
         }
       }
@@ -143,7 +143,7 @@ export class Committer {
    */
   async inTurns(
     step: Named,
-    tally: Tally,
+    stats: SyncStats,
     build: (tx: Transaction) => Iterator<undefined, void, undefined>,
   ): Promise<boolean> {
     const tx = this.begin();
@@ -151,15 +151,15 @@ export class Committer {
       for (const parts = build(tx); parts.next().done !== true;) await nextTurn();
     } catch (error) {
       tx.rollBack();
-      this.refused(step, error, tally);
+      this.refused(step, error, stats);
       return false;
     }
     try {
-      this.commit(tx, tally);
+      this.commit(tx, stats);
       return true;
     } catch (error) {
       this.options.judge(error);
-      this.refused(step, error, tally);
+      this.refused(step, error, stats);
       return false;
     }
   }
@@ -167,24 +167,24 @@ export class Committer {
   private async isolate<T extends Named>(
     steps: readonly T[],
     failure: unknown,
-    tally: Tally,
+    stats: SyncStats,
     build: (tx: Transaction, step: T) => void,
     mayJoin: (tx: Transaction, step: T) => boolean,
   ): Promise<void> {
     const only = steps[0];
     if (steps.length > 1) {
       const middle = Math.ceil(steps.length / 2);
-      await this.inTransactions(steps.slice(0, middle), tally, build, mayJoin);
-      await this.inTransactions(steps.slice(middle), tally, build, mayJoin);
+      await this.inTransactions(steps.slice(0, middle), stats, build, mayJoin);
+      await this.inTransactions(steps.slice(middle), stats, build, mayJoin);
       return;
     }
     this.options.judge(failure);
-    this.refused(only, failure, tally);
+    this.refused(only, failure, stats);
   }
 
-  private refused(step: Named | undefined, failure: unknown, tally: Tally): void {
+  private refused(step: Named | undefined, failure: unknown, stats: SyncStats): void {
     if (step === undefined) return;
     const error = failure instanceof Error ? failure : new Error(String(failure));
-    tally.failures.push({ servicePort: step.name, key: step.key, error });
+    stats.failures.push({ servicePort: step.name, key: step.key, error });
   }
 }

@@ -2,7 +2,7 @@
 import type { ReleasedAddress } from '../../../model/types.js';
 import type { ApplyReport, ProgrammingFailure } from '../../backend.js';
 
-export class Tally implements ApplyReport {
+export class SyncStats implements ApplyReport {
   transactions = 0;
   elementsAdded = 0;
   elementsDeleted = 0;

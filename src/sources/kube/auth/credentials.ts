@@ -121,12 +121,12 @@ async function readCredential(file: string, what: string): Promise<Buffer> {
 
 /** A bearer token in a file that somebody else renews. */
 class TokenFile {
-  readonly #file: LastGood<string>;
-  #token = '';
-  #readAt = -Infinity;
+  private readonly file: LastGood<string>;
+  private heldToken = '';
+  private readAt = -Infinity;
 
   constructor(file: string, log: Logger) {
-    this.#file = new LastGood(log, async () => {
+    this.file = new LastGood(log, async () => {
       const text = (await readCredential(file, 'token file')).toString('utf8').trim();
       if (text !== '') return text;
       throw new KubeError('KUBE_CREDENTIAL_FILE', `token file ${file} is empty: put a bearer token in it`);
@@ -135,15 +135,15 @@ class TokenFile {
 
   async token(): Promise<string> {
     const now = performance.now();
-    if (now - this.#readAt > tokenLifetimeMs) {
-      this.#token = await this.#file.read();
-      this.#readAt = now;
+    if (now - this.readAt > tokenLifetimeMs) {
+      this.heldToken = await this.file.read();
+      this.readAt = now;
     }
-    return this.#token;
+    return this.heldToken;
   }
 
   forget(): void {
-    this.#readAt = -Infinity;
+    this.readAt = -Infinity;
   }
 }
 
@@ -217,11 +217,11 @@ class KubeconfigCredentials implements ApiCredentials {
   readonly server: URL;
   readonly proxy: URL | undefined;
   readonly source: string;
-  readonly #config: Kubeconfig;
-  readonly #files: LastGood<TlsMaterial>;
-  readonly #tokenFile: TokenFile | undefined;
-  readonly #plugin: ExecPlugin | undefined;
-  #issued: { readonly credential: Promise<PluginCredential>; expiresAt: number } | undefined;
+  private readonly config: Kubeconfig;
+  private readonly files: LastGood<TlsMaterial>;
+  private readonly tokenFile: TokenFile | undefined;
+  private readonly plugin: ExecPlugin | undefined;
+  private issued: { readonly credential: Promise<PluginCredential>; expiresAt: number } | undefined;
 
   static async create(
     config: Kubeconfig,
@@ -232,8 +232,8 @@ class KubeconfigCredentials implements ApiCredentials {
   ): Promise<KubeconfigCredentials> {
     const credentials = new KubeconfigCredentials(config, master, environment, options, log);
     // Files that are wrong now are better reported before anything else starts.
-    await credentials.#files.read();
-    if (credentials.#tokenFile !== undefined) await credentials.#tokenFile.token();
+    await credentials.files.read();
+    if (credentials.tokenFile !== undefined) await credentials.tokenFile.token();
     return credentials;
   }
 
@@ -244,8 +244,8 @@ class KubeconfigCredentials implements ApiCredentials {
     private readonly options: ConnectionOptions,
     log: Logger,
   ) {
-    this.#config = config;
-    this.#files = new LastGood(log, () => this.#readFiles());
+    this.config = config;
+    this.files = new LastGood(log, () => this.readFiles());
     this.source = `kubeconfig ${config.file} (context ${config.context})`;
     this.server =
       master === ''
@@ -262,7 +262,7 @@ class KubeconfigCredentials implements ApiCredentials {
         : proxyFromEnvironment(this.server, environment);
     const tokenFile = config.rawUser['tokenFile'];
     if (typeof tokenFile === 'string' && tokenFile !== '') {
-      this.#tokenFile = new TokenFile(path.resolve(path.dirname(config.file), tokenFile), log);
+      this.tokenFile = new TokenFile(path.resolve(path.dirname(config.file), tokenFile), log);
     }
     if (isObject(config.user?.authProvider)) {
       throw new KubeError(
@@ -271,11 +271,11 @@ class KubeconfigCredentials implements ApiCredentials {
           'use a client certificate, a token, or an exec plugin',
       );
     }
-    if (isObject(config.user?.exec)) this.#plugin = this.#makePlugin(config.user.exec, environment);
+    if (isObject(config.user?.exec)) this.plugin = this.makePlugin(config.user.exec, environment);
   }
 
-  async #readFiles(): Promise<TlsMaterial> {
-    const { cluster, user } = this.#config;
+  private async readFiles(): Promise<TlsMaterial> {
+    const { cluster, user } = this.config;
     const load = async (file: unknown, data: unknown, what: string): Promise<Buffer | undefined> => {
       if (typeof data === 'string' && data !== '') return Buffer.from(data, 'base64');
       if (typeof file === 'string' && file !== '') return readCredential(file, what);
@@ -287,7 +287,7 @@ class KubeconfigCredentials implements ApiCredentials {
     if ((cert === undefined) !== (key === undefined)) {
       throw new KubeError(
         'KUBE_CONFIG_INVALID',
-        `kubeconfig ${this.#config.file}: user ${user?.name ?? ''} needs both client-certificate and client-key`,
+        `kubeconfig ${this.config.file}: user ${user?.name ?? ''} needs both client-certificate and client-key`,
       );
     }
     const servername: unknown = cluster.tlsServerName;
@@ -301,23 +301,23 @@ class KubeconfigCredentials implements ApiCredentials {
   }
 
   async tls(): Promise<TlsMaterial> {
-    const files = await this.#files.read();
-    const issued = await this.#issuedCredential();
+    const files = await this.files.read();
+    const issued = await this.issuedCredential();
     if (issued?.clientCertificate === undefined || issued.clientKey === undefined) return files;
     return { ...files, cert: issued.clientCertificate, key: issued.clientKey };
   }
 
   async headers(): Promise<RequestHeaders> {
-    const { user, rawUser } = this.#config;
+    const { user, rawUser } = this.config;
     if (user === undefined) return {};
     const headers: Record<string, string | string[]> = {};
-    if (this.#tokenFile !== undefined) headers['authorization'] = `Bearer ${await this.#tokenFile.token()}`;
+    if (this.tokenFile !== undefined) headers['authorization'] = `Bearer ${await this.tokenFile.token()}`;
     else if (user.token !== undefined && user.token !== '') headers['authorization'] = `Bearer ${user.token}`;
     else if (user.username !== undefined && user.username !== '' && typeof user.username === 'string') {
       const pair = `${user.username}:${user.password ?? ''}`;
       headers['authorization'] = `Basic ${Buffer.from(pair).toString('base64')}`;
     } else {
-      const issued = await this.#issuedCredential();
+      const issued = await this.issuedCredential();
       if (issued?.token !== undefined) headers['authorization'] = `Bearer ${issued.token}`;
     }
     if (typeof user.impersonateUser === 'string') headers['impersonate-user'] = user.impersonateUser;
@@ -328,32 +328,32 @@ class KubeconfigCredentials implements ApiCredentials {
   }
 
   rejected(): void {
-    this.#tokenFile?.forget();
-    this.#issued = undefined;
+    this.tokenFile?.forget();
+    this.issued = undefined;
   }
 
   close(): void {
-    this.#plugin?.close();
+    this.plugin?.close();
   }
 
   /** What the plugin printed last, until that expires or is rejected. */
-  async #issuedCredential(): Promise<PluginCredential | undefined> {
-    const plugin = this.#plugin;
+  private async issuedCredential(): Promise<PluginCredential | undefined> {
+    const plugin = this.plugin;
     if (plugin === undefined) return undefined;
-    if (this.#issued === undefined || Date.now() >= this.#issued.expiresAt)
-      this.#issued = { credential: this.#runPlugin(plugin), expiresAt: Infinity };
-    const current = this.#issued;
+    if (this.issued === undefined || Date.now() >= this.issued.expiresAt)
+      this.issued = { credential: this.runPlugin(plugin), expiresAt: Infinity };
+    const current = this.issued;
     try {
       const credential = await current.credential;
       current.expiresAt = credential.expiresAt ?? Infinity;
       return credential;
     } catch (error) {
-      if (this.#issued === current) this.#issued = undefined;
+      if (this.issued === current) this.issued = undefined;
       throw error;
     }
   }
 
-  #makePlugin(exec: Readonly<Record<string, unknown>>, environment: Environment): ExecPlugin {
+  private makePlugin(exec: Readonly<Record<string, unknown>>, environment: Environment): ExecPlugin {
     const name = textOf(exec['command']);
     const { args } = exec;
     const given: readonly unknown[] = Array.isArray(exec['env']) ? exec['env'] : [];
@@ -363,7 +363,7 @@ class KubeconfigCredentials implements ApiCredentials {
       spec: { interactive: false },
     };
     return new ExecPlugin({
-      command: name.includes('/') ? path.resolve(path.dirname(this.#config.file), name) : name,
+      command: name.includes('/') ? path.resolve(path.dirname(this.config.file), name) : name,
       args: Array.isArray(args) ? args.map(String) : [],
       env: {
         ...environment,
@@ -376,7 +376,7 @@ class KubeconfigCredentials implements ApiCredentials {
     });
   }
 
-  async #runPlugin(plugin: ExecPlugin): Promise<PluginCredential> {
+  private async runPlugin(plugin: ExecPlugin): Promise<PluginCredential> {
     const { onPlugin } = this.options;
     try {
       const credential = await plugin.run();
@@ -385,7 +385,7 @@ class KubeconfigCredentials implements ApiCredentials {
     } catch (error) {
       const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
       onPlugin?.(missing ? 'plugin_not_found_error' : 'plugin_execution_error');
-      const { user } = this.#config;
+      const { user } = this.config;
       const exec = isObject(user?.exec) ? user.exec : {};
       const hint = textOf(exec['installHint']).trim();
       const which = `exec plugin ${JSON.stringify(textOf(exec['command']))} of user ${user?.name ?? ''}`;

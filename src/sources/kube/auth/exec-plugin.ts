@@ -49,28 +49,28 @@ process.on(
 );
 
 export class ExecPlugin {
-  readonly #options: ExecPluginOptions;
-  readonly #runs = new Set<(why: string) => void>();
-  #closed = false;
+  private readonly options: ExecPluginOptions;
+  private readonly runs = new Set<(why: string) => void>();
+  private closed = false;
 
   constructor(options: ExecPluginOptions) {
-    this.#options = options;
+    this.options = options;
   }
 
   /** @throws Error with one line of text; code ENOENT: there is no such program */
   async run(): Promise<PluginCredential> {
-    if (this.#closed) throw new Error('ended with kube-proxy');
-    return parseCredential(await this.#output());
+    if (this.closed) throw new Error('ended with kube-proxy');
+    return parseCredential(await this.output());
   }
 
   /** Kills what runs. Nothing runs afterwards. */
   close(): void {
-    this.#closed = true;
-    for (const end of this.#runs) end('ended with kube-proxy');
+    this.closed = true;
+    for (const end of this.runs) end('ended with kube-proxy');
   }
 
-  #output(): Promise<string> {
-    const { command, args, env, deadlineMs } = this.#options;
+  private output(): Promise<string> {
+    const { command, args, env, deadlineMs } = this.options;
     return new Promise((resolve, reject) => {
       // Throws for what can't be a command line. Without descriptors it has neither streams nor a process.
       const child: ChildProcess = spawn(command, args, {
@@ -88,7 +88,7 @@ export class ExecPlugin {
         if (over) return;
         over = true;
         for (const timer of timers) clearTimeout(timer);
-        this.#runs.delete(kill);
+        this.runs.delete(kill);
         if (pid !== undefined) {
           running.delete(pid);
           if (failure !== undefined) killGroup(pid);
@@ -104,7 +104,7 @@ export class ExecPlugin {
       const ended = guarded('end a credential plugin', () => {
         finish(failureOf(child, errorOutput.text()));
       });
-      this.#runs.add(kill);
+      this.runs.add(kill);
       child.on('error', guarded('run a credential plugin', finish));
       child.on('close', ended);
       const exited = guarded('end a credential plugin', () => {
@@ -128,19 +128,19 @@ export class ExecPlugin {
 }
 
 class BoundedOutput {
-  readonly #chunks: Buffer[] = [];
-  #size = 0;
+  private readonly chunks: Buffer[] = [];
+  private size = 0;
 
   /** @returns false when there is too much; what is too much is left out */
   add(chunk: Buffer, max: number): boolean {
-    const room = max - this.#size;
-    if (room > 0) this.#chunks.push(chunk.subarray(0, room));
-    this.#size += Math.min(room, chunk.length);
+    const room = max - this.size;
+    if (room > 0) this.chunks.push(chunk.subarray(0, room));
+    this.size += Math.min(room, chunk.length);
     return chunk.length <= room;
   }
 
   text(): string {
-    return Buffer.concat(this.#chunks).toString('utf8');
+    return Buffer.concat(this.chunks).toString('utf8');
   }
 }
 

@@ -2,30 +2,30 @@
 import { errorText, type Logger } from '../../../log/logger.js';
 
 export class LastGood<T> {
-  readonly #log: Logger;
-  readonly #read: () => Promise<T>;
-  #held: { readonly value: T } | undefined;
-  #failing = false;
+  private readonly log: Logger;
+  private readonly readNow: () => Promise<T>;
+  private held: { readonly value: T } | undefined;
+  private failing = false;
 
   constructor(log: Logger, read: () => Promise<T>) {
-    this.#log = log;
-    this.#read = read;
+    this.log = log;
+    this.readNow = read;
   }
 
   /** @throws what reading throws, when it never succeeded */
   async read(): Promise<T> {
     try {
-      const value = await this.#read();
-      this.#held = { value };
-      this.#failing = false;
+      const value = await this.readNow();
+      this.held = { value };
+      this.failing = false;
       return value;
     } catch (error) {
-      if (this.#held === undefined) throw error;
-      if (!this.#failing) {
-        this.#failing = true;
-        this.#log.warn('Failed to read credentials, using those read before', { err: errorText(error) });
+      if (this.held === undefined) throw error;
+      if (!this.failing) {
+        this.failing = true;
+        this.log.warn('Failed to read credentials, using those read before', { err: errorText(error) });
       }
-      return this.#held.value;
+      return this.held.value;
     }
   }
 }

@@ -127,34 +127,34 @@ const defaultRereadMs = 60_000;
 
 export class ApiClient {
   readonly credentials: ApiCredentials;
-  readonly #timeouts: ClientTimeouts;
-  readonly #userAgent: string;
-  readonly #limiter: RateLimiter;
-  readonly #rereadMs: number;
-  readonly #observer: ClientObserver | undefined;
-  readonly #dialWith: (options: DialOptions) => Promise<Dialled>;
+  private readonly timeouts: ClientTimeouts;
+  private readonly userAgent: string;
+  private readonly limiter: RateLimiter;
+  private readonly rereadMs: number;
+  private readonly observer: ClientObserver | undefined;
+  private readonly dialWith: (options: DialOptions) => Promise<Dialled>;
   /** Path in front of every request: the server URL may have one. */
-  readonly #prefix: string;
+  private readonly prefix: string;
   /** The HTTP/2 connection that new requests use. */
-  #session: http2.ClientHttp2Session | undefined;
+  private session: http2.ClientHttp2Session | undefined;
   /** A connection that is being made; what it speaks is known when it is there. */
-  #dialling: Promise<void> | undefined;
-  readonly #agent = new SocketAgent();
-  readonly #connectedTo: () => void;
+  private dialling: Promise<void> | undefined;
+  private readonly agent = new SocketAgent();
+  private readonly connectedTo: () => void;
   /** What the newest connection was made with, and when that was last compared with what is on disk. */
-  #material: { readonly fingerprint: string; comparedAt: number } | undefined;
-  #closed = false;
+  private material: { readonly fingerprint: string; comparedAt: number } | undefined;
+  private closed = false;
 
   constructor(credentials: ApiCredentials, options: ApiClientOptions) {
     this.credentials = credentials;
-    this.#userAgent = options.userAgent;
-    this.#timeouts = { ...defaultTimeouts, ...options.timeouts };
-    this.#limiter = new RateLimiter(options.rateLimit ?? noRateLimit);
-    this.#rereadMs = options.rereadMs ?? defaultRereadMs;
-    this.#observer = options.observer;
-    this.#dialWith = options.dial ?? dial;
-    this.#connectedTo = options.connected ?? (() => undefined);
-    this.#prefix = credentials.server.pathname.replace(/\/+$/, '');
+    this.userAgent = options.userAgent;
+    this.timeouts = { ...defaultTimeouts, ...options.timeouts };
+    this.limiter = new RateLimiter(options.rateLimit ?? noRateLimit);
+    this.rereadMs = options.rereadMs ?? defaultRereadMs;
+    this.observer = options.observer;
+    this.dialWith = options.dial ?? dial;
+    this.connectedTo = options.connected ?? (() => undefined);
+    this.prefix = credentials.server.pathname.replace(/\/+$/, '');
   }
 
   /** 'https://host:port', for messages. */
@@ -167,39 +167,39 @@ export class ApiClient {
     const method: Method = request.post === undefined ? 'GET' : 'POST';
     const { host } = this.credentials.server;
     if (request.pastRateLimit !== true) {
-      const waitedMs = await this.#limiter.take(request.signal);
-      if (waitedMs !== undefined) this.#observer?.waited?.({ method, host, seconds: waitedMs / 1000 });
+      const waitedMs = await this.limiter.take(request.signal);
+      if (waitedMs !== undefined) this.observer?.waited?.({ method, host, seconds: waitedMs / 1000 });
     }
     const started = performance.now();
     let status: number | undefined;
     try {
-      const response = await this.#send(method, request);
+      const response = await this.send(method, request);
       status = response.status;
       return response;
     } finally {
       const seconds = (performance.now() - started) / 1000;
       const requestBytes = request.post?.length ?? 0;
-      this.#observer?.answered({ method, host, status, seconds, requestBytes });
+      this.observer?.answered({ method, host, status, seconds, requestBytes });
     }
   }
 
-  async #send(method: Method, request: ApiRequest): Promise<ApiResponse> {
-    if (this.#closed) throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
+  private async send(method: Method, request: ApiRequest): Promise<ApiResponse> {
+    if (this.closed) throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
     const headers: Headers = {
       ...(await this.credentials.headers()),
       accept: request.accept,
-      'user-agent': this.#userAgent,
+      'user-agent': this.userAgent,
       ...(request.gzip ? { 'accept-encoding': 'gzip' } : {}),
       ...(request.post === undefined
         ? {}
         : { 'content-type': 'application/json', 'content-length': String(request.post.length) }),
     };
-    await this.#followRenewal();
-    const raw = await this.#exchange(this.#prefix + request.target, headers, request);
+    await this.followRenewal();
+    const raw = await this.exchange(this.prefix + request.target, headers, request);
     if (raw.status === 401) {
       this.credentials.rejected();
       // A renewed client certificate only counts on a new connection.
-      this.#leaveConnections();
+      this.leaveConnections();
     }
     const retryAfter = Number(raw.header('retry-after'));
     return {
@@ -209,62 +209,62 @@ export class ApiClient {
       compressed: isCompressed(raw),
       body: readBody(raw, request.stallMs, this.server, (bytes) => {
         if (request.watch === true) return;
-        this.#observer?.received({ method, host: this.credentials.server.host, bytes });
+        this.observer?.received({ method, host: this.credentials.server.host, bytes });
       }),
     };
   }
 
   close(): void {
-    this.#closed = true;
+    this.closed = true;
     this.credentials.close?.();
-    this.#agent.destroy();
-    this.#session?.destroy();
-    this.#session = undefined;
+    this.agent.destroy();
+    this.session?.destroy();
+    this.session = undefined;
   }
 
   /**
    * What is spoken is a property of each connection: behind one address may be servers of several kinds, one after the other.
    */
-  async #exchange(target: string, headers: Headers, request: ApiRequest): Promise<RawResponse> {
+  private async exchange(target: string, headers: Headers, request: ApiRequest): Promise<RawResponse> {
     for (;;) {
-      const session = this.#openSession();
-      if (session !== undefined) return await this.#send2(session, target, headers, request);
-      if (this.#agent.hasFree()) return await this.#send1(target, headers, request);
+      const session = this.openSession();
+      if (session !== undefined) return await this.send2(session, target, headers, request);
+      if (this.agent.hasFree()) return await this.send1(target, headers, request);
       // All requests wait for the same attempt. If it yields a connection for one request only, the first takes it.
-      this.#dialling ??= this.#connect().finally(() => {
-        this.#dialling = undefined;
+      this.dialling ??= this.connect().finally(() => {
+        this.dialling = undefined;
       });
-      await this.#dialling;
+      await this.dialling;
     }
   }
 
-  #openSession(): http2.ClientHttp2Session | undefined {
+  private openSession(): http2.ClientHttp2Session | undefined {
     // It ended, but its events are still on their way.
-    if (this.#session?.closed === true || this.#session?.destroyed === true) this.#session = undefined;
-    return this.#session;
+    if (this.session?.closed === true || this.session?.destroyed === true) this.session = undefined;
+    return this.session;
   }
 
-  async #connect(): Promise<void> {
-    const { socket, protocol } = await this.#dial();
-    if (this.#closed) {
+  private async connect(): Promise<void> {
+    const { socket, protocol } = await this.dial();
+    if (this.closed) {
       socket.destroy();
       throw new KubeError('KUBE_CONNECTION_LOST', 'the client is closed');
     }
-    this.#connectedTo();
-    if (protocol === 'h2') this.#startSession(socket);
-    else this.#agent.spare(socket);
+    this.connectedTo();
+    if (protocol === 'h2') this.startSession(socket);
+    else this.agent.spare(socket);
   }
 
-  async #dial(): Promise<Dialled> {
-    return this.#dialWith({
+  private async dial(): Promise<Dialled> {
+    return this.dialWith({
       server: this.credentials.server,
       proxy: this.credentials.proxy,
       tls: async () => {
         const material = await this.credentials.tls();
-        this.#material = { fingerprint: fingerprint(material), comparedAt: performance.now() };
+        this.material = { fingerprint: fingerprint(material), comparedAt: performance.now() };
         return material;
       },
-      timeoutMs: this.#timeouts.connectMs,
+      timeoutMs: this.timeouts.connectMs,
     });
   }
 
@@ -272,22 +272,22 @@ export class ApiClient {
    * Certificates are renewed on disk while connections live on. New requests then go over a new connection; what is
    * under way stays on the old one, so nothing is cut.
    */
-  async #followRenewal(): Promise<void> {
-    const held = this.#material;
-    if (held === undefined || performance.now() - held.comparedAt < this.#rereadMs) return;
+  private async followRenewal(): Promise<void> {
+    const held = this.material;
+    if (held === undefined || performance.now() - held.comparedAt < this.rereadMs) return;
     held.comparedAt = performance.now();
     try {
       const material = await this.credentials.tls();
-      if (fingerprint(material) === held.fingerprint || this.#material !== held) return;
+      if (fingerprint(material) === held.fingerprint || this.material !== held) return;
       // Half written (a certificate without its key): the connection that works is worth more.
       tls.createSecureContext(material);
     } catch {
       return;
     }
-    this.#leaveConnections();
+    this.leaveConnections();
   }
 
-  #startSession(socket: net.Socket): void {
+  private startSession(socket: net.Socket): void {
     const session = http2.connect(this.credentials.server.origin, {
       createConnection: () => socket,
       settings: { enablePush: false, initialWindowSize: streamWindow },
@@ -299,26 +299,26 @@ export class ApiClient {
     });
     // No more requests on a connection that is ending; those under way go on.
     const forget = (): void => {
-      if (this.#session === session) this.#session = undefined;
+      if (this.session === session) this.session = undefined;
     };
-    this.#session = session;
+    this.session = session;
     session.once('goaway', forget);
     session.once('close', forget);
     session.on('error', forget);
-    this.#watchPulse(session, socket);
+    this.watchPulse(session, socket);
   }
 
   /** New requests use new connections; those under way keep theirs until they end. */
-  #leaveConnections(): void {
-    this.#agent.leaveIdle();
-    const old = this.#session;
-    this.#session = undefined;
+  private leaveConnections(): void {
+    this.agent.leaveIdle();
+    const old = this.session;
+    this.session = undefined;
     old?.close();
   }
 
   /** Ping a connection that went quiet; end it when no answer comes. */
-  #watchPulse(session: http2.ClientHttp2Session, socket: net.Socket): void {
-    const { pingAfterMs, pongMs } = this.#timeouts;
+  private watchPulse(session: http2.ClientHttp2Session, socket: net.Socket): void {
+    const { pingAfterMs, pongMs } = this.timeouts;
     let received = socket.bytesRead;
     let quietLooks = 0;
     let give: NodeJS.Timeout | undefined;
@@ -357,7 +357,7 @@ export class ApiClient {
     });
   }
 
-  async #send2(
+  private async send2(
     session: http2.ClientHttp2Session,
     target: string,
     headers: Headers,
@@ -376,7 +376,7 @@ export class ApiClient {
     const cancel = (): void => {
       stream.close(http2.constants.NGHTTP2_CANCEL);
     };
-    const answer = await this.#answer<http2.IncomingHttpHeaders>(stream, what, cancel, (resolve) => {
+    const answer = await this.answer<http2.IncomingHttpHeaders>(stream, what, cancel, (resolve) => {
       stream.once('response', resolve);
     });
     return {
@@ -387,10 +387,10 @@ export class ApiClient {
     };
   }
 
-  async #send1(target: string, headers: Headers, what: ApiRequest): Promise<RawResponse> {
+  private async send1(target: string, headers: Headers, what: ApiRequest): Promise<RawResponse> {
     const { signal, post } = what;
     const request = http.request({
-      agent: this.#agent,
+      agent: this.agent,
       // The agent dials; host and port only name the pool and the Host header.
       host: this.credentials.server.hostname.replace(/^\[|\]$/g, ''),
       port: this.credentials.server.port || (this.credentials.server.protocol === 'https:' ? 443 : 80),
@@ -402,7 +402,7 @@ export class ApiClient {
       request.destroy();
     };
     try {
-      const answer = await this.#answer<http.IncomingMessage>(request, what, cancel, (resolve) => {
+      const answer = await this.answer<http.IncomingMessage>(request, what, cancel, (resolve) => {
         request.once('response', resolve);
         request.end(post);
       });
@@ -417,13 +417,13 @@ export class ApiClient {
       const closed = error instanceof KubeError && error.code === 'KUBE_CONNECTION_LOST';
       if (!request.reusedSocket || !closed || signal.aborted) throw error;
       const method: Method = post === undefined ? 'GET' : 'POST';
-      this.#observer?.retried({ method, host: this.credentials.server.host });
-      return await this.#exchange(target, headers, what);
+      this.observer?.retried({ method, host: this.credentials.server.host });
+      return await this.exchange(target, headers, what);
     }
   }
 
   /** Wait for the response, an error, the time limit or the caller's change of mind. */
-  #answer<T>(
+  private answer<T>(
     emitter: NodeJS.EventEmitter,
     { signal, isHung }: ApiRequest,
     cancel: () => void,
@@ -443,11 +443,11 @@ export class ApiClient {
           reject(
             new KubeError(
               'KUBE_TIMEOUT',
-              `API server ${this.server} took more than ${this.#timeouts.headersMs / 1000} s to answer a request`,
+              `API server ${this.server} took more than ${this.timeouts.headersMs / 1000} s to answer a request`,
             ),
           );
         }),
-        this.#timeouts.headersMs,
+        this.timeouts.headersMs,
       );
       const looks = setInterval(
         guarded('look after a request', () => {
@@ -456,10 +456,10 @@ export class ApiClient {
           finish();
           cancel();
           // It may be the connection, or where it leads to.
-          this.#leaveConnections();
+          this.leaveConnections();
           reject(reason);
         }),
-        this.#timeouts.headersMs / looksPerAnswer,
+        this.timeouts.headersMs / looksPerAnswer,
       );
       const fail = (error: unknown): void => {
         finish();
@@ -549,52 +549,52 @@ async function* readBody(
 
 /** Keeps HTTP/1.1 connections. It makes none: a request comes here when there is one for it. */
 class SocketAgent extends http.Agent {
-  #spare: net.Socket | undefined;
+  private spareSession: net.Socket | undefined;
   /** In use when leaveIdle() was called: they end with what they carry. */
-  #leaving = new WeakSet<object>();
+  private leaving = new WeakSet<object>();
 
   constructor() {
     super({ keepAlive: true, maxFreeSockets: 2 });
     this.on('free', (socket: Duplex) => {
-      if (this.#leaving.has(socket)) socket.destroy();
+      if (this.leaving.has(socket)) socket.destroy();
     });
   }
 
   /** Whether the next request has a connection. */
   hasFree(): boolean {
-    if (this.#spare !== undefined && !this.#spare.destroyed) return true;
+    if (this.spareSession !== undefined && !this.spareSession.destroyed) return true;
     return Object.values(this.freeSockets).some((sockets) => sockets?.some(isUsable) === true);
   }
 
   /** A connection that is open already; the next request takes it. */
   spare(socket: net.Socket): void {
-    this.#spare = socket;
+    this.spareSession = socket;
     socket.once('close', () => {
-      if (this.#spare === socket) this.#spare = undefined;
+      if (this.spareSession === socket) this.spareSession = undefined;
     });
     socket.on('error', () => undefined);
   }
 
   override createConnection(): net.Socket {
-    const spare = this.#spare;
-    this.#spare = undefined;
+    const spare = this.spareSession;
+    this.spareSession = undefined;
     if (spare === undefined) throw new KubeError('KUBE_CONNECTION_LOST', 'there is no connection');
     return spare;
   }
 
   /** No request that comes from now on uses a connection that exists now. */
   leaveIdle(): void {
-    this.#spare?.destroy();
+    this.spareSession?.destroy();
     for (const sockets of Object.values(this.freeSockets)) {
       for (const socket of sockets ?? []) socket.destroy();
     }
     for (const sockets of Object.values(this.sockets)) {
-      for (const socket of sockets ?? []) this.#leaving.add(socket);
+      for (const socket of sockets ?? []) this.leaving.add(socket);
     }
   }
 
   override destroy(): void {
-    this.#spare?.destroy();
+    this.spareSession?.destroy();
     super.destroy();
   }
 }

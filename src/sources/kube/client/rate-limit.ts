@@ -18,12 +18,12 @@ export const defaultRateLimit: RateLimit = { qps: 5, burst: 10 };
 export const noRateLimit: RateLimit = { qps: -1, burst: 0 };
 
 export class RateLimiter {
-  readonly #perMs: number;
-  readonly #burst: number;
-  readonly #now: () => number;
+  private readonly perMs: number;
+  private readonly burst: number;
+  private readonly now: () => number;
   /** Below zero: so many requests wait already, each for its own token. */
-  #tokens: number;
-  #filledAt: number;
+  private tokens: number;
+  private filledAt: number;
 
   /**
    * @param now milliseconds that never go back
@@ -33,11 +33,11 @@ export class RateLimiter {
     if (qps > 0 && !(burst >= 1)) {
       throw new RangeError(`a burst of ${burst} lets no request through: it must be at least 1`);
     }
-    this.#perMs = qps > 0 ? qps / 1000 : 0;
-    this.#burst = burst;
-    this.#tokens = burst;
-    this.#now = now;
-    this.#filledAt = now();
+    this.perMs = qps > 0 ? qps / 1000 : 0;
+    this.burst = burst;
+    this.tokens = burst;
+    this.now = now;
+    this.filledAt = now();
   }
 
   /**
@@ -46,17 +46,17 @@ export class RateLimiter {
    * @throws KubeError when the caller gives up; its token goes back
    */
   async take(signal: AbortSignal): Promise<number | undefined> {
-    if (this.#perMs === 0) return undefined;
-    const now = this.#now();
-    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#filledAt) * this.#perMs);
-    this.#filledAt = now;
-    this.#tokens -= 1;
-    if (this.#tokens >= 0) return 0;
-    const waitMs = -this.#tokens / this.#perMs;
+    if (this.perMs === 0) return undefined;
+    const now = this.now();
+    this.tokens = Math.min(this.burst, this.tokens + (now - this.filledAt) * this.perMs);
+    this.filledAt = now;
+    this.tokens -= 1;
+    if (this.tokens >= 0) return 0;
+    const waitMs = -this.tokens / this.perMs;
     await new Promise<void>((resolve, reject) => {
       const abort = (): void => {
         clearTimeout(timer);
-        this.#tokens += 1;
+        this.tokens += 1;
         reject(new KubeError('KUBE_CONNECTION_LOST', 'the request was cancelled'));
       };
       const timer = setTimeout(

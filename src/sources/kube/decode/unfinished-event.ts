@@ -8,21 +8,21 @@ const graceMs = 100;
  * which all further events would go.
  */
 export class UnfinishedEvent {
-  readonly #pauseMs: number;
-  readonly #limitMs: number;
-  readonly #giveUp: () => void;
-  #timer: NodeJS.Timeout | undefined;
+  private readonly pauseMs: number;
+  private readonly limitMs: number;
+  private readonly giveUp: () => void;
+  private timer: NodeJS.Timeout | undefined;
   /** When it began, performance.now(). */
-  #since: number | undefined;
+  private since: number | undefined;
 
   /**
    * @param pauseMs its bytes may pause for so long
    * @param limitMs it is complete by then
    */
   constructor(pauseMs: number, limitMs: number, giveUp: () => void) {
-    this.#pauseMs = pauseMs;
-    this.#limitMs = limitMs;
-    this.#giveUp = giveUp;
+    this.pauseMs = pauseMs;
+    this.limitMs = limitMs;
+    this.giveUp = giveUp;
   }
 
   /**
@@ -31,21 +31,21 @@ export class UnfinishedEvent {
    * @param completed others are
    */
   bytes(unfinished: boolean, completed: boolean): void {
-    clearTimeout(this.#timer);
-    if (!unfinished || completed) this.#since = undefined;
+    clearTimeout(this.timer);
+    if (!unfinished || completed) this.since = undefined;
     if (!unfinished) return;
     const now = performance.now();
-    this.#since ??= now;
-    const leftMs = this.#since + this.#limitMs - now;
-    if (leftMs <= 0) this.#giveUp();
-    else this.#timer = setTimeout(this.#overdue, Math.min(this.#pauseMs, leftMs));
+    this.since ??= now;
+    const leftMs = this.since + this.limitMs - now;
+    if (leftMs <= 0) this.giveUp();
+    else this.timer = setTimeout(this.overdue, Math.min(this.pauseMs, leftMs));
   }
 
-  readonly #overdue = guarded('give an event up', () => {
-    this.#timer = setTimeout(guarded('give an event up', this.#giveUp), Math.min(graceMs, this.#pauseMs));
+  private readonly overdue = guarded('give an event up', () => {
+    this.timer = setTimeout(guarded('give an event up', this.giveUp), Math.min(graceMs, this.pauseMs));
   });
 
   end(): void {
-    clearTimeout(this.#timer);
+    clearTimeout(this.timer);
   }
 }

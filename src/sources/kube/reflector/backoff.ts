@@ -20,32 +20,32 @@ const longMs = 30_000;
 const longShare = 0.8;
 
 export class OutageBackoff {
-  readonly #options: BackoffOptions;
-  readonly #random: () => number;
-  readonly #now: () => number;
-  #since: number | undefined;
+  private readonly options: BackoffOptions;
+  private readonly random: () => number;
+  private readonly now: () => number;
+  private since: number | undefined;
 
   constructor(options: BackoffOptions, random = Math.random, now: () => number = () => performance.now()) {
-    this.#options = options;
-    this.#random = random;
-    this.#now = now;
+    this.options = options;
+    this.random = random;
+    this.now = now;
   }
 
   /** Milliseconds since the first failure after a success; 0 when there was none. */
   get failingForMs(): number {
-    return this.#since === undefined ? 0 : this.#now() - this.#since;
+    return this.since === undefined ? 0 : this.now() - this.since;
   }
 
   /** An attempt failed. @returns milliseconds to wait: between one and two times the step, so that nodes spread */
   next(): number {
-    const { firstMs, maxMs } = this.#options;
-    this.#since ??= this.#now();
+    const { firstMs, maxMs } = this.options;
+    this.since ??= this.now();
     const lasted = this.failingForMs;
     const share = Math.min(lasted, beginMs) * beginShare + Math.max(0, lasted - longMs) * longShare;
-    return Math.min(Math.max(firstMs, share), maxMs) * (1 + this.#random());
+    return Math.min(Math.max(firstMs, share), maxMs) * (1 + this.random());
   }
 
   succeeded(): void {
-    this.#since = undefined;
+    this.since = undefined;
   }
 }

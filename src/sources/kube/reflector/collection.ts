@@ -32,21 +32,21 @@ export interface CollectionRequest {
 }
 
 export class Collection<T> {
-  readonly #options: CollectionOptions<T>;
+  private readonly options: CollectionOptions<T>;
 
   constructor(options: CollectionOptions<T>) {
-    this.#options = options;
+    this.options = options;
   }
 
   /** @throws KubeError; StatusError for an answer that is not 2xx */
   async get(request: CollectionRequest): Promise<ApiResponse> {
-    const { resource, client, server, gzip, log } = this.#options;
+    const { resource, client, server, gzip, log } = this.options;
     const watch = request.verb === 'watch';
     let types = server.contentTypes;
     for (;;) {
       log.debug(4, 'Asking the API server', { kind: resource.kind, ...request.parameters });
       const response = await client.request({
-        target: this.#target(request.parameters),
+        target: this.target(request.parameters),
         accept: acceptHeader(types, watch),
         gzip: gzip && request.large,
         stallMs: request.stallMs,
@@ -76,8 +76,8 @@ export class Collection<T> {
     }
   }
 
-  #target(parameters: Readonly<Record<string, string>>): string {
-    const { path, labelSelector, fieldSelector } = this.#options.resource;
+  private target(parameters: Readonly<Record<string, string>>): string {
+    const { path, labelSelector, fieldSelector } = this.options.resource;
     const query = new URLSearchParams();
     if (labelSelector !== '') query.set('labelSelector', labelSelector);
     if (fieldSelector !== '') query.set('fieldSelector', fieldSelector);
@@ -87,7 +87,7 @@ export class Collection<T> {
 
   /** By what the server says that it sent, not by what was asked for. */
   codecOf(response: ApiResponse): Codec<T> {
-    const { resource, strings, client } = this.#options;
+    const { resource, strings, client } = this.options;
     if (response.contentType.includes('protobuf')) return resource.codec('protobuf', strings);
     if (response.contentType.includes('json')) return resource.codec('json', strings);
     throw new KubeError(
@@ -99,7 +99,7 @@ export class Collection<T> {
 
   statusError(httpStatus: number, body: ApiStatus, verb: 'list' | 'watch'): StatusError {
     const status = body.code === 0 ? { ...body, code: httpStatus } : body;
-    const { client, resource } = this.#options;
+    const { client, resource } = this.options;
     const { rbacName } = resource;
     const said = status.message === '' ? status.reason : status.message;
     switch (status.code) {

@@ -28,45 +28,45 @@ export function newSweep(): Sweep {
 const asOftenAsBroken = 3;
 
 export class HeldObjects<T> {
-  readonly #kind: string;
-  readonly #sink: ObjectSink<T>;
-  readonly #log: Logger;
+  private readonly kind: string;
+  private readonly sink: ObjectSink<T>;
+  private readonly log: Logger;
   /** Key to resource version. */
-  readonly #versions = new Map<string, string>();
+  private readonly versions = new Map<string, string>();
   /** Objects that can't be read, by key, and how often this version was: what is broken in itself is not asked for for ever. */
-  readonly #broken = new Map<string, { readonly version: string; readonly times: number }>();
+  private readonly broken = new Map<string, { readonly version: string; readonly times: number }>();
 
   constructor(kind: string, sink: ObjectSink<T>, log: Logger) {
-    this.#kind = kind;
-    this.#sink = sink;
-    this.#log = log;
+    this.kind = kind;
+    this.sink = sink;
+    this.log = log;
   }
 
   get size(): number {
-    return this.#versions.size;
+    return this.versions.size;
   }
 
   version(key: string): string | undefined {
-    return this.#versions.get(key);
+    return this.versions.get(key);
   }
 
   put(item: Decoded<T>, sweep?: Sweep): void {
-    this.#mended(item.key);
+    this.mended(item.key);
     sweep?.seen.add(item.key);
-    const held = this.#versions.get(item.key);
+    const held = this.versions.get(item.key);
     if (item.version !== '' && held === item.version) return;
     if (held === undefined && sweep !== undefined) sweep.added++;
-    this.#versions.set(item.key, item.version);
-    this.#deliver(item.key, item.object);
+    this.versions.set(item.key, item.version);
+    this.deliver(item.key, item.object);
   }
 
   remove(key: string): void {
-    this.#mended(key);
-    if (this.#versions.delete(key)) this.#deliver(key, undefined);
+    this.mended(key);
+    if (this.versions.delete(key)) this.deliver(key, undefined);
   }
 
   removeAll(): void {
-    for (const key of [...this.#versions.keys()]) this.remove(key);
+    for (const key of [...this.versions.keys()]) this.remove(key);
   }
 
   /**
@@ -74,48 +74,48 @@ export class HeldObjects<T> {
    * as known by its number.
    */
   forgetVersions(): void {
-    for (const key of this.#versions.keys()) this.#versions.set(key, '');
+    for (const key of this.versions.keys()) this.versions.set(key, '');
   }
 
   /** How many a complete list does not show, of how many that were held before it. */
   missing({ seen, added }: Sweep): { readonly missing: number; readonly held: number } {
     let missing = 0;
-    for (const key of this.#versions.keys()) if (!seen.has(key)) missing++;
-    return { missing, held: this.#versions.size - added };
+    for (const key of this.versions.keys()) if (!seen.has(key)) missing++;
+    return { missing, held: this.versions.size - added };
   }
 
   /** What a complete list did not show is gone. */
   removeUnseen({ seen }: Sweep): void {
-    for (const key of [...this.#versions.keys()]) if (!seen.has(key)) this.remove(key);
-    for (const key of [...this.#broken.keys()]) if (!seen.has(key)) this.#mended(key);
+    for (const key of [...this.versions.keys()]) if (!seen.has(key)) this.remove(key);
+    for (const key of [...this.broken.keys()]) if (!seen.has(key)) this.mended(key);
   }
 
   /** The last good state of a broken object stays. @returns whether it is to be asked for again: it may have been broken on its way */
   skip({ key, version = '', uid, error }: BrokenObject): boolean {
-    const before = key === undefined ? undefined : this.#broken.get(key);
+    const before = key === undefined ? undefined : this.broken.get(key);
     const known = before !== undefined && version !== '' && before.version === version;
     const times = known ? before.times + 1 : 1;
-    if (key !== undefined) this.#broken.set(key, { version, times });
+    if (key !== undefined) this.broken.set(key, { version, times });
     if (!known) {
-      this.#log.error('An object from the API server can not be read and is skipped', error, {
-        kind: this.#kind,
+      this.log.error('An object from the API server can not be read and is skipped', error, {
+        kind: this.kind,
         object: key === undefined ? '(name unreadable)' : printable(key, 2 * longestName),
       });
-      if (key !== undefined) this.#sink.unreadable(key, uid ?? '', error.message);
+      if (key !== undefined) this.sink.unreadable(key, uid ?? '', error.message);
     }
     return times < asOftenAsBroken;
   }
 
-  #mended(key: string): void {
-    if (this.#broken.delete(key)) this.#sink.unreadable(key, '', undefined);
+  private mended(key: string): void {
+    if (this.broken.delete(key)) this.sink.unreadable(key, '', undefined);
   }
 
-  #deliver(key: string, object: T | undefined): void {
+  private deliver(key: string, object: T | undefined): void {
     try {
-      this.#sink.deliver(key, object);
+      this.sink.deliver(key, object);
     } catch (error) {
-      this.#log.error('An object could not be taken over', error, {
-        kind: this.#kind,
+      this.log.error('An object could not be taken over', error, {
+        kind: this.kind,
         object: printable(key, 2 * longestName),
       });
     }

@@ -108,7 +108,7 @@ export interface ReflectorSink<T> extends ObjectSink<T> {
   synced(): void;
   flush(): void;
   /** A list is not believed for now, because it takes so many of those held away after the history changed. */
-  heldBack(missing: number, held: number): void;
+  unconfirmed(missing: number, held: number): void;
 }
 
 export interface ReflectorOptions<T> {
@@ -124,72 +124,72 @@ export interface ReflectorOptions<T> {
 }
 
 export class Reflector<T> {
-  readonly #resource: Resource<T>;
-  readonly #options: ReflectorOptions<T>;
-  readonly #server: ServerState;
-  readonly #member: Member;
-  readonly #collection: Collection<T>;
-  readonly #objects: HeldObjects<T>;
-  readonly #log: Logger;
-  readonly #timings: ReflectorTimings;
-  readonly #backoff: OutageBackoff;
-  readonly #doubts: OutageBackoff;
-  #doubtedAt = -Infinity;
-  readonly #abort = new AbortController();
+  private readonly resource: Resource<T>;
+  private readonly options: ReflectorOptions<T>;
+  private readonly server: ServerState;
+  private readonly member: Member;
+  private readonly collection: Collection<T>;
+  private readonly objects: HeldObjects<T>;
+  private readonly log: Logger;
+  private readonly timings: ReflectorTimings;
+  private readonly backoff: OutageBackoff;
+  private readonly doubts: OutageBackoff;
+  private doubtedAt = -Infinity;
+  private readonly abort = new AbortController();
   /** Where the next watch starts; '' before the first list. */
-  #version = '';
+  private version = '';
   /** The server has forgotten #version, or never heard of it: the next list takes what is newest. */
-  #versionLost = false;
+  private versionLost = false;
   /** The next thing to do is a watch, not a list. */
-  #listed = false;
+  private listed = false;
   /** Something came by that could not be understood or ordered: a list is due at this time, performance.now(). */
-  #listDueAt = Infinity;
+  private listDueAt = Infinity;
   /** Sees to it that the open watch does not outlive that time. */
-  #shorten: (() => void) | undefined;
+  private shorten: (() => void) | undefined;
   /** Ends the request that is open, because another kind found a new history. */
-  #interrupt: ((reason: KubeError) => void) | undefined;
-  #newHistory = false;
+  private interrupt: ((reason: KubeError) => void) | undefined;
+  private newHistory = false;
   /** Looks again at how long to wait. */
-  #reconsider: (() => void) | undefined;
-  #brokenListAt = -Infinity;
+  private reconsider: (() => void) | undefined;
+  private brokenListAt = -Infinity;
   /** The list before this one was complete, and was not believed. */
-  #askedAgain = false;
+  private askedAgain = false;
   /** What the last list lacked, and was not believed in. */
-  #heldBack: { readonly missing: number; readonly held: number } | undefined;
+  private unconfirmed: { readonly missing: number; readonly held: number } | undefined;
   /** The end of the time in which that was reported. */
-  #heldBackReported = -Infinity;
-  #synced = false;
-  #watching = false;
-  #lastError: KubeError | undefined;
+  private heldBackReported = -Infinity;
+  private synced = false;
+  private watching = false;
+  private lastError: KubeError | undefined;
   /** performance.now(), which no step of the clock changes; undefined: never. */
-  #lastContact: number | undefined;
-  #currentAt: number | undefined;
+  private lastContact: number | undefined;
+  private currentAt: number | undefined;
   /** Failures since the last watch that lived and delivered. */
-  #failuresInRow = 0;
-  #lastFailure: Failure | undefined;
+  private failuresInRow = 0;
+  private lastFailure: Failure | undefined;
   /** A failure was logged that is not over yet. */
-  #complained = false;
+  private complained = false;
   /** How long the last watch was open. */
-  #livedMs = 0;
-  #absent = false;
-  #running: Promise<void> | undefined;
+  private livedMs = 0;
+  private absent = false;
+  private running: Promise<void> | undefined;
 
   constructor(options: ReflectorOptions<T>) {
-    this.#options = options;
-    this.#resource = options.resource;
-    this.#server = options.server;
-    this.#log = options.log;
-    this.#timings = options.timings;
-    this.#collection = new Collection(options);
-    this.#objects = new HeldObjects(options.resource.kind, options.sink, options.log);
-    this.#backoff = new OutageBackoff(options.timings.backoff);
-    this.#doubts = new OutageBackoff(options.timings.backoff);
-    this.#member = this.#server.join(
-      () => this.#reconsider?.(),
+    this.options = options;
+    this.resource = options.resource;
+    this.server = options.server;
+    this.log = options.log;
+    this.timings = options.timings;
+    this.collection = new Collection(options);
+    this.objects = new HeldObjects(options.resource.kind, options.sink, options.log);
+    this.backoff = new OutageBackoff(options.timings.backoff);
+    this.doubts = new OutageBackoff(options.timings.backoff);
+    this.member = this.server.join(
+      () => this.reconsider?.(),
       () => {
-        this.#newHistory = true;
-        this.#interrupt?.(new NewHistory('The API server has another history than before; listing again'));
-        this.#reconsider?.();
+        this.newHistory = true;
+        this.interrupt?.(new NewHistory('The API server has another history than before; listing again'));
+        this.reconsider?.();
       },
       options.resource.urgent,
     );
@@ -197,97 +197,97 @@ export class Reflector<T> {
 
   get status(): ReflectorStatus {
     return {
-      synced: this.#synced,
-      watching: this.#watching,
-      lastError: this.#lastError ?? this.#heldBackError(),
-      lastContact: sinceEpoch(this.#lastContact),
-      currentAt: sinceEpoch(this.#currentAt),
-      objects: this.#objects.size,
+      synced: this.synced,
+      watching: this.watching,
+      lastError: this.lastError ?? this.heldBackError(),
+      lastContact: sinceEpoch(this.lastContact),
+      currentAt: sinceEpoch(this.currentAt),
+      objects: this.objects.size,
     };
   }
 
   start(): void {
-    this.#running ??= this.#run();
+    this.running ??= this.run();
   }
 
   async stop(): Promise<void> {
-    this.#abort.abort();
-    await this.#running;
+    this.abort.abort();
+    await this.running;
   }
 
-  #isStopped(): boolean {
-    return this.#abort.signal.aborted;
+  private isStopped(): boolean {
+    return this.abort.signal.aborted;
   }
 
-  async #run(): Promise<void> {
-    const signal = this.#abort.signal;
-    while (!this.#isStopped()) {
-      this.#followHistory();
+  private async run(): Promise<void> {
+    const signal = this.abort.signal;
+    while (!this.isStopped()) {
+      this.followHistory();
       try {
         let watched = true;
-        if (this.#listed) await this.#watch({ resourceVersion: this.#version });
+        if (this.listed) await this.watch({ resourceVersion: this.version });
         // A streaming list is a watch already, and goes on as one.
-        else watched = await this.#streamingList();
-        if (!watched) await this.#list();
-        this.#succeeded();
-        if (watched) await sleep(this.#restAfterWatch(), signal);
+        else watched = await this.streamingList();
+        if (!watched) await this.list();
+        this.succeeded();
+        if (watched) await sleep(this.restAfterWatch(), signal);
       } catch (error) {
-        if (this.#isStopped()) return;
-        await this.#pause(this.#failed(error));
+        if (this.isStopped()) return;
+        await this.pause(this.failed(error));
       }
-      if (performance.now() >= this.#listDueAt) this.#listed = false;
+      if (performance.now() >= this.listDueAt) this.listed = false;
     }
   }
 
   /** Another kind has found that versions mean something else now. */
-  #followHistory(): void {
-    if (!this.#newHistory) return;
-    this.#newHistory = false;
-    this.#objects.forgetVersions();
-    this.#version = '';
-    this.#versionLost = true;
-    this.#listed = false;
+  private followHistory(): void {
+    if (!this.newHistory) return;
+    this.newHistory = false;
+    this.objects.forgetVersions();
+    this.version = '';
+    this.versionLost = true;
+    this.listed = false;
   }
 
   /** This kind has found it. */
-  #historyWentBack(version: string): void {
-    this.#objects.forgetVersions();
-    this.#version = version;
-    this.#member.historyChanged();
+  private historyWentBack(version: string): void {
+    this.objects.forgetVersions();
+    this.version = version;
+    this.member.historyChanged();
   }
 
   /** A server that ends watches as soon as they have brought something is not asked again at once. */
-  #restAfterWatch(): number {
-    return Math.max(0, Math.min(1000, this.#timings.backoff.firstMs) - this.#livedMs);
+  private restAfterWatch(): number {
+    return Math.max(0, Math.min(1000, this.timings.backoff.firstMs) - this.livedMs);
   }
 
-  #heard(): void {
-    this.#lastContact = performance.now();
-    this.#member.heard();
+  private heard(): void {
+    this.lastContact = performance.now();
+    this.member.heard();
   }
 
   /** The server cooperates, so far. */
-  #succeeded(): void {
-    if (this.#complained) {
-      this.#complained = false;
-      this.#server.forgetReports();
-      this.#log.info('Data from the API server again', { kind: this.#resource.kind });
+  private succeeded(): void {
+    if (this.complained) {
+      this.complained = false;
+      this.server.forgetReports();
+      this.log.info('Data from the API server again', { kind: this.resource.kind });
     }
-    this.#lastError = undefined;
-    this.#absent = false;
+    this.lastError = undefined;
+    this.absent = false;
   }
 
   /** It does so for a while: the next failure is the first one. */
-  #recovered(): void {
-    this.#failuresInRow = 0;
-    this.#lastFailure = undefined;
-    this.#backoff.succeeded();
+  private recovered(): void {
+    this.failuresInRow = 0;
+    this.lastFailure = undefined;
+    this.backoff.succeeded();
   }
 
   // ---------------------------------------------------------------- failures
 
   /** Report, and see what follows. @returns when to go on */
-  #failed(error: unknown): { readonly due: number; readonly notBefore: number } {
+  private failed(error: unknown): { readonly due: number; readonly notBefore: number } {
     const failure =
       error instanceof KubeError
         ? error
@@ -296,215 +296,221 @@ export class Reflector<T> {
           });
     const what = failureOf(failure);
     const reaction = reactions[what];
-    this.#lastError = failure;
-    this.#failuresInRow++;
+    this.lastError = failure;
+    this.failuresInRow++;
     // A cut that follows a cut within moments waits; an expiry that follows one does.
-    const again = this.#lastFailure === what || (what === 'answer broke off' && this.#failuresInRow > 1);
-    this.#lastFailure = what;
-    const soon = !again && (what !== 'answer broke off' || this.#livedMs > this.#timings.backoff.firstMs);
-    this.#livedMs = 0;
-    if (this.#reflectsAbsence(failure)) {
+    const again = this.lastFailure === what || (what === 'answer broke off' && this.failuresInRow > 1);
+    this.lastFailure = what;
+    const soon = !again && (what !== 'answer broke off' || this.livedMs > this.timings.backoff.firstMs);
+    this.livedMs = 0;
+    if (this.reflectsAbsence(failure)) {
       // It waits for nothing any more: it does not take turns with the others.
-      this.#member.observed('served');
-      return this.#absentUntil(failure);
+      this.member.observed('served');
+      return this.absentUntil(failure);
     }
-    this.#member.observed(reaction.shows);
-    this.#prepare(what, reaction);
+    this.member.observed(reaction.shows);
+    this.prepare(what, reaction);
     const now = performance.now();
     // Whoever asks for days of silence did not mean us.
     const retryAfterMs = Math.min(
       failure instanceof StatusError ? failure.status.retryAfterSeconds * 1000 : 0,
-      this.#timings.longestRetryAfterMs,
+      this.timings.longestRetryAfterMs,
     );
-    const rest = { due: now + this.#waitMs(what, soon), notBefore: now + retryAfterMs * (1 + Math.random()) };
-    this.#report(what, failure, soon, this.#member.askAt(rest.due, rest.notBefore) - now);
+    const rest = { due: now + this.waitMs(what, soon), notBefore: now + retryAfterMs * (1 + Math.random()) };
+    this.report(what, failure, soon, this.member.askAt(rest.due, rest.notBefore) - now);
     return rest;
   }
 
-  #waitMs(what: Failure, soon: boolean): number {
-    const { firstMs } = this.#timings.backoff;
-    const backoffMs = this.#backoff.next();
+  private waitMs(what: Failure, soon: boolean): number {
+    const { firstMs } = this.timings.backoff;
+    const backoffMs = this.backoff.next();
     return reactions[what].wait === 'soon' && soon ? (firstMs / 4) * Math.random() : backoffMs;
   }
 
-  #prepare(what: Failure, { next, version }: Reaction): void {
-    if (what === 'version of the future') this.#historyWentBack('');
-    if (version === 'newest') this.#versionLost = true;
+  private prepare(what: Failure, { next, version }: Reaction): void {
+    if (what === 'version of the future') this.historyWentBack('');
+    if (version === 'newest') this.versionLost = true;
     // What was set back and has passed our version since looks as if nothing had happened: a server that was away is asked
     // for everything.
-    if (next === 'list' || (next === 'resume once' && this.#failuresInRow > 1)) this.#listed = false;
+    if (next === 'list' || (next === 'resume once' && this.failuresInRow > 1)) this.listed = false;
   }
 
-  #report(what: Failure, failure: KubeError, soon: boolean, waitMs: number): void {
-    const kind = this.#resource.kind;
+  private report(what: Failure, failure: KubeError, soon: boolean, waitMs: number): void {
+    const kind = this.resource.kind;
     switch (what) {
       case 'unconfirmed':
       case 'new history':
-        this.#log.info(failure.message, { kind, version: this.#version });
+        this.log.info(failure.message, { kind, version: this.version });
         return;
       case 'expired watch':
       case 'expired list':
       case 'version of the future':
-        this.#log.info('The API server does not have our version, listing anew', {
+        this.log.info('The API server does not have our version, listing anew', {
           kind,
-          version: this.#version,
+          version: this.version,
         });
         return;
       case 'unanswered':
         if (!soon) break;
-        this.#log.info('A request was not answered, asking again over a new connection', {
+        this.log.info('A request was not answered, asking again over a new connection', {
           kind,
           err: failure.message,
         });
         return;
       case 'answer broke off':
         if (!soon || failure instanceof GarbageError) break;
-        this.#log.info('The watch was cut, opening it again', { kind, err: failure.message });
+        this.log.info('The watch was cut, opening it again', { kind, err: failure.message });
         return;
       default:
     }
     const status = failure instanceof StatusError ? { status: failure.status.code } : {};
     const fields = { kind, code: failure.code, ...status, retryInSeconds: Math.round(waitMs / 100) / 10 };
-    this.#complained = true;
-    const report = this.#server.report(causeOf(failure, kind));
-    if (report === 'first') this.#log.error('No data from the API server', failure, fields);
-    else if (report === 'reminder') this.#log.error('Still no data from the API server', undefined, fields);
-    else this.#log.debug(2, 'Still no data from the API server', fields);
+    this.complained = true;
+    const report = this.server.report(causeOf(failure, kind));
+    if (report === 'first') this.log.error('No data from the API server', failure, fields);
+    else if (report === 'reminder') this.log.error('Still no data from the API server', undefined, fields);
+    else this.log.debug(2, 'Still no data from the API server', fields);
   }
 
   /** Until it is this kind's turn; that may change while it waits. */
-  async #pause({ due, notBefore }: { readonly due: number; readonly notBefore: number }): Promise<void> {
-    const { signal } = this.#abort;
-    while (!this.#isStopped() && !this.#newHistory) {
-      const waitMs = this.#member.askAt(due, notBefore) - performance.now();
+  private async pause({
+    due,
+    notBefore,
+  }: {
+    readonly due: number;
+    readonly notBefore: number;
+  }): Promise<void> {
+    const { signal } = this.abort;
+    while (!this.isStopped() && !this.newHistory) {
+      const waitMs = this.member.askAt(due, notBefore) - performance.now();
       if (waitMs <= 0) return;
       const changed = new AbortController();
       const unfollow = follow(signal, changed);
-      this.#reconsider = () => {
+      this.reconsider = () => {
         changed.abort();
       };
       await sleep(Math.min(waitMs, longestTimerMs), changed.signal);
-      this.#reconsider = undefined;
+      this.reconsider = undefined;
       unfollow();
     }
   }
 
   /** A server need not have every kind; one that has just started says so of what it has, too. */
-  #reflectsAbsence(failure: KubeError): failure is StatusError {
-    if (!this.#resource.optional || !(failure instanceof StatusError)) return false;
+  private reflectsAbsence(failure: KubeError): failure is StatusError {
+    if (!this.resource.optional || !(failure instanceof StatusError)) return false;
     if (![403, 404].includes(failure.status.code)) return false;
-    return this.#lastsAbsent() || this.#objects.size === 0;
+    return this.lastsAbsent() || this.objects.size === 0;
   }
 
-  #lastsAbsent(): boolean {
-    return this.#failuresInRow >= absentAfter && this.#backoff.failingForMs >= this.#timings.absentAfterMs;
+  private lastsAbsent(): boolean {
+    return this.failuresInRow >= absentAfter && this.backoff.failingForMs >= this.timings.absentAfterMs;
   }
 
-  #absentUntil(failure: StatusError): { readonly due: number; readonly notBefore: number } {
-    this.#markAbsent(failure);
-    const waitMs = this.#lastsAbsent()
-      ? this.#timings.absentRetryMs * (1 + Math.random())
-      : this.#backoff.next();
+  private absentUntil(failure: StatusError): { readonly due: number; readonly notBefore: number } {
+    this.markAbsent(failure);
+    const waitMs = this.lastsAbsent()
+      ? this.timings.absentRetryMs * (1 + Math.random())
+      : this.backoff.next();
     return { due: performance.now() + waitMs, notBefore: 0 };
   }
 
-  #markAbsent(failure: StatusError): void {
-    const kind = this.#resource.kind;
-    if (!this.#absent) {
-      this.#log.info('The API server does not serve this kind to us, going on without it', {
+  private markAbsent(failure: StatusError): void {
+    const kind = this.resource.kind;
+    if (!this.absent) {
+      this.log.info('The API server does not serve this kind to us, going on without it', {
         kind,
         reason: failure.message,
       });
-      this.#absent = true;
+      this.absent = true;
     }
-    this.#lastError = undefined;
-    this.#objects.removeAll();
-    this.#version = '';
-    this.#versionLost = false;
-    this.#listed = false;
-    this.#complete();
-    this.#options.sink.flush();
+    this.lastError = undefined;
+    this.objects.removeAll();
+    this.version = '';
+    this.versionLost = false;
+    this.listed = false;
+    this.complete();
+    this.options.sink.flush();
   }
 
   // ---------------------------------------------------------------- lists
 
   /** Oldest state that a list may show: never older than what was delivered, anything at the first time. */
-  #listVersion(): string {
-    if (this.#versionLost) return '';
-    return this.#version === '' ? '0' : this.#version;
+  private listVersion(): string {
+    if (this.versionLost) return '';
+    return this.version === '' ? '0' : this.version;
   }
 
-  async #list(): Promise<void> {
+  private async list(): Promise<void> {
     const sweep: Sweep = newSweep();
-    const version = this.#listVersion();
+    const version = this.listVersion();
     try {
-      let meta = await this.#page(
+      let meta = await this.page(
         {
-          limit: String(this.#options.pageSize),
+          limit: String(this.options.pageSize),
           ...(version === '' ? {} : { resourceVersion: version }),
           ...(version === '' || version === '0' ? {} : { resourceVersionMatch: 'NotOlderThan' }),
         },
         sweep,
       );
       while (meta.continueToken !== '') {
-        meta = await this.#nextPage(meta.continueToken, sweep);
+        meta = await this.nextPage(meta.continueToken, sweep);
       }
-      this.#listDone(sweep, meta.version);
+      this.listDone(sweep, meta.version);
     } finally {
-      this.#options.sink.flush();
+      this.options.sink.flush();
     }
   }
 
-  async #nextPage(continueToken: string, sweep: Sweep): Promise<ListMeta> {
+  private async nextPage(continueToken: string, sweep: Sweep): Promise<ListMeta> {
     try {
-      return await this.#page({ limit: String(this.#options.pageSize), continue: continueToken }, sweep);
+      return await this.page({ limit: String(this.options.pageSize), continue: continueToken }, sweep);
     } catch (error) {
       // The pages no longer belong to one state of the server: start over, as fresh as it gets.
-      if (error instanceof StatusError && error.expired) this.#versionLost = true;
+      if (error instanceof StatusError && error.expired) this.versionLost = true;
       throw error;
     }
   }
 
   /** The one that follows may take all the time that there is: a server that is slow has as much to do with each. */
-  readonly #isHung = (sentAt: number): KubeError | undefined => {
-    if (this.#lastFailure === 'unanswered' || !this.#member.isHung(sentAt)) return undefined;
+  private readonly isHung = (sentAt: number): KubeError | undefined => {
+    if (this.lastFailure === 'unanswered' || !this.member.isHung(sentAt)) return undefined;
     const seconds = Math.round((performance.now() - sentAt) / 1000);
     return new Unanswered(
-      `API server ${this.#options.client.server} left a request for ${this.#resource.kind} objects unanswered for ${seconds} s`,
+      `API server ${this.options.client.server} left a request for ${this.resource.kind} objects unanswered for ${seconds} s`,
     );
   };
 
-  async #page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
+  private async page(parameters: Readonly<Record<string, string>>, sweep: Sweep): Promise<ListMeta> {
     const interrupted = new AbortController();
-    const unfollow = follow(this.#abort.signal, interrupted);
-    this.#interrupt = (reason) => {
+    const unfollow = follow(this.abort.signal, interrupted);
+    this.interrupt = (reason) => {
       interrupted.abort(reason);
     };
     let answered = false;
     try {
-      const response = await this.#collection.get({
+      const response = await this.collection.get({
         parameters,
         verb: 'list',
-        stallMs: this.#timings.listStallMs,
+        stallMs: this.timings.listStallMs,
         signal: interrupted.signal,
-        isHung: this.#isHung,
+        isHung: this.isHung,
         large: true,
         continues: 'continue' in parameters,
       });
       answered = true;
-      this.#heard();
-      const decoder = this.#collection.codecOf(response).list({
+      this.heard();
+      const decoder = this.collection.codecOf(response).list({
         item: (item) => {
-          this.#identify(item);
-          this.#objects.put(item, sweep);
+          this.identify(item);
+          this.objects.put(item, sweep);
         },
         broken: (broken) => {
-          this.#skip(broken, sweep);
+          this.skip(broken, sweep);
         },
       });
       const turn = new Turn();
       for await (const chunk of response.body) {
-        this.#heard();
+        this.heard();
         decoder.push(chunk);
         if (turn.isOver) await turn.next();
       }
@@ -512,7 +518,7 @@ export class Reflector<T> {
     } catch (error) {
       throw causeOfEnd(error, interrupted.signal, answered);
     } finally {
-      this.#interrupt = undefined;
+      this.interrupt = undefined;
       unfollow();
     }
   }
@@ -521,33 +527,33 @@ export class Reflector<T> {
    * The list is complete: what it did not show is gone, and a watch can continue from `version`.
    * @throws KubeError when it is not to be believed
    */
-  #listDone(sweep: Sweep, version: string): void {
+  private listDone(sweep: Sweep, version: string): void {
     if (version === '') {
       throw new KubeError(
         'KUBE_API_STATUS',
-        `${this.#options.client.server} sent a list of ${this.#resource.kind} objects without a version`,
+        `${this.options.client.server} sent a list of ${this.resource.kind} objects without a version`,
       );
     }
-    this.#member.observed('served');
-    if (isOlder(version, this.#version)) {
-      this.#historyWentBack(version);
+    this.member.observed('served');
+    if (isOlder(version, this.version)) {
+      this.historyWentBack(version);
       throw new Unconfirmed('The API server went back to an earlier version; listing again');
     }
-    this.#heldBack = this.#doubtful(sweep);
-    if (this.#heldBack === undefined) {
-      this.#confirm(sweep);
-      if (!sweep.nameless) this.#objects.removeUnseen(sweep);
-      this.#listDueAt = sweep.doubtAt;
-      this.#currentAt = performance.now();
+    this.unconfirmed = this.doubtful(sweep);
+    if (this.unconfirmed === undefined) {
+      this.confirm(sweep);
+      if (!sweep.nameless) this.objects.removeUnseen(sweep);
+      this.listDueAt = sweep.doubtAt;
+      this.currentAt = performance.now();
     } else {
-      this.#holdBack(this.#heldBack, sweep);
+      this.holdBack(this.unconfirmed, sweep);
     }
-    this.#shorten?.();
-    this.#version = version;
-    this.#versionLost = false;
-    this.#listed = true;
-    this.#log.debug(2, 'List complete', { kind: this.#resource.kind, objects: this.#objects.size, version });
-    this.#complete();
+    this.shorten?.();
+    this.version = version;
+    this.versionLost = false;
+    this.listed = true;
+    this.log.debug(2, 'List complete', { kind: this.resource.kind, objects: this.objects.size, version });
+    this.complete();
   }
 
   /**
@@ -555,16 +561,16 @@ export class Reflector<T> {
    * may still hold what an earlier process was told: then that goes for objects that can't be read, too.
    * @throws Unconfirmed
    */
-  #confirm(sweep: Sweep): void {
-    const incomplete = sweep.nameless || (!this.#synced && sweep.doubtAt < Infinity);
-    const { missing, held } = this.#objects.missing(sweep);
-    const newHistory = this.#server.now() < this.#server.heldBackUntil;
+  private confirm(sweep: Sweep): void {
+    const incomplete = sweep.nameless || (!this.synced && sweep.doubtAt < Infinity);
+    const { missing, held } = this.objects.missing(sweep);
+    const newHistory = this.server.now() < this.server.heldBackUntil;
     const takesMuch = newHistory ? missing > 0 : held >= manyObjects && missing > held / 2;
-    if (this.#askedAgain || (sweep.seen.size > 0 && !incomplete && !takesMuch)) {
-      this.#askedAgain = false;
+    if (this.askedAgain || (sweep.seen.size > 0 && !incomplete && !takesMuch)) {
+      this.askedAgain = false;
       return;
     }
-    this.#askedAgain = true;
+    this.askedAgain = true;
     if (incomplete) {
       throw new Unconfirmed('List from API server can not be read in full, confirming with another list');
     }
@@ -579,60 +585,63 @@ export class Reflector<T> {
    * An API server on an empty database is well, and so is that of another cluster: what they do not have is kept for a
    * minute or two, for somebody may notice.
    */
-  #doubtful(sweep: Sweep): { readonly missing: number; readonly held: number } | undefined {
-    if (this.#heldBackMs() <= 0 || sweep.nameless) return undefined;
-    const { missing, held } = this.#objects.missing(sweep);
+  private doubtful(sweep: Sweep): { readonly missing: number; readonly held: number } | undefined {
+    if (this.heldBackMs() <= 0 || sweep.nameless) return undefined;
+    const { missing, held } = this.objects.missing(sweep);
     return missing > held / 2 ? { missing, held } : undefined;
   }
 
   /** Nothing is removed before another list, but all that is said from now on is followed. */
-  #holdBack({ missing, held }: { readonly missing: number; readonly held: number }, sweep: Sweep): void {
-    const leftMs = this.#heldBackMs();
-    const { firstMs } = this.#timings.backoff;
-    this.#listDueAt = Math.min(sweep.doubtAt, performance.now() + leftMs + firstMs * Math.random());
-    if (this.#heldBackReported === this.#server.heldBackUntil) return;
-    this.#heldBackReported = this.#server.heldBackUntil;
-    this.#log.warn('List from API server held back: it has another history and lacks most objects', {
-      kind: this.#resource.kind,
+  private holdBack(
+    { missing, held }: { readonly missing: number; readonly held: number },
+    sweep: Sweep,
+  ): void {
+    const leftMs = this.heldBackMs();
+    const { firstMs } = this.timings.backoff;
+    this.listDueAt = Math.min(sweep.doubtAt, performance.now() + leftMs + firstMs * Math.random());
+    if (this.heldBackReported === this.server.heldBackUntil) return;
+    this.heldBackReported = this.server.heldBackUntil;
+    this.log.warn('List from API server held back: it has another history and lacks most objects', {
+      kind: this.resource.kind,
       missing,
       held,
       seconds: Math.ceil(leftMs / 1000),
     });
-    this.#options.sink.heldBack(missing, held);
+    this.options.sink.unconfirmed(missing, held);
   }
 
-  #heldBackMs(): number {
-    return this.#server.heldBackUntil - this.#server.now();
+  private heldBackMs(): number {
+    return this.server.heldBackUntil - this.server.now();
   }
 
-  #heldBackError(): KubeError | undefined {
-    if (this.#heldBack === undefined) return undefined;
-    const { missing, held } = this.#heldBack;
-    const seconds = Math.max(0, Math.ceil(this.#heldBackMs() / 1000));
+  private heldBackError(): KubeError | undefined {
+    if (this.unconfirmed === undefined) return undefined;
+    const { missing, held } = this.unconfirmed;
+    const seconds = Math.max(0, Math.ceil(this.heldBackMs() / 1000));
     return new KubeError(
       'KUBE_API_STATUS',
-      `the API server has another history and lacks ${missing} of ${held} ${this.#resource.kind} objects; ` +
+      `the API server has another history and lacks ${missing} of ${held} ${this.resource.kind} objects; ` +
         `they are kept for another ${seconds} s`,
     );
   }
 
-  #identify({ key, object }: { readonly key: string; readonly object: T }): void {
-    const uid = this.#resource.clusterIdentity?.(key, object) ?? '';
-    if (uid !== '') this.#member.identified(uid);
+  private identify({ key, object }: { readonly key: string; readonly object: T }): void {
+    const uid = this.resource.clusterIdentity?.(key, object) ?? '';
+    if (uid !== '') this.member.identified(uid);
   }
 
-  #complete(): void {
-    if (this.#synced) return;
-    this.#synced = true;
-    this.#options.sink.synced();
+  private complete(): void {
+    if (this.synced) return;
+    this.synced = true;
+    this.options.sink.synced();
   }
 
   /** @returns false when the server has no streaming lists: nothing is lost, take a plain one */
-  async #streamingList(): Promise<boolean> {
-    if (!this.#server.hasStreamingLists) return false;
-    const version = this.#listVersion();
+  private async streamingList(): Promise<boolean> {
+    if (!this.server.hasStreamingLists) return false;
+    const version = this.listVersion();
     try {
-      await this.#watch(
+      await this.watch(
         {
           sendInitialEvents: 'true',
           resourceVersionMatch: 'NotOlderThan',
@@ -643,12 +652,12 @@ export class Reflector<T> {
       return true;
     } catch (error) {
       const refusal = streamingRefusal(error);
-      if (this.#isStopped() || this.#listed || refusal === undefined) throw error;
-      const { streamingRetryMs, streamingTroubleMs } = this.#timings;
+      if (this.isStopped() || this.listed || refusal === undefined) throw error;
+      const { streamingRetryMs, streamingTroubleMs } = this.timings;
       const forMs = refusal === 'lasting' ? streamingRetryMs : streamingTroubleMs;
-      if (this.#server.streamingRefused(forMs)) {
-        this.#log.info('The API server has no streaming lists, using plain ones', {
-          kind: this.#resource.kind,
+      if (this.server.streamingRefused(forMs)) {
+        this.log.info('The API server has no streaming lists, using plain ones', {
+          kind: this.resource.kind,
           reason: error instanceof Error ? error.message : String(error),
           retryInSeconds: Math.round(forMs / 1000),
         });
@@ -663,40 +672,40 @@ export class Reflector<T> {
    * One watch, until it ends. @throws KubeError when it ends badly.
    * @param sweep given when the watch starts with initial events
    */
-  async #watch(parameters: Readonly<Record<string, string>>, sweep?: Sweep): Promise<void> {
-    const timings = this.#timings;
+  private async watch(parameters: Readonly<Record<string, string>>, sweep?: Sweep): Promise<void> {
+    const timings = this.timings;
     const lengthMs = Math.round(timings.watchMinMs * (1 + Math.random()));
     // Our own limits, each with its reason; the client only knows that the request is over.
     const limit = new AbortController();
-    const unfollow = follow(this.#abort.signal, limit);
-    const { server } = this.#options.client;
+    const unfollow = follow(this.abort.signal, limit);
+    const { server } = this.options.client;
     const deadline = setTimeout(
       guarded('end a watch', () => {
-        const what = `the watch for ${this.#resource.kind} objects did not end at its time`;
+        const what = `the watch for ${this.resource.kind} objects did not end at its time`;
         limit.abort(new KubeError('KUBE_TIMEOUT', `${what} (API server ${server})`));
       }),
       lengthMs + timings.watchGraceMs,
     );
     let shortened: NodeJS.Timeout | undefined;
-    this.#shorten = () => {
+    this.shorten = () => {
       clearTimeout(shortened);
-      if (this.#listDueAt === Infinity) return;
+      if (this.listDueAt === Infinity) return;
       shortened = setTimeout(
         guarded('end a watch', () => {
           limit.abort(
             new Unconfirmed(
-              this.#heldBack === undefined
+              this.unconfirmed === undefined
                 ? 'Something from the API server could not be understood, listing again'
                 : 'What the API server lacks was kept long enough, listing again',
             ),
           );
         }),
-        Math.max(0, this.#listDueAt - performance.now()),
+        Math.max(0, this.listDueAt - performance.now()),
       );
     };
     // A list that is due is not cut short by itself; afterwards it says when the next one is.
-    if (sweep === undefined) this.#shorten();
-    this.#interrupt = (reason) => {
+    if (sweep === undefined) this.shorten();
+    this.interrupt = (reason) => {
       limit.abort(reason);
     };
     let initial: NodeJS.Timeout | undefined;
@@ -710,7 +719,7 @@ export class Reflector<T> {
     let events = 0;
     let initialEvents = sweep;
     try {
-      const response = await this.#collection.get({
+      const response = await this.collection.get({
         parameters: {
           watch: '1',
           allowWatchBookmarks: 'true',
@@ -720,16 +729,16 @@ export class Reflector<T> {
         verb: 'watch',
         stallMs: timings.watchStallMs,
         signal: limit.signal,
-        isHung: this.#isHung,
+        isHung: this.isHung,
         large: sweep !== undefined,
       });
       opened = performance.now();
-      this.#heard();
-      const decoder: WatchDecoder<T> = this.#collection.codecOf(response).watch();
+      this.heard();
+      const decoder: WatchDecoder<T> = this.collection.codecOf(response).watch();
       if (initialEvents === undefined) {
-        this.#watching = true;
-        this.#lastError = undefined;
-        this.#member.observed('served');
+        this.watching = true;
+        this.lastError = undefined;
+        this.member.observed('served');
       } else {
         initial = setTimeout(
           guarded('give a streaming list up', () => {
@@ -740,12 +749,12 @@ export class Reflector<T> {
       }
       const turn = new Turn();
       for await (const chunk of response.body) {
-        this.#heard();
+        this.heard();
         const before = sweep?.seen.size;
         const eventsBefore = events;
         decoder.push(chunk, (event) => {
           events++;
-          initialEvents = this.#event(event, initialEvents);
+          initialEvents = this.event(event, initialEvents);
         });
         if (initialEvents === undefined) {
           clearTimeout(initial);
@@ -757,13 +766,13 @@ export class Reflector<T> {
               timings.compressedWatchMs * (1 + Math.random()),
             );
           }
-          this.#watching = true;
+          this.watching = true;
           // A beginning proves nothing.
           if (events > eventsBefore) {
-            if (this.#heldBack === undefined) this.#currentAt = performance.now();
-            this.#succeeded();
-            if (performance.now() - opened >= timings.backoff.firstMs) this.#recovered();
-            this.#options.sink.flush();
+            if (this.unconfirmed === undefined) this.currentAt = performance.now();
+            this.succeeded();
+            if (performance.now() - opened >= timings.backoff.firstMs) this.recovered();
+            this.options.sink.flush();
           }
         } else if (sweep?.seen.size !== before) {
           // Changes of what is known already are not initial events.
@@ -773,11 +782,11 @@ export class Reflector<T> {
         if (initialEvents !== undefined && turn.isOver) await turn.next();
       }
       decoder.end();
-      this.#checkEnd(performance.now() - opened, events, initialEvents);
-      this.#recovered();
+      this.checkEnd(performance.now() - opened, events, initialEvents);
+      this.recovered();
     } catch (error) {
       if (limit.signal.reason === goOnPlain) {
-        this.#recovered();
+        this.recovered();
         return;
       }
       const cause = causeOfEnd(error, limit.signal, opened !== undefined);
@@ -785,7 +794,7 @@ export class Reflector<T> {
       const lived = opened === undefined ? 0 : performance.now() - opened;
       const mute = cause instanceof KubeError && cause.code === 'KUBE_TIMEOUT';
       if (initialEvents === undefined && !mute && lived >= goodWatch * timings.backoff.firstMs)
-        this.#recovered();
+        this.recovered();
       throw cause;
     } finally {
       unfollow();
@@ -794,54 +803,54 @@ export class Reflector<T> {
       clearTimeout(plain);
       unfinished.end();
       clearTimeout(shortened);
-      this.#shorten = undefined;
-      this.#interrupt = undefined;
-      this.#watching = false;
-      this.#options.sink.flush();
-      this.#livedMs = opened === undefined ? 0 : performance.now() - opened;
+      this.shorten = undefined;
+      this.interrupt = undefined;
+      this.watching = false;
+      this.options.sink.flush();
+      this.livedMs = opened === undefined ? 0 : performance.now() - opened;
     }
   }
 
   /** A watch that ended in good order but brought nothing is no success. */
-  #checkEnd(livedMs: number, events: number, initialEvents: Sweep | undefined): void {
+  private checkEnd(livedMs: number, events: number, initialEvents: Sweep | undefined): void {
     if (initialEvents !== undefined) {
       throw new KubeError('KUBE_CONNECTION_LOST', 'the watch ended before the initial events were complete');
     }
-    if (events === 0 && livedMs < Math.min(1000, this.#timings.backoff.firstMs)) {
+    if (events === 0 && livedMs < Math.min(1000, this.timings.backoff.firstMs)) {
       throw new KubeError('KUBE_CONNECTION_LOST', 'the watch ended as soon as it was open');
     }
   }
 
   /** @returns the sweep while initial events go on */
-  #event(event: WatchEvent<T>, sweep: Sweep | undefined): Sweep | undefined {
+  private event(event: WatchEvent<T>, sweep: Sweep | undefined): Sweep | undefined {
     switch (event.type) {
       case 'ADDED':
       case 'MODIFIED':
-        if (sweep === undefined && !this.#isNext(event.item, false)) return sweep;
-        this.#identify(event.item);
-        this.#objects.put(event.item, sweep);
+        if (sweep === undefined && !this.isNext(event.item, false)) return sweep;
+        this.identify(event.item);
+        this.objects.put(event.item, sweep);
         return sweep;
       case 'DELETED':
         if (sweep !== undefined) sweep.seen.delete(event.item.key);
-        else if (!this.#isNext(event.item, true)) return sweep;
-        this.#objects.remove(event.item.key);
+        else if (!this.isNext(event.item, true)) return sweep;
+        this.objects.remove(event.item.key);
         return sweep;
       case 'BOOKMARK':
         if (sweep !== undefined) {
           // Until the one that ends them there is none, where there are streaming lists.
           if (!event.initialEventsEnd)
             throw new NoStreamingList('a bookmark came before the initial events ended');
-          this.#listDone(sweep, event.version);
+          this.listDone(sweep, event.version);
           return undefined;
         }
-        this.#advance(event.version);
+        this.advance(event.version);
         return undefined;
       case 'BROKEN':
-        this.#skip(event.broken, sweep);
-        if (sweep === undefined) this.#advance(event.broken.version ?? '');
+        this.skip(event.broken, sweep);
+        if (sweep === undefined) this.advance(event.broken.version ?? '');
         return sweep;
       case 'ERROR':
-        throw this.#collection.statusError(event.status.code, event.status, 'watch');
+        throw this.collection.statusError(event.status.code, event.status, 'watch');
     }
   }
 
@@ -849,51 +858,51 @@ export class Reflector<T> {
    * Whether an event of a running watch is news; then the watch would continue after it. Versions of one kind grow (Kubernetes API
    * concepts, resource versions), so an event that does not is a repetition, or from another history.
    */
-  #isNext({ key, version }: Identified, gone: boolean): boolean {
-    if (version !== this.#version && !isOlder(version, this.#version)) {
-      this.#advance(version);
+  private isNext({ key, version }: Identified, gone: boolean): boolean {
+    if (version !== this.version && !isOlder(version, this.version)) {
+      this.advance(version);
       return true;
     }
-    const held = this.#objects.version(key);
-    if (gone ? held !== undefined : held !== version) this.#listBy(this.#soon());
+    const held = this.objects.version(key);
+    if (gone ? held !== undefined : held !== version) this.listBy(this.soon());
     return false;
   }
 
-  #advance(version: string): void {
-    if (version !== '' && !isOlder(version, this.#version)) this.#version = version;
+  private advance(version: string): void {
+    if (version !== '' && !isOlder(version, this.version)) this.version = version;
   }
 
   /** What is held may not be what the server has: list again at that time, performance.now(). */
-  #listBy(time: number): void {
-    if (time >= this.#listDueAt) return;
-    this.#listDueAt = time;
-    this.#shorten?.();
+  private listBy(time: number): void {
+    if (time >= this.listDueAt) return;
+    this.listDueAt = time;
+    this.shorten?.();
   }
 
-  #soon(): number {
+  private soon(): number {
     const now = performance.now();
-    if (now - this.#doubtedAt > doubtResetMs) this.#doubts.succeeded();
-    this.#doubtedAt = now;
-    return now + this.#doubts.next();
+    if (now - this.doubtedAt > doubtResetMs) this.doubts.succeeded();
+    this.doubtedAt = now;
+    return now + this.doubts.next();
   }
 
   // ---------------------------------------------------------------- objects
 
   /** An object may have been broken on its way, so it is asked for again; if it is broken in itself, that does not go on. */
-  #skip(broken: BrokenObject, sweep: Sweep | undefined): void {
+  private skip(broken: BrokenObject, sweep: Sweep | undefined): void {
     let again = Infinity;
-    const mayHeal = this.#objects.skip(broken);
+    const mayHeal = this.objects.skip(broken);
     if (broken.key === undefined) {
       if (sweep !== undefined) sweep.nameless = true;
-      again = this.#soon();
+      again = this.soon();
     } else {
       sweep?.seen.add(broken.key);
       if (mayHeal) {
-        again = Math.max(this.#soon(), this.#brokenListAt + this.#timings.brokenRetryMs);
-        this.#brokenListAt = again;
+        again = Math.max(this.soon(), this.brokenListAt + this.timings.brokenRetryMs);
+        this.brokenListAt = again;
       }
     }
-    if (sweep === undefined) this.#listBy(again);
+    if (sweep === undefined) this.listBy(again);
     else sweep.doubtAt = Math.min(sweep.doubtAt, again);
   }
 }

@@ -125,39 +125,42 @@ interface Waiting {
 
 export class ServerState {
   readonly now: () => number;
-  readonly #random: () => number;
-  readonly #timings: ServerTimings;
-  readonly #contentTypes: readonly ContentType[];
-  readonly #backoff: OutageBackoff;
-  readonly #listeners = new Map<Member, { readonly changed: () => void; readonly newHistory: () => void }>();
+  private readonly random: () => number;
+  private readonly timings: ServerTimings;
+  private readonly knownContentTypes: readonly ContentType[];
+  private readonly backoff: OutageBackoff;
+  private readonly listeners = new Map<
+    Member,
+    { readonly changed: () => void; readonly newHistory: () => void }
+  >();
   /** Kinds that are not served, the one that waits longest first. */
-  readonly #line = new Map<Member, Waiting>();
-  #phase: ServerPhase = 'unknown';
+  private readonly line = new Map<Member, Waiting>();
+  private currentPhase: ServerPhase = 'unknown';
   /** It was away, and has answered with errors since. */
-  #starting = false;
-  #nextTurnAt = -Infinity;
+  private starting = false;
+  private nextTurnAt = -Infinity;
   /** When each kind heard of the server last. */
-  readonly #heard = new Map<Member, number>();
+  private readonly heard = new Map<Member, number>();
   /** A request was given up to see whether another would be answered, and nothing was heard since. */
-  #probing = false;
-  #identity = '';
-  #historyChangedAt = -Infinity;
-  #holdBackMs = 0;
-  #streamingRefusedUntil = -Infinity;
-  #jsonOnly = false;
+  private probing = false;
+  private identity = '';
+  private historyChangedAt = -Infinity;
+  private holdBackMs = 0;
+  private streamingRefusedUntil = -Infinity;
+  private jsonOnly = false;
   /** Failures whose message was logged, and when the last error was: all kinds usually fail for the same reason. */
-  readonly #reported = new Map<string, number>();
+  private readonly reported = new Map<string, number>();
 
   constructor({ timings, contentTypes, now, random }: ServerStateOptions) {
     this.now = now ?? (() => performance.now());
-    this.#random = random ?? Math.random;
-    this.#timings = timings;
-    this.#contentTypes = contentTypes;
-    this.#backoff = new OutageBackoff(timings.backoff, this.#random, this.now);
+    this.random = random ?? Math.random;
+    this.timings = timings;
+    this.knownContentTypes = contentTypes;
+    this.backoff = new OutageBackoff(timings.backoff, this.random, this.now);
   }
 
   get phase(): ServerPhase {
-    return this.#phase;
+    return this.currentPhase;
   }
 
   /**
@@ -166,134 +169,134 @@ export class ServerState {
    * @param urgent traffic goes wrong without this kind
    */
   join(changed: () => void, newHistory: () => void, urgent: boolean): Member {
-    const wakeWithinMs = urgent ? this.#timings.wakeUrgentMs : this.#timings.wakeWithinMs;
+    const wakeWithinMs = urgent ? this.timings.wakeUrgentMs : this.timings.wakeWithinMs;
     const member: Member = {
       observed: (what) => {
-        this.#observed(member, what, wakeWithinMs);
+        this.observed(member, what, wakeWithinMs);
       },
-      askAt: (due, notBefore) => Math.max(notBefore, this.#askAt(member, due)),
+      askAt: (due, notBefore) => Math.max(notBefore, this.askAt(member, due)),
       heard: () => {
-        this.#heard.set(member, this.now());
-        this.#probing = false;
+        this.heard.set(member, this.now());
+        this.probing = false;
       },
-      isHung: (sentAt) => this.#isHung(member, sentAt),
+      isHung: (sentAt) => this.isHung(member, sentAt),
       historyChanged: () => {
-        this.#newHistory(member);
+        this.newHistory(member);
       },
       identified: (uid) => {
-        this.#identified(member, uid);
+        this.identified(member, uid);
       },
     };
-    this.#listeners.set(member, { changed, newHistory });
+    this.listeners.set(member, { changed, newHistory });
     return member;
   }
 
-  #observed(
+  private observed(
     member: Member,
     what: Exclude<Observation, 'errors of several kinds'>,
     wakeWithinMs: number,
   ): void {
-    this.#line.delete(member);
-    const others = [...this.#line.values()];
+    this.line.delete(member);
+    const others = [...this.line.values()];
     if (what !== 'served') {
-      this.#line.set(member, { wakeWithinMs, error: what === 'error', wakeAt: Infinity });
+      this.line.set(member, { wakeWithinMs, error: what === 'error', wakeAt: Infinity });
     }
     const observation =
       what === 'error' && others.some(({ error }) => error) ? 'errors of several kinds' : what;
     // What comes next may be another server.
-    if (what === 'cut' || what === 'no answer') this.#jsonOnly = false;
-    const before = this.#phase;
-    this.#phase = serverTransitions[before][observation];
+    if (what === 'cut' || what === 'no answer') this.jsonOnly = false;
+    const before = this.currentPhase;
+    this.currentPhase = serverTransitions[before][observation];
     if (what === 'served') {
-      this.#backoff.succeeded();
-      this.#starting = false;
-      this.#nextTurnAt = -Infinity;
+      this.backoff.succeeded();
+      this.starting = false;
+      this.nextTurnAt = -Infinity;
       for (const waiting of others) {
         waiting.error = false;
-        waiting.wakeAt = Math.min(waiting.wakeAt, this.now() + waiting.wakeWithinMs * this.#random());
+        waiting.wakeAt = Math.min(waiting.wakeAt, this.now() + waiting.wakeWithinMs * this.random());
       }
-      if (others.length > 0) this.#tell(member);
+      if (others.length > 0) this.tell(member);
       return;
     }
-    if (!takesTurns.has(this.#phase)) return;
+    if (!takesTurns.has(this.currentPhase)) return;
     // Once in an outage: it may be there only now and then.
-    if (before === 'unreachable' && this.#phase === 'failing' && !this.#starting) {
-      this.#starting = true;
-      this.#backoff.succeeded();
+    if (before === 'unreachable' && this.currentPhase === 'failing' && !this.starting) {
+      this.starting = true;
+      this.backoff.succeeded();
     }
     // Those that failed with the same attempt do not move the next one.
-    if (this.now() >= this.#nextTurnAt) this.#nextTurnAt = this.now() + this.#backoff.next();
-    this.#tell(member);
+    if (this.now() >= this.nextTurnAt) this.nextTurnAt = this.now() + this.backoff.next();
+    this.tell(member);
   }
 
-  #isHung(member: Member, sentAt: number): boolean {
-    if (this.now() - sentAt < this.#timings.patienceMs) return false;
-    for (const [other, at] of this.#heard) if (other !== member && at > sentAt) return true;
-    if (this.#probing) return false;
-    this.#probing = true;
+  private isHung(member: Member, sentAt: number): boolean {
+    if (this.now() - sentAt < this.timings.patienceMs) return false;
+    for (const [other, at] of this.heard) if (other !== member && at > sentAt) return true;
+    if (this.probing) return false;
+    this.probing = true;
     return true;
   }
 
-  #askAt(member: Member, due: number): number {
-    const waiting = this.#line.get(member);
+  private askAt(member: Member, due: number): number {
+    const waiting = this.line.get(member);
     if (waiting === undefined) return due;
-    if (!takesTurns.has(this.#phase)) return Math.min(due, waiting.wakeAt);
-    const place = [...this.#line.keys()].indexOf(member);
-    return this.#nextTurnAt + place * this.#timings.turnMs;
+    if (!takesTurns.has(this.currentPhase)) return Math.min(due, waiting.wakeAt);
+    const place = [...this.line.keys()].indexOf(member);
+    return this.nextTurnAt + place * this.timings.turnMs;
   }
 
-  #tell(by: Member): void {
-    for (const [member, { changed }] of this.#listeners) if (member !== by) changed();
+  private tell(by: Member): void {
+    for (const [member, { changed }] of this.listeners) if (member !== by) changed();
   }
 
   // ---------------------------------------------------------------- history
 
-  #identified(member: Member, uid: string): void {
-    if (uid === '' || uid === this.#identity) return;
-    const first = this.#identity === '';
-    this.#identity = uid;
-    if (!first) this.#newHistory(member);
+  private identified(member: Member, uid: string): void {
+    if (uid === '' || uid === this.identity) return;
+    const first = this.identity === '';
+    this.identity = uid;
+    if (!first) this.newHistory(member);
   }
 
-  #newHistory(by: Member): void {
+  private newHistory(by: Member): void {
     const now = this.now();
     if (now >= this.heldBackUntil) {
-      this.#historyChangedAt = now;
-      this.#holdBackMs = this.#timings.holdBackMs * (1 + this.#random());
+      this.historyChangedAt = now;
+      this.holdBackMs = this.timings.holdBackMs * (1 + this.random());
     }
-    for (const [member, { newHistory }] of this.#listeners) if (member !== by) newHistory();
+    for (const [member, { newHistory }] of this.listeners) if (member !== by) newHistory();
   }
 
   /** Until then, by now(), a list that takes most away is not believed. */
   get heldBackUntil(): number {
-    return this.#historyChangedAt + this.#holdBackMs;
+    return this.historyChangedAt + this.holdBackMs;
   }
 
   // ---------------------------------------------------------------- abilities
 
   get hasStreamingLists(): boolean {
-    return this.now() >= this.#streamingRefusedUntil;
+    return this.now() >= this.streamingRefusedUntil;
   }
 
   /** @returns whether that is news */
   streamingRefused(forMs: number): boolean {
     const news = this.hasStreamingLists;
-    this.#streamingRefusedUntil = Math.max(this.#streamingRefusedUntil, this.now() + forMs);
+    this.streamingRefusedUntil = Math.max(this.streamingRefusedUntil, this.now() + forMs);
     return news;
   }
 
   /** What to ask for, best first. */
   get contentTypes(): readonly ContentType[] {
-    return this.#jsonOnly ? ['json'] : this.#contentTypes;
+    return this.jsonOnly ? ['json'] : this.knownContentTypes;
   }
 
   /** Known until the next connection, which may lead to another server. */
   protobufRefused(): void {
-    this.#jsonOnly = true;
+    this.jsonOnly = true;
   }
 
   connected(): void {
-    this.#jsonOnly = false;
+    this.jsonOnly = false;
   }
 
   // ---------------------------------------------------------------- reports
@@ -304,15 +307,15 @@ export class ServerState {
    */
   report(cause: string): 'first' | 'reminder' | 'detail' {
     const now = this.now();
-    const at = this.#reported.get(cause);
+    const at = this.reported.get(cause);
     if (at !== undefined && now - at < remindMs) return 'detail';
-    if (this.#reported.size > 100) this.#reported.clear();
-    this.#reported.set(cause, now);
+    if (this.reported.size > 100) this.reported.clear();
+    this.reported.set(cause, now);
     return at === undefined ? 'first' : 'reminder';
   }
 
   /** Something works again: the next failure is news. */
   forgetReports(): void {
-    this.#reported.clear();
+    this.reported.clear();
   }
 }

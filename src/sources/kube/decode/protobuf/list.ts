@@ -17,34 +17,34 @@ import { ProtoReader } from './wire.js';
 const empty = Buffer.alloc(0);
 
 export class ProtobufListDecoder<T> implements ListDecoder {
-  readonly #read: ObjectReader<T>;
-  readonly #listKind: string;
-  readonly #handler: ListHandler<T>;
-  readonly #reader: ProtoReader;
-  readonly #meta = new Metadata();
-  readonly #inbox = new Inbox();
+  private readonly read: ObjectReader<T>;
+  private readonly listKind: string;
+  private readonly handler: ListHandler<T>;
+  private readonly reader: ProtoReader;
+  private readonly meta = new Metadata();
+  private readonly inbox = new Inbox();
   /** Bytes of the body before what the inbox holds. */
-  #offset = 0;
-  #state: 'magic' | 'envelope' | 'list' = 'magic';
+  private offset = 0;
+  private state: 'magic' | 'envelope' | 'list' = 'magic';
   /** Offset in the body where the raw object ends; -1 before it was seen. */
-  #listEnd = -1;
-  #kind = '';
-  #result: ListMeta = { version: '', continueToken: '' };
+  private listEnd = -1;
+  private kind = '';
+  private result: ListMeta = { version: '', continueToken: '' };
 
   constructor(read: ObjectReader<T>, listKind: string, strings: StringTable, handler: ListHandler<T>) {
-    this.#read = read;
-    this.#listKind = listKind;
-    this.#handler = handler;
-    this.#reader = new ProtoReader(strings, empty);
+    this.read = read;
+    this.listKind = listKind;
+    this.handler = handler;
+    this.reader = new ProtoReader(strings, empty);
   }
 
   push(chunk: Buffer): void {
-    const buffer = this.#inbox.add(chunk);
+    const buffer = this.inbox.add(chunk);
     if (buffer === undefined) return;
     let position = 0;
     let needed: number;
     for (;;) {
-      if (this.#state === 'magic') {
+      if (this.state === 'magic') {
         const there = Math.min(4, buffer.length);
         if (buffer.compare(envelopeMagic, 0, there, 0, there) !== 0) {
           throw new GarbageError('the list does not start as Kubernetes protobuf does', 0);
@@ -54,70 +54,70 @@ export class ProtobufListDecoder<T> implements ListDecoder {
           break;
         }
         position = 4;
-        this.#state = 'envelope';
+        this.state = 'envelope';
         continue;
       }
-      if (this.#state === 'list' && this.#offset + position === this.#listEnd) {
-        this.#state = 'envelope';
+      if (this.state === 'list' && this.offset + position === this.listEnd) {
+        this.state = 'envelope';
         continue;
       }
       const header = readHeader(buffer, position);
       if (header === undefined) {
-        if (buffer.length - position > 20) this.#garbage('a field header never ends', position);
+        if (buffer.length - position > 20) this.garbage('a field header never ends', position);
         needed = buffer.length - position + 1;
         break;
       }
       const end = header.start + header.length;
-      if (this.#state === 'envelope' && header.field === 2 && this.#listEnd < 0) {
-        if (this.#kind !== this.#listKind) {
-          this.#garbage(`expected a ${this.#listKind}, not ${JSON.stringify(this.#kind)}`, position);
+      if (this.state === 'envelope' && header.field === 2 && this.listEnd < 0) {
+        if (this.kind !== this.listKind) {
+          this.garbage(`expected a ${this.listKind}, not ${JSON.stringify(this.kind)}`, position);
         }
-        this.#listEnd = this.#offset + end;
-        this.#state = 'list';
+        this.listEnd = this.offset + end;
+        this.state = 'list';
         position = header.start;
         continue;
       }
-      if (header.length > maxObjectBytes) this.#garbage(`a field of ${header.length} bytes`, position);
-      if (this.#state === 'list' && this.#offset + end > this.#listEnd) {
-        this.#garbage('an item reaches beyond the list', position);
+      if (header.length > maxObjectBytes) this.garbage(`a field of ${header.length} bytes`, position);
+      if (this.state === 'list' && this.offset + end > this.listEnd) {
+        this.garbage('an item reaches beyond the list', position);
       }
       if (end > buffer.length) {
         needed = end - position;
         break;
       }
-      this.#field(buffer, header.field, position, header.start, end);
+      this.field(buffer, header.field, position, header.start, end);
       position = end;
     }
-    this.#offset += position;
-    this.#inbox.keep(buffer.subarray(position), needed);
+    this.offset += position;
+    this.inbox.keep(buffer.subarray(position), needed);
   }
 
-  #field(buffer: Buffer, field: number, tag: number, start: number, end: number): void {
-    if (this.#state === 'list' && field === 2) {
-      decodeObject(this.#read, this.#reader, this.#meta, buffer, start, end, this.#handler);
+  private field(buffer: Buffer, field: number, tag: number, start: number, end: number): void {
+    if (this.state === 'list' && field === 2) {
+      decodeObject(this.read, this.reader, this.meta, buffer, start, end, this.handler);
       return;
     }
     if (field !== 1) return;
-    this.#reader.reset(buffer, tag, end);
+    this.reader.reset(buffer, tag, end);
     try {
-      this.#reader.next();
-      if (this.#state === 'list') this.#result = readListMeta(this.#reader);
-      else this.#kind = readKind(this.#reader);
+      this.reader.next();
+      if (this.state === 'list') this.result = readListMeta(this.reader);
+      else this.kind = readKind(this.reader);
     } catch (error) {
       if (!(error instanceof BrokenObjectError)) throw error;
-      throw new GarbageError(error.message, this.#offset + tag, { cause: error });
+      throw new GarbageError(error.message, this.offset + tag, { cause: error });
     }
   }
 
-  #garbage(message: string, position: number): never {
-    throw new GarbageError(message, this.#offset + position);
+  private garbage(message: string, position: number): never {
+    throw new GarbageError(message, this.offset + position);
   }
 
   end(): ListMeta {
-    if (this.#listEnd < 0 || this.#state === 'list' || this.#inbox.waiting > 0) {
-      throw new GarbageError('the list ends in the middle', this.#offset + this.#inbox.waiting);
+    if (this.listEnd < 0 || this.state === 'list' || this.inbox.waiting > 0) {
+      throw new GarbageError('the list ends in the middle', this.offset + this.inbox.waiting);
     }
-    return this.#result;
+    return this.result;
   }
 }
 

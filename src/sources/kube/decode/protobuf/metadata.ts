@@ -86,14 +86,14 @@ const timeText = Buffer.alloc(32);
 
 /** Which of `keys` the bytes spell; their lengths differ, so that one comparison settles it. */
 class KeyMatcher {
-  readonly #byLength: ({ readonly key: WantedKey; readonly bytes: Buffer } | undefined)[] = [];
+  private readonly byLength: ({ readonly key: WantedKey; readonly bytes: Buffer } | undefined)[] = [];
 
   constructor(keys: readonly WantedKey[]) {
-    for (const key of keys) this.#byLength[key.length] = { key, bytes: Buffer.from(key, 'latin1') };
+    for (const key of keys) this.byLength[key.length] = { key, bytes: Buffer.from(key, 'latin1') };
   }
 
   match(bytes: Buffer, start: number, end: number): WantedKey | undefined {
-    const candidate = this.#byLength[end - start];
+    const candidate = this.byLength[end - start];
     if (candidate === undefined) return undefined;
     for (let i = 0; i < candidate.bytes.length; i++) {
       if (bytes[start + i] !== candidate.bytes[i]) return undefined;

@@ -38,53 +38,53 @@ function mayHaveLength(buffer: Buffer, start: number, end: number): boolean {
 }
 
 export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
-  readonly #read: ObjectReader<T>;
-  readonly #kind: string;
-  readonly #reader: ProtoReader;
-  readonly #meta = new Metadata();
-  readonly #inbox = new Inbox();
-  #offset = 0;
+  private readonly read: ObjectReader<T>;
+  private readonly kind: string;
+  private readonly reader: ProtoReader;
+  private readonly meta = new Metadata();
+  private readonly inbox = new Inbox();
+  private offset = 0;
 
   constructor(read: ObjectReader<T>, kind: string, strings: StringTable) {
-    this.#read = read;
-    this.#kind = kind;
-    this.#reader = new ProtoReader(strings, Buffer.alloc(0));
+    this.read = read;
+    this.kind = kind;
+    this.reader = new ProtoReader(strings, Buffer.alloc(0));
   }
 
   get unfinished(): boolean {
-    return this.#inbox.waiting > 0;
+    return this.inbox.waiting > 0;
   }
 
   push(chunk: Buffer, deliver: (event: WatchEvent<T>) => void): void {
-    const buffer = this.#inbox.add(chunk);
+    const buffer = this.inbox.add(chunk);
     if (buffer === undefined) return;
     let position = 0;
     let needed = 4;
     while (buffer.length - position >= 4) {
       const length = buffer.readUInt32BE(position);
       if (length > maxObjectBytes) {
-        throw new GarbageError(`a watch frame of ${length} bytes`, this.#offset + position);
+        throw new GarbageError(`a watch frame of ${length} bytes`, this.offset + position);
       }
       const end = position + 4 + length;
       if (end > buffer.length) {
         if (!mayHaveLength(buffer, position + 4, end)) {
           throw new GarbageError(
             `a watch frame of ${length} bytes with another length inside`,
-            this.#offset + position,
+            this.offset + position,
           );
         }
         needed = 4 + length;
         break;
       }
-      deliver(this.#event(buffer, position + 4, end));
+      deliver(this.event(buffer, position + 4, end));
       position = end;
     }
-    this.#offset += position;
-    this.#inbox.keep(buffer.subarray(position), needed);
+    this.offset += position;
+    this.inbox.keep(buffer.subarray(position), needed);
   }
 
-  #event(buffer: Buffer, start: number, end: number): WatchEvent<T> {
-    const reader = this.#reader;
+  private event(buffer: Buffer, start: number, end: number): WatchEvent<T> {
+    const reader = this.reader;
     try {
       reader.reset(buffer, start, end);
       let type = '';
@@ -116,27 +116,27 @@ export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
         reader.reset(buffer, envelope.start, envelope.end);
         return { type: 'ERROR', status: readStatus(reader) };
       }
-      if (envelope.kind !== this.#kind) {
-        reader.fail(`expected a ${this.#kind}, not ${JSON.stringify(envelope.kind)}`);
+      if (envelope.kind !== this.kind) {
+        reader.fail(`expected a ${this.kind}, not ${JSON.stringify(envelope.kind)}`);
       }
       if (type === 'BOOKMARK') {
-        this.#meta.clear();
+        this.meta.clear();
         reader.reset(buffer, envelope.start, envelope.end);
         for (let field = reader.next(); field !== 0; field = reader.next()) {
-          if (field === 1) readMetadata(reader, this.#meta);
+          if (field === 1) readMetadata(reader, this.meta);
           else reader.skip();
         }
         return {
           type,
-          version: this.#meta.version,
-          initialEventsEnd: this.#meta.initialEventsEnd,
+          version: this.meta.version,
+          initialEventsEnd: this.meta.initialEventsEnd,
         };
       }
       if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED') {
         return reader.fail(`unknown watch event type ${JSON.stringify(type)}`);
       }
       let event: WatchEvent<T> | undefined;
-      decodeObject(this.#read, reader, this.#meta, buffer, envelope.start, envelope.end, {
+      decodeObject(this.read, reader, this.meta, buffer, envelope.start, envelope.end, {
         item: (item: Decoded<T>) => {
           event = { type, item };
         },
@@ -148,13 +148,13 @@ export class ProtobufWatchDecoder<T> implements WatchDecoder<T> {
       return event;
     } catch (error) {
       if (!(error instanceof BrokenObjectError)) throw error;
-      throw new GarbageError(error.message, this.#offset + start, { cause: error });
+      throw new GarbageError(error.message, this.offset + start, { cause: error });
     }
   }
 
   end(): void {
-    if (this.#inbox.waiting > 0) {
-      throw new GarbageError('the watch ends in the middle of an event', this.#offset + this.#inbox.waiting);
+    if (this.inbox.waiting > 0) {
+      throw new GarbageError('the watch ends in the middle of an event', this.offset + this.inbox.waiting);
     }
   }
 }

@@ -22,8 +22,8 @@ export class ProtoReader {
   bytes: Buffer;
   position: number;
   end: number;
-  #field = 0;
-  #wire = 0;
+  private field = 0;
+  private wire = 0;
   readonly strings: StringTable;
 
   constructor(strings: StringTable, bytes: Buffer, start = 0, end = bytes.length) {
@@ -47,15 +47,15 @@ export class ProtoReader {
   /** Move to the next field of the current message. Its number; 0 at the end of the message. */
   next(): number {
     if (this.position >= this.end) return 0;
-    const tag = this.#varint();
-    this.#field = Math.floor(tag / 8);
-    this.#wire = tag % 8;
-    if (this.#field === 0) this.fail('field number 0');
-    return this.#field;
+    const tag = this.varint();
+    this.field = Math.floor(tag / 8);
+    this.wire = tag % 8;
+    if (this.field === 0) this.fail('field number 0');
+    return this.field;
   }
 
   /** Varints above 2^53 lose precision; negative int32/int64 come out as -1. No field we read has such values. */
-  #varint(): number {
+  private varint(): number {
     const bytes = this.bytes;
     let position = this.position;
     let value = 0;
@@ -76,41 +76,41 @@ export class ProtoReader {
 
   /** An int32, int64 or enum field. */
   integer(): number {
-    if (this.#wire !== wireVarint) this.fail(`field ${this.#field} is not a number`);
-    return this.#varint();
+    if (this.wire !== wireVarint) this.fail(`field ${this.field} is not a number`);
+    return this.varint();
   }
 
   boolean(): boolean {
     return this.integer() !== 0;
   }
 
-  #length(): number {
-    if (this.#wire !== wireBytes) this.fail(`field ${this.#field} has no length`);
-    const length = this.#varint();
+  private length(): number {
+    if (this.wire !== wireBytes) this.fail(`field ${this.field} has no length`);
+    const length = this.varint();
     if (length < 0 || length > this.end - this.position) {
-      this.fail(`field ${this.#field} is longer than what holds it`);
+      this.fail(`field ${this.field} is longer than what holds it`);
     }
     return length;
   }
 
   /** A string that is probably unique (an address, a uid). */
   text(): string {
-    const length = this.#length();
+    const length = this.length();
     const start = this.position;
     this.position += length;
-    return length === 0 ? '' : this.#checked(this.bytes.toString('utf8', start, this.position), start);
+    return length === 0 ? '' : this.checked(this.bytes.toString('utf8', start, this.position), start);
   }
 
   /** A string that is probably repeated elsewhere (a namespace, a node name). */
   shared(): string {
-    const length = this.#length();
+    const length = this.length();
     const start = this.position;
     this.position += length;
-    return this.#checked(this.strings.fromBytes(this.bytes, start, this.position), start);
+    return this.checked(this.strings.fromBytes(this.bytes, start, this.position), start);
   }
 
   /** Damage inside a string would otherwise pass for a value. */
-  #checked(text: string, start: number): string {
+  private checked(text: string, start: number): string {
     if (text.includes('\ufffd') && !isUtf8(this.bytes.subarray(start, this.position))) {
       this.fail('text that is not UTF-8');
     }
@@ -119,7 +119,7 @@ export class ProtoReader {
 
   /** Enter a nested message. Give the result to close(). */
   open(): number {
-    const length = this.#length();
+    const length = this.length();
     const outer = this.end;
     this.end = this.position + length;
     return outer;
@@ -132,26 +132,26 @@ export class ProtoReader {
 
   /** Pass over the current field, whatever it is. */
   skip(): void {
-    switch (this.#wire) {
+    switch (this.wire) {
       case wireVarint:
-        this.#varint();
+        this.varint();
         return;
       case wireBytes:
-        this.#pass(this.#length());
+        this.pass(this.length());
         return;
       case wireFixed64:
-        this.#pass(8);
+        this.pass(8);
         return;
       case wireFixed32:
-        this.#pass(4);
+        this.pass(4);
         return;
       default:
-        this.fail(`field ${this.#field} has unknown wire type ${this.#wire}`);
+        this.fail(`field ${this.field} has unknown wire type ${this.wire}`);
     }
   }
 
-  #pass(length: number): void {
-    if (length > this.end - this.position) this.fail(`field ${this.#field} is cut off`);
+  private pass(length: number): void {
+    if (length > this.end - this.position) this.fail(`field ${this.field} is cut off`);
     this.position += length;
   }
 }
