@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { enterNetworkNamespace, run } from '@kube-proxy-ts/netlink/testing';
+import { bothCompared } from '../both-families.js';
 import { program, start } from '../process/node.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
@@ -34,7 +35,7 @@ test(
       '--cluster-cidr=10.61.0.0/16',
     );
     try {
-      await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+      await proxy.waitFor(bothCompared);
       const page = readFileSync(join(root, 'docs', 'iptables.md'), 'utf8');
       const shown = page.split('\n').filter((line) => line.startsWith('-A '));
       const printed = ['nat', 'filter'].flatMap((table) => run('iptables-save', '-t', table).split('\n'));

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { enterNetworkNamespace, missingNft, run } from '@kube-proxy-ts/netlink/testing';
+import { bothCompared } from '../both-families.js';
 import { program, start } from '../process/node.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
@@ -36,7 +37,7 @@ async function programmed(manifests: string): Promise<string> {
     '--cluster-cidr=10.61.0.0/16',
   );
   try {
-    await proxy.waitFor(/"Kernel state compared and completed" .*family="IPv6"/);
+    await proxy.waitFor(bothCompared);
     return run('nft', 'list', 'table', 'ip', 'kube-proxy');
   } finally {
     proxy.kill('SIGTERM');
