@@ -8,18 +8,14 @@ import { Claims } from './services/claims.js';
 import { endpointLimit } from './services/limits.js';
 import { compact } from './lists.js';
 import { Problems } from './services/problems.js';
-import { collectLocalReady, limitedTo, mergeLists } from './endpoints/selection.js';
+import { EndpointsByPort } from './endpoints/endpoints-by-port.js';
+import { limitedTo } from './endpoints/selection.js';
 import { PortState, type Owner } from './services/service-port.js';
-import { planService, samePlan, type PortPlan, type ServicePlan } from './services/service-plan.js';
-import { HintInterner, readSlice, slicePortId, type EndpointList, type Slice } from './endpoints/slice.js';
-import type {
-  HealthCheckPort,
-  ModelChanges,
-  ObjectProblems,
-  PendingChanges,
-  ServicePort,
-  VirtualAddress,
-} from './types.js';
+import { planService } from './services/service-plan.js';
+import { samePlan, type PortPlan } from './services/plan.js';
+import { ServiceEntry, updateHealth, type Collector } from './services/service-entry.js';
+import { HintInterner, readSlice, type Slice } from './endpoints/slice.js';
+import type { ModelChanges, ObjectProblems, PendingChanges, ServicePort, VirtualAddress } from './types.js';
 
 export interface ModelConfig {
   /** This node's name as slices write it: decides which endpoints are local. */
@@ -37,9 +33,6 @@ export interface ModelConfig {
   readonly triggersSince?: number;
 }
 
-type HealthByFamily = Readonly<Record<IPFamily, HealthCheckPort | undefined>>;
-const noHealth: HealthByFamily = { IPv4: undefined, IPv6: undefined };
-
 /** Stays empty. */
 const noProblems = new Problems();
 const noPorts = new Map<string, PortState>();
@@ -49,38 +42,6 @@ const familyNames: readonly IPFamily[] = ['IPv4', 'IPv6'];
 /** Bits of ServiceEntry.dirty. */
 const serviceDirty = 1;
 const endpointsDirty: Readonly<Record<IPFamily, number>> = { IPv4: 2, IPv6: 4 };
-
-/** One Service by name: what it asks for, what its slices offer, and the service ports that come of it. */
-class ServiceEntry {
-  readonly namespace: string;
-  readonly name: string;
-  plan: ServicePlan | undefined;
-  uid = '';
-  /** Creation of the Service that the ports belong to. */
-  created = Infinity;
-  /** Ordered by name. */
-  slices: readonly Slice[] = [];
-  /** Both families. */
-  ports: readonly PortState[] = [];
-  /** What was handed out last. */
-  health: HealthByFamily = noHealth;
-  dirty = 0;
-
-  /** @param key 'namespace/name' */
-  constructor(readonly key: string) {
-    const slash = key.indexOf('/');
-    this.namespace = key.slice(0, slash);
-    this.name = key.slice(slash + 1);
-  }
-}
-
-/** ModelChanges while it is being put together. */
-interface Collector {
-  readonly upserted: Readonly<Record<IPFamily, ServicePort[]>>;
-  readonly removed: Readonly<Record<IPFamily, string[]>>;
-  readonly healthChecks: { family: IPFamily; check: HealthCheckPort }[];
-  readonly healthChecksRemoved: { family: IPFamily; service: string }[];
-}
 
 export class ServiceModel {
   private readonly config: ModelConfig;
@@ -413,75 +374,4 @@ function firstOf<T>(items: ReadonlySet<T>, most: number): readonly T[] {
   const first: T[] = [];
   for (const item of items) if (first.push(item) >= most) break;
   return first;
-}
-
-/** Services with more ports than this have their slices' ports looked up by name. */
-const indexedFrom = 8;
-
-/** The endpoints of each port of one Service in one family, from its slices. */
-class EndpointsByPort {
-  private readonly byId: ReadonlyMap<string, readonly EndpointList[]> | undefined;
-
-  constructor(
-    readonly entry: ServiceEntry,
-    readonly family: IPFamily,
-  ) {
-    if (entry.ports.length >= indexedFrom) this.byId = this.index();
-  }
-
-  /** How many IPs of this node are ready, for whichever port of the slices: also for one that the Service does not name (8.1). */
-  localReady(): number {
-    const ips = new Set<string>();
-    for (const lists of (this.byId ?? this.index()).values()) collectLocalReady(mergeLists(lists), ips);
-    return ips.size;
-  }
-
-  private index(): ReadonlyMap<string, readonly EndpointList[]> {
-    const byId = new Map<string, EndpointList[]>();
-    for (const slice of this.entry.slices) {
-      if (slice.family !== this.family) continue;
-      for (const { name, protocol, list } of slice.ports) {
-        const id = slicePortId(name, protocol);
-        const lists = byId.get(id);
-        if (lists === undefined) byId.set(id, [list]);
-        else lists.push(list);
-      }
-    }
-    return byId;
-  }
-
-  /** The lists of one port, by the slices' names. Port numbers are not compared: the number in the slice is the backend's (3.1). */
-  of({ portName, protocol }: PortPlan): readonly EndpointList[] {
-    if (this.byId !== undefined) return this.byId.get(slicePortId(portName, protocol)) ?? [];
-    const all: EndpointList[] = [];
-    for (const slice of this.entry.slices) {
-      if (slice.family !== this.family) continue;
-      for (const port of slice.ports) {
-        if (port.name === portName && port.protocol === protocol) all.push(port.list);
-      }
-    }
-    return all;
-  }
-}
-
-/** @param port 0: the Service has no health check in this family */
-function updateHealth(
-  entry: ServiceEntry,
-  family: IPFamily,
-  port: number,
-  localReadyEndpoints: number,
-  { healthChecks, healthChecksRemoved }: Collector,
-): void {
-  const before = entry.health[family];
-  if (port === 0) {
-    if (before === undefined) return;
-    entry.health = { ...entry.health, [family]: undefined };
-    healthChecksRemoved.push({ family, service: entry.key });
-    return;
-  }
-  if (before?.port === port && before.localReadyEndpoints === localReadyEndpoints) return;
-  const { key: service, namespace, name } = entry;
-  const check: HealthCheckPort = { service, namespace, name, port, localReadyEndpoints };
-  entry.health = { ...entry.health, [family]: check };
-  healthChecks.push({ family, check });
 }

@@ -2,7 +2,8 @@
 import { RouteConnection } from '@kube-proxy-ts/netlink/rtnetlink';
 import { parseCidr } from '../../model/addresses/addresses.js';
 import type { Backend, Mode, OpenOptions } from '../mode.js';
-import { TableWatch, WatchedDataplane } from '../engine/table-watch.js';
+import { TableWatch } from '../engine/table-watch.js';
+import { WatchedDataplane } from '../engine/watched-dataplane.js';
 import { openNftables } from '../nft/open.js';
 import { IpvsFamily } from './family.js';
 import { prepareIpvs } from './kernel-settings.js';

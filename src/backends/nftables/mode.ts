@@ -1,6 +1,7 @@
 /** Mode nftables: two tables of nf_tables, over netlink. docs/nftables.md */
 import type { Backend, Mode, OpenOptions } from '../mode.js';
-import { TableWatch, WatchedDataplane } from '../engine/table-watch.js';
+import { TableWatch } from '../engine/table-watch.js';
+import { WatchedDataplane } from '../engine/watched-dataplane.js';
 import { openNftables } from '../nft/open.js';
 import { NftablesFamily } from './family.js';
 import { nftablesProblem } from './kernel/requirements.js';

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import type { IPFamily, Service } from '../../sources/objects.js';
 import { formatCidr } from '../addresses/addresses.js';
 import { alder, port, service, vip } from '../fixtures.js';
-import { planService, type PlanOptions, type PortPlan } from './service-plan.js';
+import { planService, type PlanOptions } from './service-plan.js';
+import type { PortPlan } from './plan.js';
 
 const dual: Partial<Service> = {
   clusterIP: '10.177.0.70',

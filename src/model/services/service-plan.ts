@@ -3,7 +3,7 @@
  * ports with every address they want, validated and canonical. Everything a Service object can say that matters
  * to the proxy is in the plan, so two objects with equal plans are the same to it.
  */
-import type { IPFamily, Protocol, Service, ServicePortSpec } from '../../sources/objects.js';
+import type { IPFamily, Service, ServicePortSpec } from '../../sources/objects.js';
 import {
   cidrContains,
   familyOf,
@@ -14,7 +14,8 @@ import {
   type ParsedCidr,
 } from '../addresses/addresses.js';
 import { maxServiceAddresses, maxServiceSources } from './limits.js';
-import { compact, sameList } from '../lists.js';
+import { compact } from '../lists.js';
+import { sameCidr, type FamilyPlan, type PortPlan, type ServicePlan } from './plan.js';
 import { Problems, quoted } from './problems.js';
 import type { AddressKind, Cidr, VirtualAddress } from '../types.js';
 
@@ -30,35 +31,6 @@ export interface PlanOptions {
   readonly externalIPs: boolean;
 }
 
-export interface PortPlan {
-  readonly portName: string;
-  readonly protocol: Protocol;
-  readonly clusterIP: string;
-  readonly port: number;
-  /** As they are handed out while endpoints serve them (fallback 'serve'). */
-  readonly addresses: readonly VirtualAddress[];
-  readonly affinitySeconds: number;
-  /** Some address is served from the endpoints of the whole cluster. */
-  readonly usesCluster: boolean;
-  /** Some address is served from the endpoints of this node. */
-  readonly usesLocal: boolean;
-}
-
-export interface FamilyPlan {
-  /** In the order of the Service; one per (name, protocol). */
-  readonly ports: readonly PortPlan[];
-  /** 0: none. */
-  readonly healthCheckNodePort: number;
-}
-
-export interface ServicePlan {
-  /** Milliseconds since the epoch; Infinity when the Service does not say. */
-  readonly created: number;
-  /** Absent where the Service has nothing for the family. */
-  readonly IPv4: FamilyPlan | undefined;
-  readonly IPv6: FamilyPlan | undefined;
-}
-
 export interface PlanResult {
   /** undefined: the proxy has nothing to do with this Service. */
   readonly plan: ServicePlan | undefined;
@@ -66,12 +38,12 @@ export interface PlanResult {
 }
 
 const noProblems = new Problems();
-const noProbe: PlanResult = { plan: undefined, problems: noProblems };
+const noPlan: PlanResult = { plan: undefined, problems: noProblems };
 
 export function planService(service: Service, options: PlanOptions): PlanResult {
-  if (service.serviceProxyName !== undefined) return noProbe;
-  if (service.clusterIP === '' || service.clusterIP === 'None') return noProbe;
-  if (service.type === 'ExternalName') return noProbe;
+  if (service.serviceProxyName !== undefined) return noPlan;
+  if (service.clusterIP === '' || service.clusterIP === 'None') return noPlan;
+  if (service.type === 'ExternalName') return noPlan;
 
   const problems = new Problems();
   const report: Report = (field, message) => {
@@ -104,24 +76,6 @@ export function planService(service: Service, options: PlanOptions): PlanResult 
           },
     problems,
   };
-}
-
-export function samePlan(a: ServicePlan | undefined, b: ServicePlan | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  return a.created === b.created && sameFamilyPlan(a.IPv4, b.IPv4) && sameFamilyPlan(a.IPv6, b.IPv6);
-}
-
-export function sameVirtualAddress(a: VirtualAddress, b: VirtualAddress): boolean {
-  return (
-    a === b ||
-    (a.kind === b.kind &&
-      a.ip === b.ip &&
-      a.port === b.port &&
-      a.scope === b.scope &&
-      a.policy === b.policy &&
-      a.fallback === b.fallback &&
-      sameSourceRanges(a.sourceRanges, b.sourceRanges))
-  );
 }
 
 type Report = (field: string, message: () => string) => void;
@@ -432,31 +386,4 @@ function notAnAddress(text: string): string {
 
 function isPort(value: number): boolean {
   return Number.isInteger(value) && value >= 1 && value <= maxPort;
-}
-
-function sameCidr(a: Cidr, b: Cidr): boolean {
-  return a.prefixLength === b.prefixLength && a.ip === b.ip;
-}
-
-function sameSourceRanges(a: readonly Cidr[] | undefined, b: readonly Cidr[] | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  return sameList(a, b, sameCidr);
-}
-
-function sameFamilyPlan(a: FamilyPlan | undefined, b: FamilyPlan | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  return a.healthCheckNodePort === b.healthCheckNodePort && sameList(a.ports, b.ports, samePortPlan);
-}
-
-function samePortPlan(a: PortPlan, b: PortPlan): boolean {
-  return (
-    a.portName === b.portName &&
-    a.protocol === b.protocol &&
-    a.clusterIP === b.clusterIP &&
-    a.port === b.port &&
-    a.affinitySeconds === b.affinitySeconds &&
-    a.usesCluster === b.usesCluster &&
-    a.usesLocal === b.usesLocal &&
-    sameList(a.addresses, b.addresses, sameVirtualAddress)
-  );
 }

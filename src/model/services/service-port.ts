@@ -8,7 +8,7 @@ import type { Claimant } from './claims.js';
 import { sameList } from '../lists.js';
 import { ListMerger, worthwhile } from '../endpoints/merger.js';
 import { mergeLists, noEndpoints, selectEndpoints, servingEndpoints } from '../endpoints/selection.js';
-import { sameVirtualAddress, type PortPlan } from './service-plan.js';
+import { sameVirtualAddress, type PortPlan } from './plan.js';
 import { sameEndpoint, type EndpointList } from '../endpoints/slice.js';
 import type { Endpoint, Fallback, ServicePort, VirtualAddress } from '../types.js';
 
