@@ -150,9 +150,10 @@ async function measure(
     proxy = run();
     await proxy.waitFor(bothCompared, patienceMs);
     const restartMs = Date.now() - restart;
-    const restartWrites = [
-      ...proxy.output.matchAll(/state compared and completed".* transactions=(\d+)/g),
-    ].reduce((sum, [, count]) => sum + Number(count), 0);
+    const restartWrites = [...proxy.output.matchAll(/"Resync complete".* transactions=(\d+)/g)].reduce(
+      (sum, [, count]) => sum + Number(count),
+      0,
+    );
     return {
       mode: kind === undefined ? mode : `iptables (${kind})`,
       services,

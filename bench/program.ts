@@ -87,10 +87,9 @@ const reader = fileURLToPath(new URL('./reader.js', import.meta.url));
 /** The rules of both families are in the kernel, whichever comes first. */
 async function resynced(proxy: ChildProcess): Promise<void> {
   await Promise.all(
-    [
-      /"Kernel state compared and completed".*"family":"IPv4"/,
-      /"Kernel state compared and completed".*"family":"IPv6"/,
-    ].map((wanted) => line(proxy, 'stderr', wanted)),
+    [/"Resync complete".*"family":"IPv4"/, /"Resync complete".*"family":"IPv6"/].map((wanted) =>
+      line(proxy, 'stderr', wanted),
+    ),
   );
 }
 

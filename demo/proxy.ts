@@ -10,7 +10,7 @@ const program = fileURLToPath(new URL('../../bin/kube-proxy', import.meta.url));
 
 /** The log line of a change that the kernel has acknowledged. */
 const commitLine = z.object({
-  msg: z.enum(['Sync complete', 'Kernel state compared and completed']),
+  msg: z.enum(['Sync complete', 'Resync complete']),
   family: z.literal('IPv4'),
   /** Milliseconds in the kernel. */
   kernelMs: z.number(),

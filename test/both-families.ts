@@ -1,3 +1,3 @@
 /** What the program says once the rules of both families are in the kernel, whichever comes first. */
 export const bothCompared =
-  /(?=[^]*"Kernel state compared and completed"[^\n]* family="IPv4")[^]*"Kernel state compared and completed"[^\n]* family="IPv6"/;
+  /(?=[^]*"Resync complete"[^\n]* family="IPv4")[^]*"Resync complete"[^\n]* family="IPv6"/;

@@ -315,7 +315,7 @@ export class ProxyRuntime {
     const podCIDRs = node.podCIDRs.join();
     if (config.detectLocalMode === 'NodeCIDR' && podCIDRs !== this.podCIDRs) {
       if (podCIDRs === '')
-        log.warn('The Node object lost its pod CIDRs; those it had stay in use', { podCIDRs: this.podCIDRs });
+        log.warn('Node object lost its pod CIDRs, keeping the previous ones', { podCIDRs: this.podCIDRs });
       else startOver(`the node's pod CIDRs changed from ${this.podCIDRs} to ${podCIDRs}`);
       return;
     }
@@ -350,7 +350,7 @@ export class ProxyRuntime {
 
   private healthCheckFailed({ service, namespace, name, port }: HealthCheckPort, error: unknown): void {
     const { config, log, record } = this.options;
-    log.error(`A health check node port is not up; trying again every ${bindRetryMs / 1000} s`, error, {
+    log.error(`Failed to start healthcheck, retrying every ${bindRetryMs / 1000} s`, error, {
       service,
       port,
     });

@@ -106,7 +106,7 @@ export class Proxy {
 
   /** Ends run(), for the sake of a new beginning. */
   startOver(why: string): void {
-    this.log.info('Starting over in place; the rules stay in force', { why });
+    this.log.info('Reloading in place, rules stay in place', { why });
     this.finish();
   }
 
@@ -125,7 +125,7 @@ export class Proxy {
   private onNode(node: Node | undefined): void {
     this.observability.health.setNode(nodeStateOf(node));
     if (node === undefined) {
-      this.log.info('The Node object of this node was deleted; /healthz says so, the rules stay', {
+      this.log.info('Node object deleted, /healthz reports it, rules stay in place', {
         node: this.config.nodeName,
       });
       return;
@@ -184,7 +184,7 @@ export class Proxy {
             );
             return;
           }
-          this.log.warn('The Node object has no addresses; going on without', { node: config.nodeName });
+          this.log.warn('Node object has no addresses, continuing without', { node: config.nodeName });
           this.begin();
         },
         this.fail,

@@ -37,7 +37,7 @@ export async function runProxy(config: Config, reload: (read?: ReadFile) => Conf
     const hostSettings = new HostSettings(log);
     hostSettings.prepareAll(config);
     hostSettings.stop();
-    log.info('Initialised what needs privileges; ending because of --init-only');
+    log.info('Privileged initialization complete, exiting because of --init-only');
     return exitCodes.ok;
   }
   return await new Process(config, reload, log).run();
@@ -75,7 +75,7 @@ class Process {
       // A second one means it.
       if (this.ending) process.exit(exitCodes.failure);
       this.ending = true;
-      this.log.info('Ending; the rules stay in force', { signal });
+      this.log.info('Shutting down, rules stay in place', { signal });
       this.proxy?.end();
     };
     const onHangUp = guarded('take over the configuration', () => {
@@ -191,7 +191,7 @@ class Process {
     } catch (error) {
       const problems = error instanceof ConfigError ? error.problems : [errorText(error)];
       for (const problem of problems)
-        log.error('The configuration is not taken; the old one stays', problem, { why });
+        log.error('Configuration rejected, keeping the previous one', problem, { why });
       return;
     }
     const { changes, onlyLogging } = compareConfigs(this.config, next);
@@ -199,14 +199,14 @@ class Process {
     this.config = next;
     this.mode = mode;
     if (changed.length === 0) {
-      log.info('The configuration is as it was; comparing the kernel with what it should hold', { why });
+      log.info('Configuration unchanged, resyncing', { why });
       this.proxy?.compareAll();
       return;
     }
     log.configure(next.logging);
     for (const warning of next.warnings) log.warn(warning);
     if (onlyLogging) {
-      log.info('The logging settings are taken over', { why, changed });
+      log.info('Logging settings reloaded', { why, changed });
       return;
     }
     this.proxy?.startOver(`the configuration changed (${changed.join(', ')})`);

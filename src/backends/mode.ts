@@ -32,7 +32,7 @@ export interface OpenOptions {
   /** What another program, named `by`, changed will be repaired after so many milliseconds. */
   readonly onBackoff: (by: string, delayMs: number) => void;
   readonly onRulesWritten: (family: IPFamily, statistics: RuleStatistics) => void;
-  /** The kernel or its tools rejected a sync of what changed; everything is compared next. */
+  /** The kernel or its tools rejected a sync of what changed, resyncing next. */
   readonly onPartialFailure: (family: IPFamily) => void;
   readonly log: Logger;
 }

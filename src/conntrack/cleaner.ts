@@ -217,7 +217,7 @@ export class ConntrackCleaner {
       try {
         const looked = await this.look(candidates, work, start);
         if (candidates.done(looked ? performance.now() - start : 0))
-          this.options.log.info('Connection tracking can be reconciled again', { family, protocol });
+          this.options.log.info('conntrack cleanup works again', { family, protocol });
       } catch (error) {
         // Answers to what failed may still come.
         this.disconnect();

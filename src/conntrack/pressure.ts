@@ -53,7 +53,7 @@ export class ConntrackPressure {
     if (fill > nearlyFull) {
       if (!this.isDue(this.fullWarnedAt)) return;
       this.fullWarnedAt = this.now();
-      log.warn('The connection tracking table is nearly full; when it is, new connections are dropped', {
+      log.warn('conntrack table nearly full, new connections are dropped when it is full', {
         percent: Math.floor(fill * 100),
         entries,
         max,
@@ -61,7 +61,7 @@ export class ConntrackPressure {
       });
     } else if (fill < relaxed && this.fullWarnedAt !== undefined) {
       this.fullWarnedAt = undefined;
-      log.info('The connection tracking table has room again', { entries, max });
+      log.info('conntrack table has room again', { entries, max });
     }
   }
 
@@ -74,15 +74,12 @@ export class ConntrackPressure {
     if (before === undefined) return;
     this.unreported += rise(before.drop, drop) + rise(before.earlyDrop, earlyDrop);
     if (this.unreported === 0 || !this.isDue(this.dropsWarnedAt)) return;
-    this.options.log.warn(
-      'Connection tracking dropped packets, or connections that were being made, for want of room',
-      {
-        dropped: this.unreported,
-        entries,
-        max,
-        cure,
-      },
-    );
+    this.options.log.warn('conntrack table full, connections dropped', {
+      dropped: this.unreported,
+      entries,
+      max,
+      cure,
+    });
     this.unreported = 0;
     this.dropsWarnedAt = this.now();
   }

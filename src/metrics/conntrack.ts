@@ -50,7 +50,7 @@ export function defineConntrackMetrics(catalogue: Catalogue, source: () => Connt
   });
   catalogue.counter({
     name: 'kubeproxyts_conntrack_drops_total',
-    help: 'New connections that connection tracking turned away or dropped, by reason',
+    help: 'Number of new connections rejected or dropped by connection tracking, by reason',
     labels: ['reason'],
     stability: undefined,
     collect: (metric) => {
@@ -61,7 +61,7 @@ export function defineConntrackMetrics(catalogue: Catalogue, source: () => Connt
   });
   catalogue.counter({
     name: 'kubeproxyts_conntrack_invalid_packets_total',
-    help: 'Packets that connection tracking could make nothing of',
+    help: 'Number of packets invalid to connection tracking',
     stability: undefined,
     collect: (metric) => {
       metric.reset();

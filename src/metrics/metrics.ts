@@ -107,14 +107,14 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
 
   const restoreFailures = catalogue.counter({
     name: 'kubeproxy_sync_proxy_rules_iptables_restore_failures_total',
-    help: 'Syncs that iptables-restore refused',
+    help: 'Number of syncs rejected by iptables-restore',
     labels,
     zero,
     shown: isOneOf('iptables', 'ipvs'),
   });
   const nftablesFailures = catalogue.counter({
     name: 'kubeproxy_sync_proxy_rules_nftables_sync_failures_total',
-    help: 'Syncs that the kernel refused, in whole or in part',
+    help: 'Number of syncs rejected by the kernel, in whole or in part',
     labels,
     zero,
     shown: isOneOf('nftables'),
@@ -127,37 +127,37 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
     registry: catalogue.registry,
     syncDuration: catalogue.histogram({
       name: 'kubeproxy_sync_proxy_rules_duration_seconds',
-      help: "Time of one sync, from taking the changes to the kernel's acknowledgement",
+      help: "Seconds of one sync, from taking the changes to the kernel's acknowledgement",
       labels,
       buckets: syncBuckets,
     }),
     fullSyncDuration: catalogue.histogram({
       name: 'kubeproxy_sync_full_proxy_rules_duration_seconds',
-      help: 'Time of one sync that compared everything the kernel holds',
+      help: 'Seconds of one full resync, which compares everything in the kernel',
       labels,
       buckets: syncBuckets,
       shown: isOneOf('iptables', 'nftables'),
     }),
     partialSyncDuration: catalogue.histogram({
       name: 'kubeproxy_sync_partial_proxy_rules_duration_seconds',
-      help: 'Time of one sync that wrote what changed',
+      help: 'Seconds of one partial sync, which writes what changed',
       labels,
       buckets: syncBuckets,
       shown: isOneOf('iptables', 'nftables'),
     }),
     lastSync: catalogue.gauge({
       name: 'kubeproxy_sync_proxy_rules_last_timestamp_seconds',
-      help: 'Unix time at which the kernel last had everything that was known',
+      help: 'Unix time of the last successful sync',
       labels,
     }),
     lastQueued: catalogue.gauge({
       name: 'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds',
-      help: 'Unix time at which a sync was last asked for',
+      help: 'Unix time at which a sync was last queued',
       labels,
     }),
     programmingDuration: catalogue.histogram({
       name: 'kubeproxy_network_programming_duration_seconds',
-      help: "Time from the change of an endpoint, as its EndpointSlice tells, to the kernel's acknowledgement",
+      help: "Seconds from the change of an endpoint, per its EndpointSlice's trigger time, to the kernel's acknowledgement",
       labels,
       zero,
       buckets: programmingBuckets,
@@ -170,7 +170,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
     syncFailures: modes[0] === 'nftables' ? nftablesFailures : restoreFailures,
     cleanupFailures: catalogue.counter({
       name: 'kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total',
-      help: 'Removals of what is no longer used that the kernel refused',
+      help: 'Number of cleanups of unused objects rejected by the kernel',
       labels,
       zero,
       shown: isOneOf('nftables'),
@@ -179,7 +179,7 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
       restoreFailures,
       partialRestoreFailures: catalogue.counter({
         name: 'kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total',
-        help: 'Syncs of what changed that iptables-restore refused',
+        help: 'Number of partial syncs rejected by iptables-restore',
         labels,
         zero,
         shown: isOneOf('iptables'),

@@ -36,7 +36,7 @@ export interface OwnMetrics {
   readonly invalidObjects: Gauge<'reason'>;
   /** 1 for each of them, for as many as are shown by name. */
   readonly invalidObject: Gauge<'kind' | 'namespace' | 'name' | 'reason'>;
-  /** Service ports that the kernel refused and that wait to be tried again. */
+  /** Number of service ports rejected by the kernel and waiting to be retried. */
   readonly servicePortsRejected: Gauge<'ip_family'>;
   readonly elementsWritten: Counter<'ip_family'>;
   readonly transactions: Counter<'ip_family'>;
@@ -73,7 +73,7 @@ export function defineOwnMetrics(
   if (apiServer !== undefined) defineApiServerMetrics(catalogue, apiServer);
   catalogue.gauge({
     name: 'kubeproxyts_health_check_node_ports_failed',
-    help: 'Health check node ports of Services that could not be opened and are tried again',
+    help: 'Number of health check node ports that could not be opened and are retried',
     labels,
     stability,
     collect: (metric) => {
@@ -83,48 +83,48 @@ export function defineOwnMetrics(
   return {
     invalidObjects: catalogue.gauge({
       name: 'kubeproxyts_troubled_objects',
-      help: 'Objects with which something is wrong; everything else is served',
+      help: 'Number of invalid objects; everything else is served',
       labels: ['reason'],
       stability,
       zero: invalidReasons.map((reason) => ({ reason })),
     }),
     invalidObject: catalogue.gauge({
       name: 'kubeproxyts_troubled_object_info',
-      help: 'Always 1; the labels name an object with which something is wrong, of the first hundred',
+      help: 'Always 1, labeled by invalid object, for the first hundred',
       labels: ['kind', 'namespace', 'name', 'reason'],
       stability,
     }),
     servicePortsRejected: catalogue.gauge({
       name: 'kubeproxyts_service_ports_refused',
-      help: 'Service ports that the kernel refused and that wait to be tried again',
+      help: 'Number of service ports rejected by the kernel and waiting to be retried',
       labels,
       stability,
       zero,
     }),
     elementsWritten: catalogue.counter({
       name: 'kubeproxyts_kernel_elements_written_total',
-      help: 'Map and set elements added to or deleted from the kernel',
+      help: 'Number of map and set elements added to or deleted from the kernel',
       labels,
       stability,
       zero,
     }),
     transactions: catalogue.counter({
       name: 'kubeproxyts_kernel_transactions_total',
-      help: 'Transactions that changed something in the kernel',
+      help: 'Number of kernel transactions that changed something',
       labels,
       stability,
       zero,
     }),
     repairs: catalogue.counter({
       name: 'kubeproxyts_kernel_repairs_total',
-      help: 'Times that somebody had changed or deleted what kube-proxy wrote, and it was put back',
+      help: 'Number of repairs of rules modified by another program',
       labels,
       stability,
       zero,
     }),
     repairDuration: catalogue.histogram({
       name: 'kubeproxyts_kernel_repair_duration_seconds',
-      help: "Time from noticing that somebody changed what kube-proxy wrote to the kernel's acknowledgement of the repair",
+      help: "Seconds from noticing a modification by another program to the kernel's acknowledgement of the repair",
       labels,
       stability,
       buckets: exponentialBuckets(0.001, 2, 15),
@@ -132,12 +132,12 @@ export function defineOwnMetrics(
     }),
     rulesContested: catalogue.gauge({
       name: 'kubeproxyts_rules_contested',
-      help: 'Whether another program keeps changing what kube-proxy wrote, so that it is put back more and more slowly',
+      help: 'Whether rules are contested by another program, so that repairs back off',
       stability,
     }),
     checkDuration: catalogue.histogram({
       name: 'kubeproxyts_kernel_check_duration_seconds',
-      help: 'Time of one look at everything that the kernel should hold, most of it pauses',
+      help: 'Seconds of one consistency check, most of it pauses',
       labels,
       stability,
       buckets: exponentialBuckets(0.001, 2, 15),
@@ -145,14 +145,14 @@ export function defineOwnMetrics(
     }),
     silentDifferences: catalogue.counter({
       name: 'kubeproxyts_kernel_check_differences_total',
-      help: 'Times that such a look found, and put right, what no notification had told of',
+      help: 'Number of consistency checks that repaired drift not reported by kernel notifications',
       labels,
       stability,
       zero,
     }),
     unconfirmedListGauge: catalogue.counter({
       name: 'kubeproxyts_lists_held_back_total',
-      help: 'Times that a list with another history than before was held back, because it lacked most of the objects known',
+      help: 'Number of lists held back because their history differed and most known objects were missing',
       labels: ['resource'],
       stability,
       zero: resources,

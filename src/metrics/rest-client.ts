@@ -54,7 +54,7 @@ export function defineRestClientMetrics(catalogue: Catalogue): RestClientMetrics
   const labels = ['verb', 'host'] as const;
   const duration = catalogue.histogram({
     name: 'rest_client_request_duration_seconds',
-    help: 'Time until the API server began to answer a request',
+    help: 'Seconds until the API server began to answer a request',
     labels,
     buckets: durationBuckets,
   });
@@ -83,7 +83,7 @@ export function defineRestClientMetrics(catalogue: Catalogue): RestClientMetrics
   });
   const retries = catalogue.counter({
     name: 'rest_client_request_retries_total',
-    help: 'Requests that were sent once more because the connection ended under them',
+    help: 'Number of requests retried because the connection closed',
     labels: ['code', 'verb', 'host'],
   });
   defineMechanics(catalogue);

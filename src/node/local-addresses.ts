@@ -54,7 +54,7 @@ export class LocalAddresses {
   private subscribe(): void {
     const failed = (error: unknown): void => {
       this.subscription = undefined;
-      this.retry('Following the addresses of this node failed; trying again', error, () => {
+      this.retry('Address watch failed, retrying', error, () => {
         this.start();
       });
     };
@@ -91,12 +91,12 @@ export class LocalAddresses {
       now = this.read();
     } catch (error) {
       // Without descriptors, or while addresses come and go faster than they can be listed.
-      this.retry('Listing the addresses of this node failed; trying again', error, () => {
+      this.retry('Failed to list node addresses, retrying', error, () => {
         this.refresh();
       });
       return;
     }
-    if (this.failures > 0) this.log.info('The addresses of this node are followed again');
+    if (this.failures > 0) this.log.info('Address watch restored');
     this.failures = 0;
     if (now.join() === this.addresses.join()) return;
     this.addresses = now;

@@ -20,7 +20,7 @@ export class ConntrackStatsReader {
       // Answers to what failed may still come.
       this.close();
       if (!this.complained)
-        this.log.warn('The statistics of connection tracking can not be read; their metrics are missing', {
+        this.log.warn('Failed to read conntrack statistics, metrics missing', {
           why: errorText(error),
         });
       this.complained = true;

@@ -59,7 +59,7 @@ test('the same trouble is told once, another one again, and its end lowers the m
   objects.set('fields_left_out', pear, []);
   assert.deepEqual(await samples('kubeproxyts_troubled_objects'), []);
   assert.deepEqual(await samples('kubeproxyts_troubled_object_info'), []);
-  assert.equal(lines.filter((line) => line.includes('Nothing is wrong')).length, 1);
+  assert.equal(lines.filter((line) => line.includes('Object is valid again')).length, 1);
   objects.set('fields_left_out', pear, ['spec.ports[0].port: 0 is none']);
   assert.equal(events.length, 3, 'it is back');
 });

@@ -128,7 +128,7 @@ export class InvalidObjects {
       this.named--;
       metrics.invalidObject.remove(labelsOf(reason, object));
     }
-    log.debug(2, 'Nothing is wrong with the object any more', { object: printed(object), was: reason });
+    log.debug(2, 'Object is valid again', { object: printed(object), was: reason });
   }
 
   private report(

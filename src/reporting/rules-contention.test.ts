@@ -34,7 +34,7 @@ test('one that lasts is told once, while it lasts; its end, too; and the next on
   const { contention, lines, events, contested } = begin(20);
   for (const pause of [320, 640, 1280, 60_000, 60_000]) contention.backOff('firewalld', pause);
   assert.equal(lines.length, 1);
-  assert.match(lines[0] ?? '', /^E.*keeps changing our rules.* by="firewalld"/);
+  assert.match(lines[0] ?? '', /^E.*Rules contested by another program.* by="firewalld"/);
   assert.equal(events.length, 1);
   assert.deepEqual(events[0]?.regarding, {
     apiVersion: 'v1',
@@ -49,7 +49,7 @@ test('one that lasts is told once, while it lasts; its end, too; and the next on
   contention.backOff('firewalld', 5);
   for (let i = 0; i < 200 && (await contested()) === '1'; i++) await sleep(5);
   assert.equal(await contested(), '0');
-  assert.match(lines[1] ?? '', /^I.*any more/);
+  assert.match(lines[1] ?? '', /^I.*no longer contested/);
   contention.backOff('firewalld', 640);
   assert.equal(events.length, 2);
   contention.close();

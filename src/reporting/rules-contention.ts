@@ -56,7 +56,7 @@ export class RulesContention {
   private begin(by: string): void {
     const { nodeName, nodeUid, metrics, log, record } = this.options;
     metrics.rulesContested.set(1);
-    log.error('Another program keeps changing our rules; they are put back more and more slowly', undefined, {
+    log.error('Rules contested by another program, backing off repairs', undefined, {
       by,
     });
     record({
@@ -71,6 +71,6 @@ export class RulesContention {
   private end(): void {
     this.timer = undefined;
     this.options.metrics.rulesContested.set(0);
-    this.options.log.info('No other program keeps changing our rules any more');
+    this.options.log.info('Rules no longer contested');
   }
 }

@@ -126,7 +126,7 @@ export class FamilySync {
     if (this.checking !== undefined || this.stopped) return;
     this.checking = this.check()
       .catch((error: unknown) => {
-        this.options.log.error('What a look at the kernel found could not be told', error, {
+        this.options.log.error('Failed to report the result of a consistency check', error, {
           family: this.family,
         });
       })
@@ -168,8 +168,7 @@ export class FamilySync {
     try {
       report = await this.dataplane.verify?.();
     } catch (error) {
-      if (!this.isStopped())
-        log.error('Looking at what the kernel holds failed; all of it is compared', error, { family });
+      if (!this.isStopped()) log.error('Consistency check failed, resyncing', error, { family });
     }
     if (this.isStopped()) return;
     if (report === undefined) {
@@ -249,7 +248,7 @@ export class FamilySync {
 
   /** Something failed that is nobody's in particular: what was taken from the model may not have reached the kernel. */
   private failed(error: unknown): void {
-    this.options.log.error('A sync failed; everything is compared', error, { family: this.family });
+    this.options.log.error('Sync failed, resyncing', error, { family: this.family });
     this.needsResync = true;
     this.retryLater();
   }

@@ -40,7 +40,7 @@ test('what succeeds is done once', async () => {
   removal.start();
   await settled(1);
   assert.equal(lines.length, 1);
-  assert.match(lines[0] ?? '', /^I.*Removed what another mode had left.* what="chain KUBE-SERVICES"/);
+  assert.match(lines[0] ?? '', /^I.*Removed leftovers of another mode.* what="chain KUBE-SERVICES"/);
   removal.stop();
 });
 
@@ -51,7 +51,7 @@ test('what fails is tried again after growing pauses, until it succeeds; the sam
   const pauses = at.slice(1).map((time, i) => time - (at[i] ?? 0));
   assert.ok((pauses[0] ?? 0) >= 9 && (pauses[1] ?? 0) >= 19, pauses.join());
   assert.equal(lines.filter((line) => line.startsWith('E')).length, 1);
-  assert.equal(lines.filter((line) => line.includes('Removed what another mode')).length, 1);
+  assert.equal(lines.filter((line) => line.includes('Removed leftovers of another mode')).length, 1);
   removal.stop();
 });
 
@@ -64,8 +64,8 @@ test('another failure is told, too; in the end it is left to --cleanup', async (
   removal.start();
   await settled(4);
   assert.equal(lines.filter((line) => line.startsWith('E')).length, 2);
-  assert.equal(lines.filter((line) => line.includes('Left what another mode had made')).length, 1);
-  assert.match(lines.at(-1) ?? '', /^W.*What could not be removed stays; kube-proxy --cleanup/);
+  assert.equal(lines.filter((line) => line.includes('Leftover rules kept, still in use')).length, 1);
+  assert.match(lines.at(-1) ?? '', /^W.*Giving up on leftovers, run kube-proxy --cleanup/);
   removal.stop();
 });
 
@@ -139,9 +139,9 @@ test('connections of mode ipvs are waited for until none is left', async () => {
   );
   removal.start();
   await sleep(5);
-  assert.match(lines[0] ?? '', /Connections through rules of another mode go on/);
+  assert.match(lines[0] ?? '', /Draining connections of another mode/);
   for (let i = 0; i < 6; i++) await removal.continueDraining();
   assert.equal(steps, 3);
-  assert.match(lines[1] ?? '', /Removed what another mode had left.* what="IPVS virtual servers"/);
+  assert.match(lines[1] ?? '', /Removed leftovers of another mode.* what="IPVS virtual servers"/);
   removal.stop();
 });

@@ -62,7 +62,7 @@ export class LeftoverRemoval {
     this.logOutcomes(report.outcomes);
     for (const { kind, what } of report.outcomes) {
       if (kind === 'draining')
-        log.info('Connections through rules of another mode go on, these are removed when they are over', {
+        log.info('Draining connections of another mode before removing its rules', {
           what,
         });
     }
@@ -70,12 +70,12 @@ export class LeftoverRemoval {
     const pauses = this.options.retryAfterMs ?? retryAfterMs;
     const pause = pauses[this.attempts++];
     if (pause === undefined) {
-      log.warn('What could not be removed stays; kube-proxy --cleanup says why when it is run', {
+      log.warn('Giving up on leftovers, run kube-proxy --cleanup to see why', {
         attempts: this.attempts,
       });
       return;
     }
-    log.info('Removing what another mode had left is tried again', { seconds: pause / 1000 });
+    log.info('Retrying removal of leftovers', { seconds: pause / 1000 });
     this.timer = setTimeout(this.tryNow, pause).unref();
   }
 
@@ -84,11 +84,11 @@ export class LeftoverRemoval {
     this.reportDenied(outcomes);
     for (const outcome of outcomes) {
       const { kind, what } = outcome;
-      if (kind === 'removed') log.info('Removed what another mode had left', { what });
+      if (kind === 'removed') log.info('Removed leftovers of another mode', { what });
       if (kind === 'kept' && this.isNews(what, outcome.why))
-        log.warn('Left what another mode had made', { what, why: outcome.why });
+        log.warn('Leftover rules kept, still in use', { what, why: outcome.why });
       if (kind === 'failed' && this.isNews(what, outcome.why))
-        log.error('Failed to remove what another mode had left', outcome.error, { what });
+        log.error('Failed to remove leftovers of another mode', outcome.error, { what });
     }
   }
 

@@ -60,13 +60,13 @@ export class Rejections {
       if (before.get(key)?.message === error.message) continue;
       changed = true;
       if (++reported > maxReportedAtOnce) continue;
-      log.error('The kernel refused a service port; all others are served, this one is tried again', error, {
+      log.error('Service port rejected by the kernel, retrying it', error, {
         servicePort: printable(servicePort, maxPrinted),
         family,
       });
     }
     if (reported > maxReportedAtOnce)
-      log.error('The kernel refused more service ports than are named here', undefined, {
+      log.error('More service ports rejected by the kernel than are named here', undefined, {
         family,
         notNamed: reported - maxReportedAtOnce,
       });
@@ -74,7 +74,7 @@ export class Rejections {
       if (this.byKey.has(key)) continue;
       changed = true;
       if (!isGone(key))
-        log.info('The kernel accepts a service port now', {
+        log.info('Service port accepted by the kernel again', {
           servicePort: printable(servicePort, maxPrinted),
           family,
         });

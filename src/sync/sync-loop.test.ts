@@ -366,11 +366,12 @@ test('a refused service port is reported once, left alone for a while, and tried
   assert.equal(v4.story[2], 'apply c', 'b waits');
   await until(() => v4.calls.length === 4);
   assert.equal(v4.story[3], 'apply b', 'b alone, without a request');
-  const refusals = (): number => lines.filter((line) => line.includes('refused a service port')).length;
+  const refusals = (): number =>
+    lines.filter((line) => line.includes('Service port rejected by the kernel')).length;
   assert.equal(refusals(), 1);
   v4.refuses.clear();
   await until(() => v4.calls.length === 5);
-  await until(() => lines.some((line) => line.includes('accepts a service port now')));
+  await until(() => lines.some((line) => line.includes('Service port accepted by the kernel again')));
   await sleep(450);
   assert.equal(v4.calls.length, 5, 'and that is all');
 });
@@ -415,11 +416,11 @@ test('a refused service port is told of once in each place, however often it is 
       },
     ],
   );
-  assert.equal(lines.filter((line) => line.includes('refused a service port')).length, 1);
+  assert.equal(lines.filter((line) => line.includes('Service port rejected by the kernel')).length, 1);
   assert.equal(await value('kubeproxyts_troubled_objects'), 1);
   assert.equal(await value('kubeproxyts_service_ports_refused'), 1);
   v4.refuses.clear();
-  await until(() => lines.some((line) => line.includes('accepts a service port now')));
+  await until(() => lines.some((line) => line.includes('Service port accepted by the kernel again')));
   assert.equal(await value('kubeproxyts_troubled_objects'), 0);
   assert.equal(await value('kubeproxyts_service_ports_refused'), 0);
   assert.equal(events.length, 1);
@@ -535,7 +536,7 @@ function withVerify(
   return seen;
 }
 
-const silently = 'The kernel did not hold what it should, and nobody had told';
+const silently = 'Consistency check repaired drift';
 
 test('a check that finds nothing holds up no change, and writes nothing', async () => {
   const metrics = createMetrics();

@@ -106,7 +106,7 @@ export class SyncLoop {
     try {
       onChanges(changes);
     } catch (error) {
-      log.error('What changed beside the service ports could not be taken over', error);
+      log.error('Failed to apply changes other than service ports', error);
     }
     for (const family of this.families) family.take(changes);
   }

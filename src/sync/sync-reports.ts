@@ -95,7 +95,7 @@ export class SyncReports {
     this.observeLocalPolicy();
     if (full) changes.replace(ports);
     const changed = full ? undefined : changes.update(ports, removed);
-    log.debug(full ? 0 : 2, full ? 'Kernel state compared and completed' : 'Sync complete', {
+    log.debug(full ? 0 : 2, full ? 'Resync complete' : 'Sync complete', {
       family,
       servicePorts: ports.length,
       removed: removed.length,
@@ -119,7 +119,7 @@ export class SyncReports {
     metrics.syncFailures.inc(this.labels);
     const again = { family: this.family, retryMs };
     if (error instanceof TableDamagedError) log.warn(error.message, again);
-    else log.error('Failed to program the kernel; the rules in force stay', error, again);
+    else log.error('Failed to program the kernel, rules in force stay', error, again);
   }
 
   /** A sync of what changed failed as a whole: everything is compared next. */
@@ -132,7 +132,7 @@ export class SyncReports {
     const { log, metrics } = this.options;
     const { family, labels } = this;
     metrics.checkDuration.observe(labels, (performance.now() - start) / 1000);
-    log.debug(1, 'The kernel was looked at', { family, totalMs: round(performance.now() - start) });
+    log.debug(1, 'Consistency check complete', { family, totalMs: round(performance.now() - start) });
     if (report.transactions === 0) return;
     this.count(report);
     metrics.repairs.inc(labels);
@@ -151,7 +151,7 @@ export class SyncReports {
   deferredFailed(error: unknown): void {
     const { log, metrics } = this.options;
     metrics.syncFailures.inc(this.labels);
-    log.warn('Failed to delete what had to wait; the kernel is compared', {
+    log.warn('Failed to run deferred deletions, resyncing', {
       family: this.family,
       error: error instanceof Error ? error.message : String(error),
     });
@@ -166,7 +166,7 @@ export class SyncReports {
   /** A check found what no notification had reported. */
   private silentDifference({ elementsAdded: added, elementsDeleted: deleted }: ApplyReport): void {
     this.options.metrics.silentDifferences.inc(this.labels);
-    this.options.log.warn('The kernel did not hold what it should, and nobody had told; it does now', {
+    this.options.log.warn('Consistency check repaired drift', {
       family: this.family,
       added,
       deleted,

@@ -176,7 +176,7 @@ describe('session affinity, and endpoints that move', { skip }, () => {
       if (whileAway) await stop();
       remove('first');
       if (how === 'starts over in place') {
-        const times = (): number => proxy.output.split('Kernel state compared and completed').length;
+        const times = (): number => proxy.output.split('Resync complete').length;
         const starts = times();
         proxy.kill('SIGHUP');
         await until('it has started over', () => times() === starts + 2, 10_000);

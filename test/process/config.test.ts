@@ -111,7 +111,7 @@ describe('a configuration file that changes while it runs', { skip }, () => {
   async function whileRunning(path: string, body: (child: Child) => Promise<void>): Promise<void> {
     const child = start(program, `--config=${path}`, `--manifests=${manifests()}`);
     try {
-      await child.waitFor('Kernel state compared and completed');
+      await child.waitFor('Resync complete');
       await body(child);
     } finally {
       child.kill('SIGTERM');
@@ -127,23 +127,23 @@ describe('a configuration file that changes while it runs', { skip }, () => {
     write(mode);
     await whileRunning(path, async (child) => {
       write(`${mode}logging: { format: json }`);
-      await child.waitFor('"msg":"The logging settings are taken over"');
-      assert.equal(count(child, 'Kernel state compared and completed'), 2, 'one line per family');
+      await child.waitFor('"msg":"Logging settings reloaded"');
+      assert.equal(count(child, 'Resync complete'), 2, 'one line per family');
 
       write(`${mode}logging: { format: json }\nclusterCIDR: 10.61.0.0/16`);
       await child.waitFor('the configuration changed (clusterCIDR)');
-      const both = /(Kernel state compared and completed[^]*){4}/;
+      const both = /(Resync complete[^]*){4}/;
       await child.waitFor(both);
       const rules = execFileSync('nft', ['list', 'table', 'ip', 'kube-proxy'], { encoding: 'utf8' });
       assert.match(rules, /10\.61\.0\.0\/16/);
 
       write(`${mode}oomScoreAdj: 9999`);
-      await child.waitFor('The configuration is not taken; the old one stays');
+      await child.waitFor('Configuration rejected, keeping the previous one');
       assert.match(child.output, /config\.conf:6: oomScoreAdj: 9999: must be from -1000 to 1000/);
 
       write(`${mode}logging: { format: text }\nclusterCIDR: 10.62.0.0/16`);
       await child.waitFor('the configuration changed (logging.format, clusterCIDR)');
-      await child.waitFor(/(Kernel state compared and completed[^]*){6}/);
+      await child.waitFor(/(Resync complete[^]*){6}/);
     });
   });
 
@@ -168,7 +168,7 @@ describe('a configuration file that changes while it runs', { skip }, () => {
 
       writeFileSync(path, yaml(`${mode}featureGates: { ComponentStatusz: false }`));
       await child.waitFor('the configuration changed (featureGates, enableProfiling)');
-      await child.waitFor(/(Kernel state compared and completed[^]*){4}/);
+      await child.waitFor(/(Resync complete[^]*){4}/);
       const { status, body } = await page('/flagz');
       assert.equal(status, 200);
       assert.match(body, /^config.{1,2}\S*pages\.yaml$/m);

@@ -125,7 +125,9 @@ for (const kind of ['nft', 'legacy'] as const) {
       assert.ok(took < patiently(repairMs), `${took} ms`);
       assert.ok(repairs >= 4 && repairs < deleted, `${repairs} repairs of ${deleted}`);
       assert.equal(await metric('kubeproxyts_rules_contested'), 1);
-      const said = proxy.output.split('\n').filter((line) => line.includes('keeps changing our rules'));
+      const said = proxy.output
+        .split('\n')
+        .filter((line) => line.includes('Rules contested by another program'));
       assert.equal(said.length, 1, proxy.output);
       assert.match(said[0] ?? '', named);
       const traffic = await node.traffic(serviceIP, 80);

@@ -375,7 +375,7 @@ ${extra}`;
         200,
         'the other addresses answer',
       );
-      await proxy.waitFor('A health check node port is not up');
+      await proxy.waitFor('Failed to start healthcheck');
       assert.ok(server?.requests.some(({ target }) => target.includes('/namespaces/orchard/events')));
       await new Promise((resolve) => thief.close(resolve));
       await until('open', async () => !(await isRefused(`http://${nodeIP}:${healthPort}/`)));
@@ -520,10 +520,10 @@ ${extra}`;
         await sleep(5);
       }
     })();
-    const syncs = (): number => proxy.output.split('"Kernel state compared and completed"').length;
+    const syncs = (): number => proxy.output.split('"Resync complete"').length;
     const before = syncs();
     writeFileSync(configFile, configuration('oomScoreAdj: -998'));
-    await proxy.waitFor('Starting over in place');
+    await proxy.waitFor('Reloading in place');
     await until('both families are compared', () => Promise.resolve(syncs() >= before + 2), 15_000);
     abort.abort();
     await asking;

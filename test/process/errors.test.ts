@@ -325,7 +325,7 @@ describe('mistakes', { skip }, () => {
     const child = start(program, `--manifests=${empty()}`, `--healthz-bind-address=127.0.0.1:${ports.http}`);
     try {
       await child.waitFor('the port is taken by another process');
-      await child.waitFor('Kernel state compared and completed');
+      await child.waitFor('Resync complete');
       assert.equal(readFileSync(timeout, 'utf8'), '86400\n', 'now sysctls are set');
     } finally {
       child.kill('SIGTERM');

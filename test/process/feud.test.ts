@@ -98,13 +98,17 @@ describe('two programs, one table', { skip }, () => {
       t.diagnostic(`${undone} times undone, ${repairs} repairs, ${seconds.toFixed(2)} s of processor time`);
       assert.ok(repairs >= 4 && repairs <= mostRepairs, `${repairs} repairs`);
       assert.ok(seconds < patiently(contentionMs / 1000 / 2), `${seconds} s of processor time`);
-      const said = proxy.output.split('\n').filter((line) => line.includes('keeps changing our rules'));
+      const said = proxy.output
+        .split('\n')
+        .filter((line) => line.includes('Rules contested by another program'));
       assert.equal(said.length, 1, said.join('\n'));
       // This process, and what it runs.
       assert.match(said[0] ?? '', new RegExp(`^E.* by="[^ ]+ \\(pid ${process.pid}, /.*node.*\\)"`));
       assert.equal(contested(), 1);
       assert.equal(await metric('kubeproxyts_rules_contested'), 1);
-      const warnings = proxy.output.split('\n').filter((line) => line.includes('Another program changed'));
+      const warnings = proxy.output
+        .split('\n')
+        .filter((line) => line.includes('Rules modified by another program'));
       assert.ok(warnings.length <= mostRepairs, `${warnings.length} warnings`);
     } finally {
       connection.close();

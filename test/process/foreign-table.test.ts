@@ -76,12 +76,11 @@ describe(`another program changes its own table, ${services} Services`, { skip }
   };
   const said = (text: string): string[] => proxy.output.split('\n').filter((line) => line.includes(text));
   const comparisons = (family: string): number =>
-    said('"Kernel state compared and completed"').filter((line) => line.includes(`family="${family}"`))
-      .length;
+    said('"Resync complete"').filter((line) => line.includes(`family="${family}"`)).length;
   const isQuiet = async (): Promise<void> => {
     assert.deepEqual([comparisons('IPv4'), comparisons('IPv6')], [1, 1], proxy.output);
     assert.deepEqual(
-      proxy.output.split('\n').filter((line) => /^[WE].*(watch|sync)|Another program/.test(line)),
+      proxy.output.split('\n').filter((line) => /^[WE].*(watch|sync)|another program/.test(line)),
       [],
     );
     assert.equal(await metric('kubeproxyts_rules_contested'), 0);

@@ -234,7 +234,7 @@ describe('hostile objects', { skip }, () => {
         const before = proxy.output.length;
         proxy.kill('SIGHUP');
         const compared = new RegExp(
-          `^[^]{${String(before)},}Kernel state compared.* family="IPv4" .*added=(\\d+) deleted=(\\d+)`,
+          `^[^]{${String(before)},}Resync complete.* family="IPv4" .*added=(\\d+) deleted=(\\d+)`,
         );
         await proxy.waitFor(compared, 20_000);
         assert.deepEqual(compared.exec(proxy.output)?.slice(1), ['0', '0']);

@@ -66,7 +66,7 @@ describe('the life of the process', { skip }, () => {
   test('SIGHUP without a change: the kernel is compared, nothing is written', async () => {
     const written = generation();
     await says(
-      /"The configuration is as it was(?=[^]*"Kernel state compared and completed".* family="IPv4")[^]*"Kernel state compared and completed".* family="IPv6"/,
+      /"Configuration unchanged(?=[^]*"Resync complete".* family="IPv4")[^]*"Resync complete".* family="IPv6"/,
       () => {
         proxy.kill('SIGHUP');
       },
@@ -77,7 +77,7 @@ describe('the life of the process', { skip }, () => {
   test('SIGHUP with a change: started over in place, the rules stay', async () => {
     writeFileSync(file, configuration({ nftables: { masqueradeAll: true } }));
     await says(
-      /"Starting over in place(?=[^]*"Kernel state compared and completed".* family="IPv4")[^]*"Kernel state compared and completed".* family="IPv6"/,
+      /"Reloading in place(?=[^]*"Resync complete".* family="IPv4")[^]*"Resync complete".* family="IPv6"/,
       () => {
         proxy.kill('SIGHUP');
       },

@@ -95,7 +95,7 @@ describe('a node changes hands', { skip }, () => {
         t.after(() => {
           proxy.kill('SIGKILL');
         });
-        await proxy.waitFor('Removed what another mode had left');
+        await proxy.waitFor('Removed leftovers of another mode');
         await new Promise((resolve) => setTimeout(resolve, 300));
         for (const child of traffic) await assertUnhurt(child);
         const left = rules(kind);
@@ -138,7 +138,7 @@ describe('a node changes hands', { skip }, () => {
         for (const mode of ['iptables', 'nftables', 'iptables', 'nftables']) {
           const seen = proxy.output.length;
           configure(mode);
-          await proxy.waitFor(new RegExp(`^[^]{${String(seen)},}Removed what another mode had left`), 20_000);
+          await proxy.waitFor(new RegExp(`^[^]{${String(seen)},}Removed leftovers of another mode`), 20_000);
           await new Promise((resolve) => setTimeout(resolve, 200));
           const hasTable = run('nft', 'list', 'tables').includes('table ip kube-proxy');
           assert.equal(hasTable, mode === 'nftables', mode);
@@ -185,7 +185,7 @@ describe('a node changes hands', { skip }, () => {
         for (const child of traffic) await assertUnhurt(child);
         assert.deepEqual(run('nft', 'list', 'tables', 'ip').match(/kube-proxy.*/g), ['kube-proxy']);
         assert.doesNotMatch(run('nft', 'list', 'chains', 'ip'), /chain service-([A-Z2-7]{8}|extra)/);
-        assert.doesNotMatch(proxy.output, /Another program/);
+        assert.doesNotMatch(proxy.output, /another program/);
         proxy.kill('SIGTERM');
         assert.equal(await proxy.end(), 0);
         const cleanup = start(program, '--cleanup');

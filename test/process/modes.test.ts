@@ -82,7 +82,7 @@ for (const kind of ['nft', 'legacy'] as const) {
         const traffic = await node.traffic(ip, port);
         for (const mode of ['iptables', 'nftables', 'iptables', 'nftables'] as const) {
           await change(mode);
-          await proxy?.waitFor('Removed what another mode had left', patienceMs);
+          await proxy?.waitFor('Removed leftovers of another mode', patienceMs);
           const end = Date.now() + patiently(patienceMs);
           while (rulesOf() !== mode) {
             assert.ok(Date.now() < end, `rules of ${rulesOf()} in mode ${mode}`);

@@ -72,7 +72,7 @@ for (const mode of ['nftables', 'iptables'] as const) {
         '--cluster-cidr=10.61.0.0/16',
         '--v=4',
       );
-      await proxy.waitFor(/"Kernel state compared and completed"[^\n]* family="IPv4"/, 20_000);
+      await proxy.waitFor(/"Resync complete"[^\n]* family="IPv4"/, 20_000);
     };
     const endProxy = async (signal: NodeJS.Signals): Promise<void> => {
       proxy?.kill(signal);

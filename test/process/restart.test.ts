@@ -101,8 +101,9 @@ describe('life of the process and its rules', { skip }, () => {
     connection.commit(batch);
     connection.close();
   };
-  const compared = /"Another program[\s\S]*"Kernel state compared and completed" .*family="IPv4"/;
-  const putRight = /"Another program[\s\S]*"Elements were put right" .*family="IPv4" added=[1-9]/;
+  const compared = /"Rules modified by another program[\s\S]*"Resync complete" .*family="IPv4"/;
+  const putRight =
+    /"Rules modified by another program[\s\S]*"Repaired map elements" .*family="IPv4" added=[1-9]/;
   const repairs: [name: string, change: (batch: Batch) => void, cure: RegExp][] = [
     [
       'deletes the table',
@@ -140,7 +141,7 @@ describe('life of the process and its rules', { skip }, () => {
       proxy = await startProxy();
       foreign(change);
       const deleted = performance.now();
-      await proxy.waitFor('Another program changed our table', 1000);
+      await proxy.waitFor('Rules modified by another program', 1000);
       await proxy.waitFor(cure, 1000);
       const took = performance.now() - deleted;
       const traffic = await node.traffic(serviceIP, 80);

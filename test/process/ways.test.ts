@@ -267,10 +267,7 @@ describe('ways between modes', { skip }, () => {
       `--nodeport-addresses=${nodeIP}/32`,
     );
     for (const family of ['IPv4', 'IPv6'])
-      await proxy.waitFor(
-        new RegExp(`"Kernel state compared and completed" .*family="${family}"`),
-        patiently(20_000),
-      );
+      await proxy.waitFor(new RegExp(`"Resync complete" .*family="${family}"`), patiently(20_000));
   };
   /** From outside, from the pod, from the node. */
   const ask = async (from: 'outside' | 'pod' | 'node', ip: string): Promise<string> => {

@@ -98,7 +98,7 @@ export class ProgramProcess {
 
   /** Whether the process that runs has compared the kernel's table of the family since it was started. */
   hasCompared(family: 'IPv4' | 'IPv6'): boolean {
-    return this.hasSaid(new RegExp(`"Kernel state compared and completed" .*family="${family}"`));
+    return this.hasSaid(new RegExp(`"Resync complete" .*family="${family}"`));
   }
 
   /** Since it was started. */

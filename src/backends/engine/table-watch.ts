@@ -54,7 +54,7 @@ export interface TableWatchOptions {
   readonly generation: () => number;
   /** Puts elements right; undefined when only comparing everything helps, which is so for all when this is absent. */
   readonly repair?: (family: IPFamily, touched: TouchedElements) => ApplyReport | undefined;
-  /** Elements were put right, so many seconds after it was noticed. */
+  /** Repaired map elements, so many seconds after it was noticed. */
   readonly onRepaired: (family: IPFamily, report: ApplyReport, seconds: number) => void;
   /** Nothing speaks for damage, but notifications were missed: WatchedDataplane.verify() is to be called. */
   readonly onMissed: (family: IPFamily) => void;
@@ -102,10 +102,7 @@ export class TableWatch {
         this.overrun();
       },
       onError: (error) => {
-        options.log.error(
-          'Watching the tables failed; changes by others are seen at the next change of ours',
-          error,
-        );
+        options.log.error('Table watch failed, changes by other programs are seen at the next sync', error);
       },
     };
     const { connections } = options;
@@ -157,7 +154,7 @@ export class TableWatch {
       this.foreignChange(new Map([[family, { touched: undefined, count: 0 }]]), lost);
       return;
     }
-    this.options.log.warn('Another program changed our table; elements were put right', {
+    this.options.log.warn('Map elements modified by another program, repaired', {
       families: [family],
       by: lost,
       elements: repaired.elementsAdded + repaired.elementsDeleted,
@@ -226,7 +223,7 @@ export class TableWatch {
     if (fresh.length === 0) return;
     const now = performance.now();
     const delayMs = this.backOff();
-    this.options.log.warn('Another program changed our table; it is compared and completed', {
+    this.options.log.warn('Rules modified by another program, repairing', {
       families: fresh.map(([family]) => family),
       by,
       elements: fresh.every(([, { touched }]) => touched !== undefined)
@@ -278,7 +275,7 @@ export class TableWatch {
       if (report === undefined) return false;
       const end = performance.now();
       this.repaired(end - start);
-      this.options.log.info('Elements were put right', {
+      this.options.log.info('Repaired map elements', {
         family,
         added: report.elementsAdded,
         deleted: report.elementsDeleted,
@@ -287,7 +284,7 @@ export class TableWatch {
       this.options.onRepaired(family, report, (end - noticed) / 1000);
       return true;
     } catch (error) {
-      this.options.log.error('Putting elements right failed; the whole table is compared', error, { family });
+      this.options.log.error('Failed to repair map elements, resyncing', error, { family });
       return false;
     }
   }

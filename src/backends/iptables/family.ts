@@ -280,7 +280,7 @@ export class IptablesFamily implements Dataplane {
       if (this.closed || !this.resynced) return;
       await work(await this.open(), written);
     }, false).catch((error: unknown) => {
-      this.options.log.warn(`Failed to ${what}; everything is compared`, {
+      this.options.log.warn(`Failed to ${what}, resyncing`, {
         family: this.family,
         problem: errorText(error),
       });
@@ -299,7 +299,7 @@ export class IptablesFamily implements Dataplane {
     } catch (error) {
       if (this.failedLooks.has(what)) return;
       this.failedLooks.add(what);
-      this.options.log.warn(`Failed to ${what}; it is tried again without a word`, {
+      this.options.log.warn(`Failed to ${what}; retrying quietly`, {
         family: this.family,
         problem: errorText(error),
       });
@@ -333,7 +333,7 @@ export class IptablesFamily implements Dataplane {
     if (this.tools !== undefined) return this.tools;
     const { log, family } = this.options;
     const tool = await IptablesTool.open({ ...this.options.tool, family });
-    log.info('Programming iptables', { family, tool: tool.description });
+    log.info('Using iptables', { family, tool: tool.description });
     if (tool.differsFrom !== undefined)
       log.warn(
         "The kubelet of this node uses the other kind of iptables, which is not installed here: its rules and ours do not see each other. Install iptables-nft and iptables-legacy beside each other, as Debian's package iptables does",

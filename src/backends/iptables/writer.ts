@@ -125,7 +125,7 @@ export class RuleWriter {
   private reportStaying(chains: readonly string[]): void {
     const names = chains.join(' ');
     if (names !== this.reportedStaying && chains.length > 0)
-      this.log.warn('Chains that nobody needs any longer stay, empty: rules of others lead to them', {
+      this.log.warn('Unused chains kept empty, rules of other programs lead to them', {
         family: this.options.family,
         chains: chains.length,
         names: chains.slice(0, namedAtMost),

@@ -68,7 +68,7 @@ export function prepareIpvs(config: Pick<Config, 'ipvs'>, log: Logger): void {
   try {
     release = systemFiles().read('/proc/sys/kernel/osrelease');
   } catch (error) {
-    log.warn('The version of the kernel is not known', { why: errorText(error) });
+    log.warn('Kernel version unknown', { why: errorText(error) });
   }
   for (const { name, value, without } of sysctls(config.ipvs, release)) {
     try {
@@ -93,9 +93,9 @@ function setTimeouts({ tcpTimeoutMs, tcpFinTimeoutMs, udpTimeoutMs }: IpvsConfig
       tcpFinSeconds: seconds(tcpFinTimeoutMs),
       udpSeconds: seconds(udpTimeoutMs),
     });
-    log.info('Set the timeouts of IPVS', { ...ipvs.getTimeouts() });
+    log.info('Set IPVS timeouts', { ...ipvs.getTimeouts() });
   } catch (error) {
-    log.warn('The timeouts of IPVS could not be set', { why: errorText(error) });
+    log.warn('Failed to set IPVS timeouts', { why: errorText(error) });
   } finally {
     ipvs?.close();
   }

@@ -152,10 +152,10 @@ export class IpvsWatch {
     } catch (error) {
       if (signal.aborted) return 0;
       if (!(error instanceof TableDamagedError)) {
-        log.error('Looking at IPVS failed', error, { family: family.family });
+        log.error('Failed to read IPVS state', error, { family: family.family });
         return 0;
       }
-      log.warn('Another program changed what is ours in IPVS; it is compared and completed', {
+      log.warn('IPVS state modified by another program, repairing', {
         family: family.family,
         what: error.message,
       });

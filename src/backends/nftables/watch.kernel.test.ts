@@ -155,7 +155,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
       assert.deepEqual(lab.compared, []);
       assert.match(
         lab.lines.join('\n'),
-        /^W.*Another program changed our table; elements were put right.* elements=1/,
+        /^W.*Map elements modified by another program, repaired.* elements=1/,
       );
     });
   });
@@ -171,7 +171,7 @@ describe('changes by others that the watch does not hear of', { skip }, () => {
       await sleep(enoughMs);
       assert.deepEqual(lab.compared, ['IPv4']);
       assert.equal(lab.backOff.length, 1);
-      assert.match(lab.lines.join('\n'), /^W.*Another program changed our table; it is compared/);
+      assert.match(lab.lines.join('\n'), /^W.*Rules modified by another program, repairing/);
     });
   });
 

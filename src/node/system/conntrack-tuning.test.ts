@@ -114,7 +114,7 @@ test('a higher limit of the administrator stays; its hash table gets no smaller'
   assert.deepEqual(files.writes, []);
   assert.deepEqual(
     lines.map(({ msg, present, configured }) => [msg, present, configured]),
-    [['The limit of connections was set higher than configured, and stays so', 2_000_000, 131_072]],
+    [['nf_conntrack_max is already higher than configured, leaving it', 2_000_000, 131_072]],
   );
 });
 

@@ -106,7 +106,7 @@ export class ConntrackTuning {
           this.reportPending();
           return 'pending';
         }
-        this.log.warn('A connection tracking setting stays as it is', {
+        this.log.warn('Leaving conntrack setting unchanged', {
           path: error.path,
           wanted: error.wanted,
           present: error.present,
@@ -149,14 +149,14 @@ export class ConntrackTuning {
 
   private set(path: string, value: number): void {
     const { changed, before } = writeSetting(path, value, this.files);
-    if (changed) this.log.info('Set a connection tracking setting', { path, before, now: value });
+    if (changed) this.log.info('Set conntrack setting', { path, before, now: value });
   }
 
   private setMax(wanted: number): void {
     const path = sysctlPath(sysctl.max);
     const present = this.number(path);
     if (present !== undefined && present > wanted) {
-      this.log.info('The limit of connections was set higher than configured, and stays so', {
+      this.log.info('nf_conntrack_max is already higher than configured, leaving it', {
         path,
         present,
         configured: wanted,

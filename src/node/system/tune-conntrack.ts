@@ -44,7 +44,7 @@ export function tuneConntrack(settings: ConntrackSettings, log: Logger, options:
       guarded('set up connection tracking', () => {
         state = tuning.apply();
         if (state === 'pending') wait();
-        else log.info('The kernel has loaded connection tracking, and its settings are made');
+        else log.info('conntrack module loaded, settings applied');
       }),
       options.retryMs ?? retryMs,
     );
@@ -77,7 +77,7 @@ export function loadConntrack(log: Logger): void {
     }
   } catch (error) {
     if (!(error instanceof NetlinkError)) throw error;
-    log.debug(2, 'The kernel does not load connection tracking when asked', { problem: error });
+    log.debug(2, 'conntrack module not loaded by the kernel', { problem: error });
   }
   const { error, status, stderr } = spawnSync('modprobe', ['nf_conntrack'], {
     encoding: 'utf8',

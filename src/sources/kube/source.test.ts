@@ -378,7 +378,7 @@ test('the same trouble of all kinds is one line in the log, and its end is told'
   assert.equal(recorder.errors().length, 1);
   await serve(t, { port });
   await until('all kinds', () => recorder.syncedKinds.size === 3, recorder);
-  assert.ok(recorder.lines.some(({ message }) => message === 'Data from the API server again'));
+  assert.ok(recorder.lines.some(({ message }) => message === 'API server connection restored'));
 });
 
 for (const status of [429, 503]) {
@@ -391,7 +391,7 @@ for (const status of [429, 503]) {
     source.start();
     const again = (): LogFields[] =>
       recorder.lines
-        .filter(({ message }) => message === 'Still no data from the API server')
+        .filter(({ message }) => message === 'API server still unreachable')
         .map(({ fields }) => fields);
     const tries = (kind: string): number => again().filter((fields) => fields['kind'] === kind).length;
     await until(
@@ -986,7 +986,7 @@ test('a sink that fails for one object does not lose the others', async (t) => {
   source.start();
   await until('the list', () => recorder.syncedKinds.size === 1, recorder);
   assert.deepEqual(recorder.take(), ['service a/two 10.96.0.2', 'synced Service']);
-  assert.match(recorder.errors()[0] ?? '', /could not be taken over: not this one/);
+  assert.match(recorder.errors()[0] ?? '', /Failed to apply object: not this one/);
 });
 
 // ---------------------------------------------------------------- answers that can't be true

@@ -119,7 +119,7 @@ export class ManifestSource {
         });
         this.watchers.push(watcher);
       } catch (error) {
-        this.log.debug(2, 'A folder can not be watched, looking at it now and then', {
+        this.log.debug(2, 'Failed to watch folder, polling it', {
           folder,
           err: error instanceof Error ? error.message : String(error),
         });

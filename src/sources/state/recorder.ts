@@ -113,8 +113,7 @@ export class Recorder {
   private async run(): Promise<void> {
     try {
       await this.write();
-      if (this.failures > 0)
-        this.options.log.info('The state file is written again', { path: this.options.path });
+      if (this.failures > 0) this.options.log.info('State file writable again', { path: this.options.path });
       this.failures = 0;
     } catch (error) {
       this.failures++;

@@ -401,7 +401,7 @@ test('a place that can not be written is a warning, and nothing is lost once it 
   sink.service('a/three', service('three', '10.96.0.3'));
   rmSync(place);
   await until('the file', () => existsSync(there));
-  await until('the word of it', () => at.lines.some((line) => line.includes('is written again')));
+  await until('the word of it', () => at.lines.some((line) => line.includes('State file writable again')));
   await file.close();
   assert.equal(at.lines.filter((line) => line.startsWith('warn')).length, 1, 'one warning for all tries');
   const next = await at.load({ path: there });
@@ -601,7 +601,7 @@ for (const [name, spoil, outcome] of damages) {
       assert.deepEqual(seen.calls, []);
       assert.match(at.lines.join('\n'), outcome);
       assert.equal(at.lines.length, 1, 'one line');
-      assert.ok(at.lines[0]?.startsWith('warn The state file is not used'));
+      assert.ok(at.lines[0]?.startsWith('warn State file ignored'));
     }
   });
 }

@@ -76,11 +76,11 @@ export class StateFile implements ClusterSink {
       stored = await StoredState.read(path, { node, server, maxAgeMs, now: Date.now() });
     } catch (error) {
       if (!(error instanceof StateFileError)) throw error;
-      log.warn('The state file is not used', { path, code: error.code, error: error.message });
+      log.warn('State file ignored', { path, code: error.code, error: error.message });
     }
     if (stored !== undefined) {
       const counts = Object.fromEntries(kinds.map((kind) => [kind, stored.count(kind)]));
-      log.info('A state file is at hand, should the API server not be', {
+      log.info('State file loaded as fallback', {
         path,
         of: new Date(stored.savedAt).toISOString(),
         ...counts,
@@ -234,7 +234,7 @@ export class StateFile implements ClusterSink {
       }
     } catch (error) {
       // It was whole a moment ago. Half of a state is none: what was delivered waits for the lists.
-      log.error('The state file broke while it was read', error, { path });
+      log.error('State file corrupt', error, { path });
       this.served = false;
       return false;
     }

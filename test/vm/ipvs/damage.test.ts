@@ -54,7 +54,7 @@ describe('damage by others', { skip }, () => {
   });
   after(() => node.close());
 
-  const noticed = (): number => proxy?.output.split('Another program changed').length ?? 0;
+  const noticed = (): number => proxy?.output.split('Rules modified by another program').length ?? 0;
   const state = (): string =>
     [
       run('ipvsadm', '-Sn').split('\n').sort().join('\n'),

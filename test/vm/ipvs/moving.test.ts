@@ -98,7 +98,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     const held = await clients.open(3);
 
     const proxy = await changeTo('nftables');
-    await proxy.waitFor('Connections through rules of another mode go on', 20_000);
+    await proxy.waitFor('Draining connections of another mode', 20_000);
     await sleep(500);
     const weights = ipvsadmLines()
       .slice(1)
@@ -142,7 +142,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
   test('back to ipvs: connections that connection tracking translates go on', async () => {
     const traffic = await beginTraffic();
     const proxy = await changeTo('ipvs');
-    await proxy.waitFor(/Removed what another mode had left.*table ip kube-proxy"/, 20_000);
+    await proxy.waitFor(/Removed leftovers of another mode.*table ip kube-proxy"/, 20_000);
     await sleep(1_000);
     assert.equal(ipvsadmLines().length, 4);
     assert.deepEqual(tables(), ['table ip kube-proxy-ipvs']);
@@ -188,7 +188,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     await until('this node is served by mark', () => connectionsByMark() > 0);
 
     const proxy = await changeTo('nftables');
-    await proxy.waitFor('Connections through rules of another mode go on', 20_000);
+    await proxy.waitFor('Draining connections of another mode', 20_000);
     await sleep(500);
     assert.ok(connectionsByMark() > 0, 'they are still there');
     assert.doesNotMatch(byMark().join(), /Masq +1 /, 'they take no new connections');
@@ -259,7 +259,7 @@ describe('moving between modes ipvs and nftables', { skip }, () => {
     const traffic = await beginTraffic();
 
     const proxy = await changeTo('nftables');
-    await proxy.waitFor('Connections through rules of another mode go on', 20_000);
+    await proxy.waitFor('Draining connections of another mode', 20_000);
     await sleep(2_000);
     assert.equal(ipvsadmLines('10.177.0.51:80').length, 0, 'it had no connections');
     assert.doesNotMatch(run('ip', '-br', 'address', 'show', 'kube-ipvs0'), /10\.177\.0\.51/);

@@ -96,7 +96,7 @@ describe('kill -9 and a new start', { skip }, () => {
       ['', ''],
       'no notification of addresses, interfaces, rules',
     );
-    assert.equal(proxy.output.match(/"Kernel state compared and completed" .*transactions=0 /g)?.length, 2);
+    assert.equal(proxy.output.match(/"Resync complete" .*transactions=0 /g)?.length, 2);
     const now = connections();
     assert.deepEqual(
       held.filter((connection) => !now.includes(connection)),

@@ -41,7 +41,7 @@ export class ForeignChanges {
     const longest = Math.min(Math.max(maxDelayMs, restFactor * this.lastRepairMs), longestDelayMs);
     const isFight = performance.now() - this.lastRepairEnd < rest;
     this.delayMs = isFight ? Math.min(this.delayMs * 2, longest) : firstDelayMs;
-    this.options.log.warn('Another program changed our rules; they are compared and completed', {
+    this.options.log.warn('Rules modified by another program, repairing', {
       families: fresh,
       by,
       inMs: this.delayMs,

@@ -92,7 +92,7 @@ export class RuleWatch {
           for (const family of families) family.checkJumps('unknown, notifications were lost');
         },
         onError: (error) => {
-          options.log.error('Watching the rules failed; changes by others are seen within the hour', error);
+          options.log.error('Rule watch failed, changes by other programs are seen within the hour', error);
         },
       },
       { tables: canaryTables },

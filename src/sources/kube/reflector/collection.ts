@@ -44,7 +44,7 @@ export class Collection<T> {
     const watch = request.verb === 'watch';
     let types = server.contentTypes;
     for (;;) {
-      log.debug(4, 'Asking the API server', { kind: resource.kind, ...request.parameters });
+      log.debug(4, 'API request', { kind: resource.kind, ...request.parameters });
       const response = await client.request({
         target: this.target(request.parameters),
         accept: acceptHeader(types, watch),

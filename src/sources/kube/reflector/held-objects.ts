@@ -114,7 +114,7 @@ export class HeldObjects<T> {
     try {
       this.sink.deliver(key, object);
     } catch (error) {
-      this.log.error('An object could not be taken over', error, {
+      this.log.error('Failed to apply object', error, {
         kind: this.kind,
         object: printable(key, 2 * longestName),
       });

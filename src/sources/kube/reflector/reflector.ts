@@ -271,7 +271,7 @@ export class Reflector<T> {
     if (this.complained) {
       this.complained = false;
       this.server.forgetReports();
-      this.log.info('Data from the API server again', { kind: this.resource.kind });
+      this.log.info('API server connection restored', { kind: this.resource.kind });
     }
     this.lastError = undefined;
     this.absent = false;
@@ -359,7 +359,7 @@ export class Reflector<T> {
         return;
       case 'answer broke off':
         if (!soon || failure instanceof GarbageError) break;
-        this.log.info('The watch was cut, opening it again', { kind, err: failure.message });
+        this.log.info('Watch closed, reopening', { kind, err: failure.message });
         return;
       default:
     }
@@ -367,9 +367,9 @@ export class Reflector<T> {
     const fields = { kind, code: failure.code, ...status, retryInSeconds: Math.round(waitMs / 100) / 10 };
     this.complained = true;
     const report = this.server.report(causeOf(failure, kind));
-    if (report === 'first') this.log.error('No data from the API server', failure, fields);
-    else if (report === 'reminder') this.log.error('Still no data from the API server', undefined, fields);
-    else this.log.debug(2, 'Still no data from the API server', fields);
+    if (report === 'first') this.log.error('API server connection lost', failure, fields);
+    else if (report === 'reminder') this.log.error('API server still unreachable', undefined, fields);
+    else this.log.debug(2, 'API server still unreachable', fields);
   }
 
   /** Until it is this kind's turn; that may change while it waits. */
@@ -601,7 +601,7 @@ export class Reflector<T> {
     this.listDueAt = Math.min(sweep.doubtAt, performance.now() + leftMs + firstMs * Math.random());
     if (this.heldBackReported === this.server.heldBackUntil) return;
     this.heldBackReported = this.server.heldBackUntil;
-    this.log.warn('List from API server held back: it has another history and lacks most objects', {
+    this.log.warn('Holding back list from API server: different history, most objects missing', {
       kind: this.resource.kind,
       missing,
       held,
