@@ -71,10 +71,11 @@ async function recovery(name: string, seed: number): Promise<number | string> {
   });
 }
 
-/** From the table of docs/resilience.md: fault (its first column, in backquotes none) to seconds. */
+/** From the table in section Faults of docs/resilience.md: fault (its first column, in backquotes none) to seconds. */
 function documented(): Map<string, number> {
   const text = readFileSync(new URL('../../../docs/resilience.md', import.meta.url), 'utf8');
-  const rows = [...text.matchAll(/^\| ([^|]+) \| [^|]+ \| (?:within )?(\d+) (s|min) \|$/gm)];
+  const section = /^## Faults$[^]*?(?=^## )/m.exec(text)?.[0] ?? '';
+  const rows = [...section.matchAll(/^\| ([^|]+) \| [^|]+ \| (?:within )?(\d+) (s|min) \|$/gm)];
   return new Map(
     rows.map(([, name = '', number, unit]) => [name, Number(number) * (unit === 'min' ? 60 : 1)]),
   );

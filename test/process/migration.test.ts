@@ -31,9 +31,9 @@ const upstreamRules = `*nat
 :KUBE-NODEPORTS - [0:0]
 :KUBE-POSTROUTING - [0:0]
 :KUBE-MARK-MASQ - [0:0]
-:KUBE-SVC-PEAR - [0:0]
-:KUBE-EXT-PEAR - [0:0]
-:KUBE-SEP-PEAR - [0:0]
+:KUBE-SVC-PEARPEARPEARPEAR - [0:0]
+:KUBE-EXT-PEARPEARPEARPEAR - [0:0]
+:KUBE-SEP-PEARPEARPEARPEAR - [0:0]
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
@@ -42,15 +42,15 @@ const upstreamRules = `*nat
 -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
 -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
 -A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
--A KUBE-SERVICES -d ${serviceIP}/32 -p tcp -m comment --comment "orchard/pear:web cluster IP" -m tcp --dport 80 -j KUBE-SVC-PEAR
+-A KUBE-SERVICES -d ${serviceIP}/32 -p tcp -m comment --comment "orchard/pear:web cluster IP" -m tcp --dport 80 -j KUBE-SVC-PEARPEARPEARPEAR
 -A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
--A KUBE-NODEPORTS -p tcp -m comment --comment "orchard/pear:web" -m tcp --dport 31050 -j KUBE-EXT-PEAR
--A KUBE-EXT-PEAR -m comment --comment "masquerade traffic for orchard/pear:web external destinations" -j KUBE-MARK-MASQ
--A KUBE-EXT-PEAR -j KUBE-SVC-PEAR
--A KUBE-SVC-PEAR ! -s 10.61.0.0/16 -d ${serviceIP}/32 -p tcp -m comment --comment "orchard/pear:web cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
--A KUBE-SVC-PEAR -m comment --comment "orchard/pear:web -> ${podIP}:9000" -j KUBE-SEP-PEAR
--A KUBE-SEP-PEAR -s ${podIP}/32 -m comment --comment "orchard/pear:web" -j KUBE-MARK-MASQ
--A KUBE-SEP-PEAR -p tcp -m comment --comment "orchard/pear:web" -m tcp -j DNAT --to-destination ${podIP}:9000
+-A KUBE-NODEPORTS -p tcp -m comment --comment "orchard/pear:web" -m tcp --dport 31050 -j KUBE-EXT-PEARPEARPEARPEAR
+-A KUBE-EXT-PEARPEARPEARPEAR -m comment --comment "masquerade traffic for orchard/pear:web external destinations" -j KUBE-MARK-MASQ
+-A KUBE-EXT-PEARPEARPEARPEAR -j KUBE-SVC-PEARPEARPEARPEAR
+-A KUBE-SVC-PEARPEARPEARPEAR ! -s 10.61.0.0/16 -d ${serviceIP}/32 -p tcp -m comment --comment "orchard/pear:web cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
+-A KUBE-SVC-PEARPEARPEARPEAR -m comment --comment "orchard/pear:web -> ${podIP}:9000" -j KUBE-SEP-PEARPEARPEARPEAR
+-A KUBE-SEP-PEARPEARPEARPEAR -s ${podIP}/32 -m comment --comment "orchard/pear:web" -j KUBE-MARK-MASQ
+-A KUBE-SEP-PEARPEARPEARPEAR -p tcp -m comment --comment "orchard/pear:web" -m tcp -j DNAT --to-destination ${podIP}:9000
 COMMIT
 *filter
 :KUBE-FORWARD - [0:0]

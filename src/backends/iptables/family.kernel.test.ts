@@ -259,14 +259,14 @@ for (const kind of kinds) {
         ':KUBE-NODEPORTS - [0:0]',
         ':KUBE-SVC-TVLPR6G6OUYAL4AB - [0:0]',
         ':KUBE-SEP-JB3XAQF5B4LJO7NH - [0:0]',
-        ':KUBE-SVC-USEDBYOTHERS0000 - [0:0]',
+        ':KUBE-SVC-USEDBYOTHERS2222 - [0:0]',
         ':OTHER - [0:0]',
         '-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
         '-A KUBE-SERVICES -d 10.177.0.50/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-TVLPR6G6OUYAL4AB',
         '-A KUBE-SVC-TVLPR6G6OUYAL4AB -j KUBE-SEP-JB3XAQF5B4LJO7NH',
         '-A KUBE-SEP-JB3XAQF5B4LJO7NH -p tcp -m tcp -j DNAT --to-destination 10.61.1.31:9000',
-        '-A KUBE-SVC-USEDBYOTHERS0000 -p tcp -j DNAT --to-destination 10.61.1.31:9000',
-        '-A OTHER -j KUBE-SVC-USEDBYOTHERS0000',
+        '-A KUBE-SVC-USEDBYOTHERS2222 -p tcp -j DNAT --to-destination 10.61.1.31:9000',
+        '-A OTHER -j KUBE-SVC-USEDBYOTHERS2222',
         'COMMIT',
         '',
       ].join('\n');
@@ -280,7 +280,7 @@ for (const kind of kinds) {
       const nat = save('nat');
       assert.equal(nat.match(/-A PREROUTING .*KUBE-SERVICES/g)?.length, 1);
       assert.match(nat, /svc-1 cluster IP/);
-      assert.match(nat, /-A OTHER -j KUBE-SVC-USEDBYOTHERS0000/);
+      assert.match(nat, /-A OTHER -j KUBE-SVC-USEDBYOTHERS2222/);
       assert.doesNotMatch(nat, /-d 10\.177\.0\.50/);
       assert.equal(warnings.length, 1);
       // Once nobody uses it, it goes, and with it the others.
