@@ -17,10 +17,10 @@ import type { Transaction } from './transaction.js';
 
 /** So long a packet may be on its way from one lookup to the next. */
 const graceMs = 100;
-/** Deletions come together: under steady changes each sync defers some, and a transaction costs more than an element. */
+/** Endpoints go together: under steady changes each sync defers some, and a transaction costs more than an element. */
 const togetherMs = 250;
 
-/** When what is deferred now may go, performance.now(). */
+/** When endpoints that are deferred now may go, performance.now(). */
 function dueFrom(now: number): number {
   return Math.ceil((now + graceMs) / togetherMs) * togetherMs;
 }
@@ -149,7 +149,8 @@ export class DeferredDeletions {
   add(tx: Transaction, set: string, key: string, value: DeferredValue, comment?: string): void {
     let elements = this.elements.get(set);
     if (elements === undefined) this.elements.set(set, (elements = new Map<string, DeferredElement>()));
-    tx.note(elements, key, { value, comment, dueAt: dueFrom(performance.now()) });
+    // Not gathered: among them are refusals, which packets meet.
+    tx.note(elements, key, { value, comment, dueAt: performance.now() + graceMs });
   }
 
   /** What waits leads to another endpoint now, for as long as it would have waited anyway. */
