@@ -5,6 +5,7 @@
  *
  * Slots without an owner are always the tail of their block: the wanted ones are 0..n-1.
  */
+import { sets } from '../layout/names.js';
 import { performance } from 'node:perf_hooks';
 import type { Endpoint } from '../../../model/types.js';
 import type { ElementTable } from '../../nft/element-table.js';
@@ -19,6 +20,14 @@ import type { Transaction } from './transaction.js';
 const graceMs = 100;
 /** Endpoints go together: under steady changes each sync defers some, and a transaction costs more than an element. */
 const togetherMs = 250;
+
+/** What refuses packets is not gathered: it would refuse so much longer what is not the Service's any more. */
+const refusals: ReadonlySet<string> = new Set([
+  sets.rejectedIPs,
+  sets.droppedIPs,
+  sets.rejectedNodePorts,
+  sets.droppedNodePorts,
+]);
 
 /** When endpoints that are deferred now may go, performance.now(). */
 function dueFrom(now: number): number {
@@ -149,8 +158,8 @@ export class DeferredDeletions {
   add(tx: Transaction, set: string, key: string, value: DeferredValue, comment?: string): void {
     let elements = this.elements.get(set);
     if (elements === undefined) this.elements.set(set, (elements = new Map<string, DeferredElement>()));
-    // Not gathered: among them are refusals, which packets meet.
-    tx.note(elements, key, { value, comment, dueAt: performance.now() + graceMs });
+    const now = performance.now();
+    tx.note(elements, key, { value, comment, dueAt: refusals.has(set) ? now + graceMs : dueFrom(now) });
   }
 
   /** What waits leads to another endpoint now, for as long as it would have waited anyway. */
