@@ -34,6 +34,15 @@ function dueFrom(now: number): number {
   return Math.ceil((now + graceMs) / togetherMs) * togetherMs;
 }
 
+/** One time for all that a transaction defers: what another element leads to must not go before that one. */
+const dueOfTransaction = new WeakMap<Transaction, number>();
+
+function dueOf(tx: Transaction): number {
+  let due = dueOfTransaction.get(tx);
+  if (due === undefined) dueOfTransaction.set(tx, (due = dueFrom(performance.now())));
+  return due;
+}
+
 const slotLength = 4;
 
 /** Value of a deferred element; 'unknown': of one that was found in the kernel. */
@@ -158,8 +167,8 @@ export class DeferredDeletions {
   add(tx: Transaction, set: string, key: string, value: DeferredValue, comment?: string): void {
     let elements = this.elements.get(set);
     if (elements === undefined) this.elements.set(set, (elements = new Map<string, DeferredElement>()));
-    const now = performance.now();
-    tx.note(elements, key, { value, comment, dueAt: refusals.has(set) ? now + graceMs : dueFrom(now) });
+    const dueAt = refusals.has(set) ? performance.now() + graceMs : dueOf(tx);
+    tx.note(elements, key, { value, comment, dueAt });
   }
 
   /** What waits leads to another endpoint now, for as long as it would have waited anyway. */
@@ -190,7 +199,7 @@ export class DeferredDeletions {
 
   /** Numbers of endpoints that went, each leading to its endpoint. */
   addNumbers(tx: Transaction, list: NumberedEndpoints): void {
-    const numbers = new DeferredNumbers(list, dueFrom(performance.now()));
+    const numbers = new DeferredNumbers(list, dueOf(tx));
     this.numbers.add(numbers);
     tx.onFailure(() => this.numbers.delete(numbers));
   }
@@ -227,7 +236,7 @@ export class DeferredDeletions {
   addSlots(tx: Transaction, block: SlotBlock, from: number, to: number, base = 0): void {
     if (from >= to) return;
     const id = elementId(block.set, block.prefix);
-    const segment: Segment = { block, base, from, to, dueAt: dueFrom(performance.now()) };
+    const segment: Segment = { block, base, from, to, dueAt: dueOf(tx) };
     const above = this.blocks.get(id)?.segments ?? [];
     tx.note(this.blocks, id, { set: block.set, prefix: block.prefix, segments: [segment, ...above] });
   }
@@ -237,7 +246,7 @@ export class DeferredDeletions {
     if (from >= to) return;
     const id = elementId(block.set, block.prefix);
     const below = this.blocks.get(id)?.segments ?? [];
-    const segment: Segment = { block, base, from, to, dueAt: dueFrom(performance.now()) };
+    const segment: Segment = { block, base, from, to, dueAt: dueOf(tx) };
     tx.note(this.blocks, id, { set: block.set, prefix: block.prefix, segments: [...below, segment] });
   }
 
