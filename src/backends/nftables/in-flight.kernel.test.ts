@@ -56,9 +56,11 @@ describe('a Service that shrinks', { skip }, () => {
         assert.deepEqual([...new Set(hosts)].sort(), [2, 3], 'no slot leads to an endpoint that is gone');
 
         assert.equal((await node.dataplane.deleteDeferred(start + 99)).transactions, 0, 'not at once');
-        const due = node.dataplane.deferredDueAt ?? NaN;
-        assert.ok(due >= start + 100 && due <= performance.now() + 350, `${due - start} ms`);
-        assert.equal((await node.dataplane.deleteDeferred(due)).transactions, 1);
+        // After two steps of the grid at most, on the line between which the change may have fallen.
+        let transactions = 0;
+        for (const later of [350, 600])
+          transactions += (await node.dataplane.deleteDeferred(start + later)).transactions;
+        assert.ok(transactions >= 1 && transactions <= 2, `${String(transactions)} transactions`);
         assert.equal(count(node, slots), 2);
         node.check('settled');
         assert.deepEqual(strange, []);
